@@ -1,0 +1,185 @@
+"""The bus: the small interface every service and client speaks.
+
+Three roles, no more:
+
+* a :class:`Membership` is one worker's place in a consumer group. It polls records and commits units of work:
+  the outputs and the offsets of the records they came from appear together or not at all;
+* a :class:`Publisher` appends records from outside any group (a user, a replay tool);
+* a :class:`Reader` follows topics without a group and without leaving a trace (``results --follow``).
+
+``kafka.py`` and ``memory.py`` implement them; ``tests/contract`` holds both to the same behaviour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Protocol, Self
+
+Headers = tuple[tuple[str, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A record on its way to a topic. ``key`` decides the partition; order is kept within a key."""
+
+    topic: str
+    key: bytes
+    value: bytes
+    headers: Headers = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A record as read from a partition. ``timestamp_ms`` is the time of publishing, Unix epoch in ms."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes
+    value: bytes
+    headers: Headers = ()
+    timestamp_ms: int = 0
+
+    @property
+    def coordinates(self) -> str:
+        """Where the record stands, e.g. ``tonestream.requests/3@17``: the same at every redelivery."""
+        return f"{self.topic}/{self.partition}@{self.offset}"
+
+    def header(self, name: str) -> bytes | None:
+        """The last header of that name, as Kafka's own clients read it; None where there is none."""
+        return next((value for key, value in reversed(self.headers) if key == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """A topic to create: name, number of partitions, retention (ms, None for the broker's default)."""
+
+    name: str
+    partitions: int
+    retention_ms: int | None = None
+    max_message_bytes: int | None = None
+    compression: str = "producer"
+    config: dict[str, str] = field(default_factory=dict)
+
+
+class BusError(Exception):
+    """The bus cannot do what was asked of it."""
+
+
+class BusUnavailableError(BusError):
+    """The broker did not answer in time. Nothing is lost: the unit of work was not committed, try again."""
+
+
+class FencedError(BusError):
+    """This member lost its partitions (rebalance, zombie): its unit of work was dropped and belongs to others.
+
+    ``rewind()`` and poll again; the records come back to whoever owns them now.
+    """
+
+
+class BackPressureError(BusError):
+    """The bus is full and stayed full for the time allowed: the caller must slow down."""
+
+
+class MessageTooLargeError(BusError):
+    """One record is larger than its topic takes. It would be refused again at every retry."""
+
+
+class Membership(Protocol):
+    """One worker's place in a consumer group. Not thread-safe: one thread calls it."""
+
+    def poll(self, max_records: int, timeout_s: float) -> list[Record]:
+        """At most ``max_records`` committed records, in partition order; empty after ``timeout_s`` without any.
+
+        Records polled and not yet committed are not delivered again by this membership unless ``rewind`` is
+        called. Raises BusUnavailableError.
+        """
+        ...
+
+    def keep_alive(self) -> None:
+        """Stay in the group while a long unit of work runs; delivers nothing. Call every second or so."""
+        ...
+
+    def commit(self, outputs: Sequence[Outgoing], consumed: Sequence[Record]) -> None:
+        """Publish ``outputs`` and mark ``consumed`` as done, as one unit, visible together or not at all.
+
+        Raises FencedError when the records belong to another member by now, BackPressureError or
+        BusUnavailableError when it could not be done in time; MessageTooLargeError names the culprit. After any
+        of these nothing of the unit is visible. One exception is left to the caller: after BusUnavailableError
+        the outcome may be unknown; ``rewind`` and poll, the broker tells by what it delivers.
+        """
+        ...
+
+    def rewind(self) -> None:
+        """Forget what was polled and not committed: the next poll starts from the committed offsets."""
+        ...
+
+    def assigned(self) -> frozenset[tuple[str, int]]:
+        """The (topic, partition) pairs this member owns at the moment."""
+        ...
+
+    def close(self) -> None:
+        """Leave the group within a few seconds. What was not committed goes to the other members."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Publisher(Protocol):
+    """Appends records from outside a group. Thread-safe."""
+
+    def publish(self, outputs: Sequence[Outgoing], timeout_s: float = 30.0) -> None:
+        """Return when all of ``outputs`` are stored. Raises BackPressureError, BusUnavailableError, MessageTooLargeError."""
+        ...
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Reader(Protocol):
+    """Follows topics without a group. Not thread-safe."""
+
+    def poll(self, max_records: int, timeout_s: float) -> list[Record]:
+        """At most ``max_records`` committed records after those already returned; empty after ``timeout_s``."""
+        ...
+
+    def at_end(self) -> bool:
+        """Whether all that was committed when this was asked has been returned."""
+        ...
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Bus(Protocol):
+    """A connection's worth of settings from which roles are made."""
+
+    def create_topics(self, topics: Sequence[TopicSpec], timeout_s: float = 30.0) -> list[str]:
+        """Create those that are missing; returns their names. Existing topics are left as they are."""
+        ...
+
+    def join(self, group: str, topics: Sequence[str]) -> Membership:
+        """Join ``group``. A group without committed offsets starts at the beginning of each topic."""
+        ...
+
+    def publisher(self) -> Publisher: ...
+
+    def reader(self, topics: Sequence[str], from_beginning: bool = True) -> Reader: ...
+
+    def close(self) -> None: ...
