@@ -1,0 +1,162 @@
+"""From the parts of a request to its answer. Pure: the same parts give the same answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from services.aggregator.vote import vote
+from shared.cache.votes import Standing
+from shared.contracts.errors import ErrorCode
+from shared.contracts.labels import GENRES
+from shared.contracts.messages import (
+    ErrorReport,
+    Genre,
+    IngestedTrack,
+    Mood,
+    SegmentGenre,
+    SegmentPrediction,
+    Stage,
+    Status,
+    Track,
+    TrackResult,
+)
+from shared.settings import VoteStrategy
+
+_DECIMALS: Final = 6
+
+
+def answer(
+    track: IngestedTrack, standing: Standing, predictions: Sequence[SegmentPrediction], strategy: VoteStrategy
+) -> TrackResult:
+    """The one result of the request ``track`` announces; its halves are null where ``errors`` says why."""
+    if track.cached is not None:
+        return _as_asked(track.cached, track)
+    genre, genre_error = _genre(standing, predictions, strategy)
+    mood, mood_error = _mood(standing)
+    errors = tuple(dict.fromkeys(error for error in (genre_error, mood_error) if error is not None))
+    return TrackResult(
+        request_id=track.request_id,
+        status=_status(genre, mood),
+        track=_track(track),
+        genre=genre,
+        mood=mood,
+        errors=errors,
+        timings_ms=_timings(track, standing, predictions),
+    )
+
+
+def _as_asked(cached: TrackResult, track: IngestedTrack) -> TrackResult:
+    """A finished answer, told to the one who asks now: their request, their names for the track."""
+    names = _track(track)
+    return cached.model_copy(
+        update={
+            "request_id": track.request_id,
+            "cached": True,
+            "track": cached.track.model_copy(
+                update={
+                    "key": names.key,
+                    "source": names.source,
+                    "title": names.title or cached.track.title,
+                    "artist": names.artist or cached.track.artist,
+                }
+            ),
+            "timings_ms": track.timings_ms,
+        }
+    )
+
+
+def _track(track: IngestedTrack) -> Track:
+    return Track(
+        key=track.track_key,
+        source=track.source,
+        title=track.title,
+        artist=track.artist,
+        duration_s=None if track.audio is None else track.audio.duration_s,
+    )
+
+
+def _status(genre: Genre | None, mood: Mood | None) -> Status:
+    return (Status.FAILED, Status.PARTIAL, Status.OK)[(genre is not None) + (mood is not None)]
+
+
+def _genre(
+    standing: Standing, predictions: Sequence[SegmentPrediction], strategy: VoteStrategy
+) -> tuple[Genre | None, ErrorReport | None]:
+    track = standing.track
+    if standing.failure is not None:
+        return None, standing.failure.error
+    if track is None or track.audio is None:
+        return None, (track and track.error) or _internal("the request has neither audio nor a reason why not")
+    if not standing.genre_ended:
+        waited = 0.0 if standing.overdue is None else standing.overdue.waited_s
+        return None, _internal(
+            f"after {waited:.0f} s {standing.segments} of {track.audio.segments} segments had a genre;"
+            " is every service running?"
+        )
+    if not predictions:
+        return None, _internal("no segment of the track has a genre")
+    segments = np.array([[prediction.probabilities[label] for label in GENRES] for prediction in predictions])
+    segments = segments / segments.sum(axis=1, keepdims=True)
+    verdict = vote(segments, np.array([prediction.start_s for prediction in predictions]), strategy)
+    genre = Genre(
+        label=GENRES[verdict.winner],
+        confidence=_rounded(verdict.probabilities[verdict.winner]),
+        agreement=_rounded(verdict.agreement),
+        probabilities={label: _rounded(p) for label, p in zip(GENRES, verdict.probabilities, strict=True)},
+        segments=tuple(_segment(prediction) for prediction in predictions),
+        model=" + ".join(sorted({prediction.model for prediction in predictions})),
+    )
+    return genre, None
+
+
+def _segment(prediction: SegmentPrediction) -> SegmentGenre:
+    label = max(GENRES, key=lambda genre: prediction.probabilities[genre])
+    return SegmentGenre(
+        start_s=prediction.start_s,
+        end_s=prediction.end_s,
+        label=label,
+        confidence=prediction.probabilities[label],
+    )
+
+
+def _mood(standing: Standing) -> tuple[Mood | None, ErrorReport | None]:
+    mood = standing.mood
+    if mood is None:
+        waited = 0.0 if standing.overdue is None else standing.overdue.waited_s
+        return None, _internal(f"after {waited:.0f} s there was no mood; is the mood worker running?")
+    if mood.probabilities is None or mood.features is None or mood.source is None or mood.model is None:
+        return None, mood.error
+    label = max(mood.probabilities, key=lambda name: mood.probabilities[name])  # type: ignore[index]
+    return (
+        Mood(
+            label=label,
+            confidence=mood.probabilities[label],
+            probabilities=mood.probabilities,
+            features=mood.features,
+            source=mood.source,
+            model=mood.model,
+        ),
+        mood.error,
+    )
+
+
+def _timings(
+    track: IngestedTrack, standing: Standing, predictions: Sequence[SegmentPrediction]
+) -> dict[str, float]:
+    """Milliseconds of work by stage, those of the segments added up."""
+    timings = dict(track.timings_ms)
+    for part in (*predictions, *((standing.mood,) if standing.mood is not None else ())):
+        for stage, elapsed in part.timings_ms.items():
+            timings[stage] = timings.get(stage, 0.0) + elapsed
+    return {stage: round(elapsed, 1) for stage, elapsed in timings.items()}
+
+
+def _internal(message: str) -> ErrorReport:
+    return ErrorReport(code=ErrorCode.INTERNAL, stage=Stage.AGGREGATOR, message=message)
+
+
+def _rounded(value: float) -> float:
+    return round(min(1.0, max(0.0, float(value))), _DECIMALS)

@@ -1,0 +1,143 @@
+"""The aggregator: joins what the workers found out about a track into exactly one result a request."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import ClassVar, Self, cast
+
+from services.aggregator.answer import answer
+from shared.blobs.audio import AudioBlobs
+from shared.blobs.store import BlobStore
+from shared.cache.claims import Claims
+from shared.cache.connection import Keys, connect
+from shared.cache.results import ResultCache
+from shared.cache.votes import Part, Standing, VoteState
+from shared.contracts.codec import Message
+from shared.contracts.errors import PERMANENT_FOR_AUDIO, TonestreamError
+from shared.contracts.messages import (
+    ErrorReport,
+    GenreFailure,
+    IngestedTrack,
+    MoodPrediction,
+    Stage,
+    Status,
+    TrackResult,
+)
+from shared.contracts.topics import Channel
+from shared.recipe import Recipe
+from shared.runtime import metrics
+from shared.runtime.service import Delivery, Origin, Outcome, Service
+from shared.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+class Aggregator(Service):
+    """Writes every part down, and answers the request whose last part came.
+
+    Two aggregators may both see a request complete (its parts travel in different partitions). The claim decides:
+    the record that made it is the only one whose unit of work carries the result, redelivered or not.
+    """
+
+    stage = Stage.AGGREGATOR
+    inputs: ClassVar[tuple[Channel, ...]] = (Channel.TRACKS, Channel.PREDICTIONS, Channel.MOODS)
+    batch_records = 500
+
+    def __init__(
+        self, votes: VoteState, answered: Claims, results: ResultCache, audio: AudioBlobs, recipe: Recipe
+    ) -> None:
+        self._votes = votes
+        self._answered = answered
+        self._results = results
+        self._audio = audio
+        self._recipe = recipe
+
+    @classmethod
+    def build(cls, settings: Settings) -> Self:
+        client = connect(settings.redis_url.get_secret_value())
+        keys = Keys(settings.redis_prefix)
+        return cls(
+            VoteState(client, keys, settings.state_ttl_s, settings.result_deadline_s),
+            Claims(client, keys, "answered", settings.state_ttl_s),
+            ResultCache(client, keys, settings.result_ttl_s),
+            AudioBlobs(BlobStore(settings.blob_url), client, keys, settings.blob_ttl_s),
+            Recipe.of(settings),
+        )
+
+    def handle(self, deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
+        parts = [cast(Part, delivery.message) for delivery in deliveries]
+        coordinates = [delivery.record.coordinates for delivery in deliveries]
+        return self._join(parts, coordinates)
+
+    def give_up(self, origin: Origin, error: TonestreamError) -> Outcome:
+        """A part that cannot be used is a part that will not come: its half fails, and the request still ends."""
+        report = ErrorReport.of(error, self.stage)
+        part: Part
+        if origin.record.topic.endswith(f".{Channel.MOODS}"):
+            part = MoodPrediction(request_id=origin.request_id, track_key=origin.track_key, error=report)
+        elif origin.record.topic.endswith(f".{Channel.TRACKS}"):
+            part = IngestedTrack(
+                request_id=origin.request_id, track_key=origin.track_key, source=origin.track_key, error=report
+            )
+        else:
+            part = GenreFailure(request_id=origin.request_id, track_key=origin.track_key, error=report)
+        return self._join([part], [origin.record.coordinates])[0]
+
+    def tick(self) -> Sequence[Message]:
+        return self._votes.overdue(limit=100)
+
+    def _join(self, parts: Sequence[Part], coordinates: Sequence[str]) -> list[Outcome]:
+        holders = self._answered.holders(list({part.request_id for part in parts}))
+        # Parts of requests that are answered already are late or doubled, unless this very record is the one that
+        # answers and was redelivered.
+        open_positions = [
+            position
+            for position, part in enumerate(parts)
+            if holders.get(part.request_id, coordinates[position]) == coordinates[position]
+        ]
+        self._votes.add([parts[position] for position in open_positions])
+        last = {parts[position].request_id: position for position in open_positions}
+        outcomes = [Outcome()] * len(parts)
+        for request_id, standing in self._votes.standing(list(last)).items():
+            position = last[request_id]
+            if standing.complete and self._answered.claim(request_id, coordinates[position]):
+                outcomes[position] = self._answer(request_id, standing)
+        return outcomes
+
+    def _answer(self, request_id: str, standing: Standing) -> Outcome:
+        track = standing.track
+        assert track is not None  # a standing without a track is not complete
+        result = answer(track, standing, self._votes.predictions(request_id), self._recipe.vote)
+        if track.received_at_ms:
+            waited = max(0.0, time.time() * 1000 - track.received_at_ms)
+            result = result.model_copy(update={"timings_ms": {**result.timings_ms, "total": round(waited, 1)}})
+        self._cache(track, result)
+        log.info(
+            "answered",
+            extra={"request_id": request_id, "track_key": track.track_key, "status": result.status.value},
+        )
+        metrics.RESULTS.labels(result.status.value, str(result.cached).lower()).inc()
+
+        def clean_up() -> None:
+            self._votes.forget(request_id)
+            if track.audio is not None and track.cached is None:
+                self._audio.release(track.audio.blob, track.audio.sha256, request_id)
+
+        return Outcome((result,), (clean_up,))
+
+    def _cache(self, track: IngestedTrack, result: TrackResult) -> None:
+        """Keep what would come out the same again: whole answers, and failures that follow from the audio alone."""
+        if track.audio is None or result.cached:
+            return
+        whole = result.status is Status.OK
+        if not whole and not all(error.code in PERMANENT_FOR_AUDIO for error in result.errors):
+            return
+        if result.genre is not None and result.genre.model != self._recipe.genre_model:
+            return  # an upgrade is under way: this answer belongs to the other recipe
+        if result.mood is not None and result.mood.model != self._recipe.mood_model:
+            return
+        from_spotify = result.mood is not None and result.mood.source == "spotify"
+        mood_from = f"spotify:{track.spotify_id}" if from_spotify else "audio"
+        self._results.keep(self._recipe.result_key(track.audio.sha256, mood_from), result)

@@ -1,0 +1,106 @@
+"""Feature extraction: the decoded track, segment by segment, as the features the genre model was trained on."""
+
+from __future__ import annotations
+
+import time
+from typing import ClassVar, Self
+
+import numpy as np
+
+from shared.audio.mfcc import mfcc
+from shared.audio.segments import is_silent
+from shared.audio.spec import FeatureSpec
+from shared.audio.wav import iter_segments
+from shared.blobs.store import BlobStore
+from shared.contracts.codec import Message
+from shared.contracts.errors import ErrorCode, TonestreamError
+from shared.contracts.messages import (
+    ErrorReport,
+    GenreFailure,
+    IngestedTrack,
+    SegmentFeatures,
+    SilentSegment,
+    Stage,
+)
+from shared.contracts.topics import Channel
+from shared.models import load_manifest
+from shared.runtime.service import Delivery, Origin, Outcome, TrackByTrackService
+from shared.settings import Settings
+from shared.threads import worker_threads
+
+#: Segments computed together: enough to fill the vector units, few enough to bound the memory (some 40 MB).
+_BATCH_SEGMENTS = 32
+
+
+class FeatureExtraction(TrackByTrackService):
+    """One message a segment. Silent segments have no vote; a track that is silent or too short has no genre."""
+
+    stage = Stage.FEATURE_EXTRACTION
+    inputs: ClassVar[tuple[Channel, ...]] = (Channel.TRACKS,)
+    batch_records = 8
+
+    def __init__(self, blobs: BlobStore, spec: FeatureSpec, threads: int) -> None:
+        super().__init__(threads)
+        self._blobs = blobs
+        self._spec = spec
+
+    @classmethod
+    def build(cls, settings: Settings) -> Self:
+        spec = load_manifest(settings.models_dir / settings.genre_model).require_feature_spec()
+        return cls(BlobStore(settings.blob_url), spec, worker_threads(settings))
+
+    def start(self) -> None:
+        mfcc(np.zeros((1, self._spec.segment_samples), np.float32), self._spec)
+
+    def handle_one(self, delivery: Delivery) -> Outcome:
+        track = delivery.message
+        assert isinstance(track, IngestedTrack)
+        if track.audio is None or track.cached is not None:
+            return Outcome()
+        if track.audio.segments == 0:
+            raise TonestreamError(
+                ErrorCode.TOO_SHORT,
+                f"{track.audio.duration_s:.2f} s of audio; a genre takes at least {self._spec.segment_s:g} s",
+            )
+        messages = self._segments(track)
+        if all(isinstance(message, SilentSegment) for message in messages):
+            raise TonestreamError(ErrorCode.SILENT_AUDIO, "the track is silent from beginning to end")
+        return Outcome(tuple(messages))
+
+    def give_up(self, origin: Origin, error: TonestreamError) -> Outcome:
+        report = ErrorReport.of(error, self.stage)
+        return Outcome((GenreFailure(request_id=origin.request_id, track_key=origin.track_key, error=report),))
+
+    def _segments(self, track: IngestedTrack) -> list[Message]:
+        assert track.audio is not None
+        messages: list[Message] = []
+        with self._blobs.open(track.audio.blob) as wav:
+            for first, samples in iter_segments(wav, self._spec, _BATCH_SEGMENTS):
+                started = time.perf_counter()
+                matrices = mfcc(samples, self._spec)
+                each_ms = (time.perf_counter() - started) * 1000 / len(samples)
+                for offset, (segment, matrix) in enumerate(zip(samples, matrices, strict=True)):
+                    messages.append(self._message(track, first + offset, is_silent(segment), matrix, each_ms))
+        if len(messages) != track.audio.segments:
+            raise TonestreamError(
+                ErrorCode.INTERNAL,
+                f"{track.audio.segments} segments were announced and {len(messages)} found in {track.audio.blob};"
+                " do all services use the same genre model?",
+            )
+        return messages
+
+    def _message(
+        self, track: IngestedTrack, index: int, silent: bool, matrix: np.ndarray, elapsed_ms: float
+    ) -> Message:
+        if silent:
+            return SilentSegment(request_id=track.request_id, track_key=track.track_key, index=index)
+        return SegmentFeatures(
+            request_id=track.request_id,
+            track_key=track.track_key,
+            index=index,
+            start_s=index * self._spec.segment_s,
+            end_s=(index + 1) * self._spec.segment_s,
+            feature_spec=self._spec.id,
+            matrix=matrix,
+            timings_ms={self.stage.value: elapsed_ms},
+        )

@@ -1,0 +1,309 @@
+"""Ingestion: from a request to audio the workers can read, or to the reason why there is none."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar, Final, Self
+
+from services.ingestion.fetch import AllowList, Fetcher, FetchLimits, Validators
+from services.ingestion.tags import read_tags
+from shared.audio.decode import DecodedAudio, DecodeLimits, decode, find_ffmpeg
+from shared.audio.segments import segment_count
+from shared.audio.spec import FeatureSpec
+from shared.blobs.audio import AudioBlobs
+from shared.blobs.store import UPLOADS, BlobStore
+from shared.cache.claims import Claims
+from shared.cache.connection import Keys, connect
+from shared.cache.results import KnownSource, ResultCache
+from shared.contracts.codec import Message, salvaged_source
+from shared.contracts.errors import PERMANENT_FOR_AUDIO, DependencyError, ErrorCode, TonestreamError
+from shared.contracts.messages import ErrorReport, IngestedAudio, IngestedTrack, Stage, TrackRequest, TrackResult
+from shared.contracts.topics import Channel
+from shared.contracts.tracks import BLOB_SCHEME
+from shared.models import load_manifest
+from shared.recipe import Recipe, mood_sources
+from shared.runtime.service import Delivery, Origin, Outcome, TrackByTrackService
+from shared.settings import Settings
+from shared.spotify import SpotifyClient, SpotifyTrack, spotify_client
+from shared.threads import worker_threads
+
+log = logging.getLogger(__name__)
+
+_SWEEP_EVERY_S: Final = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Fetched:
+    """What a request's source gave: a local file, or the word that nothing changed since ``known``."""
+
+    file: Path | None
+    etag: str | None = None
+    last_modified: str | None = None
+    known: KnownSource | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """What is known of a track before it is known whether there is audio."""
+
+    request: TrackRequest
+    received_at_ms: int
+    title: str | None
+    artist: str | None
+    isrc: str | None
+
+    def track(
+        self,
+        audio: IngestedAudio | None = None,
+        cached: TrackResult | None = None,
+        error: ErrorReport | None = None,
+    ) -> IngestedTrack:
+        return IngestedTrack(
+            request_id=self.request.request_id,
+            track_key=self.request.track_key,
+            source=self.request.shown_source,
+            spotify_id=self.request.spotify_id,
+            title=self.title,
+            artist=self.artist,
+            isrc=self.isrc,
+            audio=audio,
+            cached=cached,
+            error=error,
+            received_at_ms=self.received_at_ms,
+        )
+
+
+class Ingestion(TrackByTrackService):
+    """Every request leaves as one IngestedTrack: with audio, with a finished answer, or with the reason for neither."""
+
+    stage = Stage.INGESTION
+    inputs: ClassVar[tuple[Channel, ...]] = (Channel.REQUESTS,)
+    batch_records = 8
+    answers_invalid_input = True
+
+    def __init__(
+        self,
+        *,
+        fetcher: Fetcher,
+        spotify: SpotifyClient | None,
+        decode_file: Callable[[Path, Path], DecodedAudio],
+        spec: FeatureSpec,
+        recipe: Recipe,
+        blobs: BlobStore,
+        audio: AudioBlobs,
+        results: ResultCache,
+        requests: Claims,
+        max_bytes: int,
+        blob_ttl_s: float,
+        threads: int,
+    ) -> None:
+        super().__init__(threads)
+        self._fetcher = fetcher
+        self._spotify = spotify
+        self._decode = decode_file
+        self._spec = spec
+        self._recipe = recipe
+        self._blobs = blobs
+        self._audio = audio
+        self._results = results
+        self._requests = requests
+        self._max_bytes = max_bytes
+        self._blob_ttl_s = blob_ttl_s
+        self._next_sweep = time.monotonic() + _SWEEP_EVERY_S
+
+    @classmethod
+    def build(cls, settings: Settings) -> Self:
+        ffmpeg = find_ffmpeg(settings.ffmpeg)
+        limits = DecodeLimits(max_duration_s=settings.max_track_s, timeout_s=settings.decode_timeout_s)
+        client = connect(settings.redis_url.get_secret_value())
+        keys = Keys(settings.redis_prefix)
+        blobs = BlobStore(settings.blob_url)
+        return cls(
+            fetcher=Fetcher(
+                FetchLimits(
+                    max_bytes=settings.fetch_max_bytes,
+                    total_s=settings.fetch_total_timeout_s,
+                    connect_s=settings.fetch_connect_timeout_s,
+                    first_byte_s=settings.fetch_first_byte_timeout_s,
+                    max_redirects=settings.fetch_max_redirects,
+                ),
+                AllowList.parse(settings.fetch_allow),
+            ),
+            spotify=spotify_client(settings),
+            decode_file=lambda source, destination: decode(source, destination, limits, ffmpeg),
+            spec=load_manifest(settings.models_dir / settings.genre_model).require_feature_spec(),
+            recipe=Recipe.of(settings),
+            blobs=blobs,
+            audio=AudioBlobs(blobs, client, keys, settings.blob_ttl_s),
+            results=ResultCache(client, keys, settings.result_ttl_s),
+            requests=Claims(client, keys, "request", settings.state_ttl_s),
+            max_bytes=settings.fetch_max_bytes,
+            blob_ttl_s=settings.blob_ttl_s,
+            threads=worker_threads(settings),
+        )
+
+    def handle_one(self, delivery: Delivery) -> Outcome:
+        request = delivery.message
+        assert isinstance(request, TrackRequest)
+        if not self._requests.claim(request.request_id, delivery.record.coordinates):
+            log.info("this request ID is known already; it is answered once")
+            return Outcome()
+        started = time.perf_counter()
+        track = self._ingest(request, delivery.record.timestamp_ms)
+        elapsed_ms = (time.perf_counter() - started) * 1000
+        track = track.model_copy(update={"timings_ms": {self.stage.value: round(elapsed_ms, 1)}})
+        return Outcome((track,), self._clean_up(request.audio_url))
+
+    def give_up(self, origin: Origin, error: TonestreamError) -> Outcome:
+        """The reason why there is no audio travels on; the aggregator makes the answer of it."""
+        if not self._requests.claim(origin.request_id, origin.record.coordinates):
+            return Outcome()
+        failed = IngestedTrack(
+            request_id=origin.request_id,
+            track_key=origin.track_key,
+            source=salvaged_source(origin.record) or origin.track_key,
+            error=ErrorReport.of(error, self.stage),
+            received_at_ms=origin.record.timestamp_ms,
+        )
+        return Outcome((failed,))
+
+    def tick(self) -> Sequence[Message]:
+        """Now and then, remove the blobs whose requests ended without cleaning up (a worker died just then)."""
+        if time.monotonic() >= self._next_sweep:
+            self._next_sweep = time.monotonic() + _SWEEP_EVERY_S
+            if removed := self._blobs.sweep(self._blob_ttl_s):
+                log.info("removed forgotten blobs", extra={"removed": removed})
+        return ()
+
+    def close(self) -> None:
+        super().close()
+        self._fetcher.close()
+
+    def _ingest(self, request: TrackRequest, received_at_ms: int) -> IngestedTrack:
+        names, spotify_error = self._spotify_track(request)
+        draft = _Draft(
+            request,
+            received_at_ms,
+            title=names.title if names else None,
+            artist=names.artist if names else None,
+            isrc=names.isrc if names else None,
+        )
+        url = request.audio_url or (names.preview_url if names else None)
+        if url is None:
+            return draft.track(error=ErrorReport.of(spotify_error or _no_preview(), self.stage))
+        with tempfile.TemporaryDirectory(prefix="tonestream-") as folder:
+            try:
+                fetched = self._fetch(request, url, Path(folder))
+                if fetched.known is not None:
+                    return self._from_known(draft, fetched.known)
+                assert fetched.file is not None
+                return self._from_file(draft, fetched)
+            except OSError as error:
+                raise DependencyError(f"the working folder {folder} cannot be used: {error}") from error
+
+    def _spotify_track(self, request: TrackRequest) -> tuple[SpotifyTrack | None, TonestreamError | None]:
+        """The names Spotify gives the track. A fault matters only where there is no other way to the audio."""
+        if request.spotify_id is None:
+            return None, None
+        if self._spotify is None:
+            return None, TonestreamError(
+                ErrorCode.SPOTIFY_UNAVAILABLE,
+                "a Spotify ID takes credentials (TONESTREAM_SPOTIFY_CLIENT_ID and _SECRET), or an audio_url beside it",
+            )
+        try:
+            return self._spotify.track(request.spotify_id), None
+        except TonestreamError as error:
+            if request.audio_url is None:
+                raise
+            log.info("no names from Spotify: %s", error.message)
+            return None, error
+
+    def _fetch(self, request: TrackRequest, url: str, folder: Path) -> _Fetched:
+        file = folder / "source"
+        if url.startswith(BLOB_SCHEME):
+            self._blobs.fetch(url, file, self._max_bytes)
+            return _Fetched(file)
+        known = None if request.force else self._results.known_source(request.track_key)
+        validators = None if known is None else Validators(known.etag, known.last_modified)
+        fetched = self._fetcher.fetch(url, file, validators)
+        if fetched.not_modified and known is not None:
+            if known.error is not None or self._find(request, known.audio_sha256) is not None:
+                return _Fetched(None, known=known)
+            fetched = self._fetcher.fetch(url, file)  # the audio is the same, its answer has expired
+        return _Fetched(file, fetched.etag, fetched.last_modified)
+
+    def _from_known(self, draft: _Draft, known: KnownSource) -> IngestedTrack:
+        if known.error is not None:
+            return draft.track(error=known.error)
+        cached = self._find(draft.request, known.audio_sha256)
+        if cached is None:
+            raise DependencyError("the cached answer vanished between two looks")
+        return draft.track(cached=cached)
+
+    def _from_file(self, draft: _Draft, fetched: _Fetched) -> IngestedTrack:
+        assert fetched.file is not None
+        request = draft.request
+        if draft.title is None:
+            title, artist = read_tags(fetched.file)
+            draft = replace(draft, title=title, artist=artist)
+        try:
+            decoded = self._decode(fetched.file, fetched.file.with_name("decoded.wav"))
+        except TonestreamError as error:
+            if error.code in PERMANENT_FOR_AUDIO:
+                self._remember(request, fetched, error=ErrorReport.of(error, self.stage))
+            raise
+        self._remember(request, fetched, audio_sha256=decoded.sha256)
+        audio = IngestedAudio(
+            blob=f"audio/{decoded.sha256}.wav",
+            sha256=decoded.sha256,
+            duration_s=round(decoded.duration_s, 3),
+            segments=segment_count(decoded.samples, self._spec),
+        )
+        cached = None if request.force else self._find(request, decoded.sha256)
+        if cached is not None:
+            return draft.track(audio=audio, cached=cached)
+        blob = self._audio.keep(decoded.path, decoded.sha256, request.request_id)
+        return draft.track(audio=audio.model_copy(update={"blob": blob}))
+
+    def _remember(
+        self,
+        request: TrackRequest,
+        fetched: _Fetched,
+        audio_sha256: str | None = None,
+        error: ErrorReport | None = None,
+    ) -> None:
+        if fetched.etag or fetched.last_modified:
+            self._results.remember_source(
+                request.track_key,
+                KnownSource(
+                    etag=fetched.etag, last_modified=fetched.last_modified, audio_sha256=audio_sha256, error=error
+                ),
+            )
+
+    def _find(self, request: TrackRequest, audio_sha256: str | None) -> TrackResult | None:
+        if audio_sha256 is None:
+            return None
+        asked = request.spotify_id if self._spotify is not None else None
+        return self._results.find([self._recipe.result_key(audio_sha256, source) for source in mood_sources(asked)])
+
+    def _clean_up(self, url: str | None) -> tuple[Callable[[], None], ...]:
+        if url is None or not url.startswith(f"{BLOB_SCHEME}{UPLOADS}/"):
+            return ()
+
+        def remove_upload() -> None:
+            with contextlib.suppress(DependencyError):
+                self._blobs.delete(url)
+
+        return (remove_upload,)
+
+
+def _no_preview() -> TonestreamError:
+    return TonestreamError(
+        ErrorCode.NO_AUDIO, "Spotify offers no preview of this track; give an audio_url with it to have its genre"
+    )

@@ -1,0 +1,32 @@
+"""Title and artist from the file's own tags, for people who read the results."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Final
+
+from tinytag import TinyTag
+from tinytag.tinytag import TinyTagException
+
+log = logging.getLogger(__name__)
+
+_MAX_LENGTH: Final = 300
+
+
+def read_tags(file: Path) -> tuple[str | None, str | None]:
+    """(title, artist), each None where the file does not say. Never fails: tags are a courtesy."""
+    try:
+        with file.open("rb") as opened:
+            tag = TinyTag.get(filename=None, file_obj=opened, duration=False)
+    except (TinyTagException, OSError, ValueError, KeyError, IndexError, OverflowError, MemoryError) as error:
+        log.debug("no tags: %s", error)
+        return None, None
+    return _clean(tag.title), _clean(tag.artist)
+
+
+def _clean(text: str | None) -> str | None:
+    if not text:
+        return None
+    printable = "".join(character for character in text if character.isprintable()).strip()
+    return printable[:_MAX_LENGTH] or None

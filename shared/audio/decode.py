@@ -1,0 +1,222 @@
+"""The one decoder: any audio file to 22.05 kHz mono 16-bit WAV, by ffmpeg under guard.
+
+The guard: the container is told from the file's own bytes against a list (never a playlist, never from the name or a
+server's word), ffmpeg gets that demuxer forced, may open local files and pipes only, sees the file under a path we
+chose, and is held to limits of CPU time, wall time and decoded seconds (not the seconds the header claims).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+import wave
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final
+
+from shared.contracts.errors import DependencyError, ErrorCode, TonestreamError
+
+#: Sample rate of all decoded audio, Hz.
+SAMPLE_RATE: Final = 22050
+
+_BYTES_PER_SAMPLE: Final = 2
+_CHUNK: Final = 1 << 18
+_STDERR_KEPT: Final = 4000
+#: ffmpeg's demuxer by the first bytes of the file: (offset, magic, demuxer).
+_MAGIC: Final[tuple[tuple[int, bytes, str], ...]] = (
+    (0, b"RIFF", "wav"),
+    (0, b"RF64", "wav"),
+    (0, b"fLaC", "flac"),
+    (0, b"OggS", "ogg"),
+    (4, b"ftyp", "mov"),
+    (0, b"FORM", "aiff"),
+    (0, b".snd", "au"),
+    (0, b"\x1a\x45\xdf\xa3", "matroska"),
+    (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "asf"),
+)
+#: Second magic that RIFF and FORM need, at byte 8: other files begin like them too.
+_FORM_TYPES: Final[dict[str, tuple[bytes, ...]]] = {"wav": (b"WAVE",), "aiff": (b"AIFF", b"AIFC")}
+
+
+class MissingDependencyError(RuntimeError):
+    """A program the pipeline needs is not on this machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeLimits:
+    """``max_duration_s`` of decoded audio; ``timeout_s`` of wall time; ``memory_bytes`` of address space.
+
+    CPU time is limited to the wall time: ffmpeg decodes with one thread.
+    """
+
+    max_duration_s: float = 4 * 3600.0
+    timeout_s: float = 120.0
+    memory_bytes: int = 2 * 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedAudio:
+    """A WAV at ``path``: ``samples`` samples, and the SHA-256 (hex) of their bytes, which names the audio."""
+
+    path: Path
+    samples: int
+    sha256: str
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds of audio."""
+        return self.samples / SAMPLE_RATE
+
+
+def find_ffmpeg(configured: Path | None = None) -> str:
+    """The ffmpeg to use: the configured one, the system's, or the one of the imageio-ffmpeg wheel.
+
+    Raises MissingDependencyError, with what to do about it.
+    """
+    if configured is not None:
+        if not os.access(configured, os.X_OK):
+            raise MissingDependencyError(f"TONESTREAM_FFMPEG names {configured}, which cannot be run")
+        return str(configured)
+    if system := shutil.which("ffmpeg"):
+        return system
+    try:
+        import imageio_ffmpeg
+
+        return str(imageio_ffmpeg.get_ffmpeg_exe())
+    except (ImportError, RuntimeError) as error:
+        raise MissingDependencyError(
+            "no ffmpeg: install it (`apt install ffmpeg`, `brew install ffmpeg`) or `pip install imageio-ffmpeg`"
+        ) from error
+
+
+def sniff_format(file: Path) -> str:
+    """ffmpeg's demuxer for the file, by its first bytes; its name plays no part.
+
+    Raises TonestreamError: corrupt_audio for an empty file, unsupported_media for anything that is not audio.
+    """
+    with file.open("rb") as opened:
+        head = opened.read(64)
+        if not head:
+            raise TonestreamError(ErrorCode.CORRUPT_AUDIO, "the file is empty")
+        if head[:3] == b"ID3":
+            # The audio begins behind the tag, whose length is stored with seven bits a byte.
+            size = sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=False))
+            opened.seek(10 + size)
+            behind = opened.read(64)
+            if not behind.strip(b"\0") and not opened.read(1):
+                raise TonestreamError(ErrorCode.CORRUPT_AUDIO, "the file holds tags and no audio")
+            return "flac" if behind[:4] == b"fLaC" else _mpeg_kind(behind) or "mp3"
+    for offset, magic, demuxer in _MAGIC:
+        if head[offset : offset + len(magic)] == magic and head[8:12] in _FORM_TYPES.get(demuxer, (head[8:12],)):
+            return demuxer
+    if kind := _mpeg_kind(head):
+        return kind
+    raise TonestreamError(
+        ErrorCode.UNSUPPORTED_MEDIA, "not an audio file (MP3, WAV, FLAC, OGG, M4A, AAC, AIFF, AU, WMA and WebM are read)"
+    )
+
+
+def _mpeg_kind(head: bytes) -> str | None:
+    """``mp3`` or ``aac`` (ADTS) by the frame header at the start; None where there is none."""
+    if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
+        return None
+    layer = (head[1] >> 1) & 0b11
+    if layer == 0b00:
+        return "aac" if head[1] & 0xF0 == 0xF0 else None
+    version, bitrate, rate = (head[1] >> 3) & 0b11, head[2] >> 4, (head[2] >> 2) & 0b11
+    return None if version == 0b01 or bitrate == 0b1111 or rate == 0b11 else "mp3"
+
+
+def decode(source: Path, destination: Path, limits: DecodeLimits, ffmpeg: str) -> DecodedAudio:
+    """Decode ``source`` to a WAV at ``destination``: mono, 16 bits, 22.05 kHz, the same for the same bytes.
+
+    A damaged frame is skipped, as every player does; a file of which nothing can be decoded is corrupt_audio. Raises
+    TonestreamError (unsupported_media, corrupt_audio, too_long) and DependencyError where the disk gives out.
+    Memory does not grow with the track. Safe from many threads.
+    """
+    demuxer = sniff_format(source)
+    command = _command(ffmpeg, demuxer, source.resolve(), limits)
+    with tempfile.TemporaryFile() as complaints:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+            cwd="/",
+            env={"PATH": os.defpath, "LC_ALL": "C"},
+        )
+        assert process.stdout is not None
+        deadline = threading.Timer(limits.timeout_s, process.kill)
+        deadline.start()
+        try:
+            decoded = _write_wav(process.stdout, destination, limits.max_duration_s)
+            status = process.wait()
+        except OSError as error:
+            raise DependencyError(f"the decoded audio cannot be written: {error}") from error
+        finally:
+            timed_out = not deadline.is_alive()
+            deadline.cancel()
+            process.kill()
+            process.wait()
+            process.stdout.close()
+        if timed_out:
+            raise TonestreamError(
+                ErrorCode.CORRUPT_AUDIO, f"decoding did not end within {limits.timeout_s:g} s; the file is damaged or forged"
+            )
+        if decoded.samples == 0:
+            raise TonestreamError(ErrorCode.CORRUPT_AUDIO, _no_audio(complaints, status, source))
+        if status < 0:
+            raise TonestreamError(
+                ErrorCode.CORRUPT_AUDIO, f"the decoder was stopped by its limits (signal {-status}) on this file"
+            )
+    return decoded
+
+
+def _command(ffmpeg: str, demuxer: str, source: Path, limits: DecodeLimits) -> list[str]:
+    decoder = [
+        ffmpeg, "-nostdin", "-hide_banner", "-loglevel", "error", "-threads", "1",
+        "-protocol_whitelist", "file,pipe", "-f", demuxer, "-i", f"file:{source}",
+        "-map", "0:a:0", "-vn", "-sn", "-dn",
+        # Decode one second beyond the limit, so that a track over it is told from one that just fits.
+        "-t", f"{limits.max_duration_s + 1:g}",
+        "-ac", "1", "-ar", str(SAMPLE_RATE), "-bitexact", "-c:a", "pcm_s16le", "-f", "s16le", "pipe:1",
+    ]  # fmt: skip
+    # A shell sets the limits and becomes ffmpeg: nothing runs between fork and exec in this many-threaded process.
+    limited = f"ulimit -t {int(limits.timeout_s) + 1}; ulimit -v {limits.memory_bytes // 1024} 2>/dev/null; exec \"$@\""
+    return ["/bin/sh", "-c", limited, "sh", *decoder]
+
+
+def _write_wav(pcm: IO[bytes], destination: Path, max_duration_s: float) -> DecodedAudio:
+    most = int(max_duration_s * SAMPLE_RATE) * _BYTES_PER_SAMPLE
+    digest = hashlib.sha256()
+    written = 0
+    with wave.open(str(destination), "wb") as wav:
+        wav.setnchannels(1)
+        wav.setsampwidth(_BYTES_PER_SAMPLE)
+        wav.setframerate(SAMPLE_RATE)
+        rest = b""
+        while chunk := pcm.read(_CHUNK):
+            written += len(chunk)
+            if written > most:
+                raise TonestreamError(
+                    ErrorCode.TOO_LONG, f"more than {max_duration_s:g} s of audio, the longest that is taken"
+                )
+            chunk = rest + chunk
+            whole = len(chunk) - len(chunk) % _BYTES_PER_SAMPLE
+            digest.update(chunk[:whole])
+            wav.writeframesraw(chunk[:whole])
+            rest = chunk[whole:]
+    return DecodedAudio(destination, written // _BYTES_PER_SAMPLE, digest.hexdigest())
+
+
+def _no_audio(complaints: IO[bytes], status: int, source: Path) -> str:
+    """What ffmpeg said, without our path and without control characters."""
+    complaints.seek(0)
+    said = complaints.read(_STDERR_KEPT).decode("utf-8", "replace").replace(f"file:{source}", "the file")
+    first = next((line.strip() for line in said.splitlines() if line.strip()), f"exit status {status}")
+    printable = "".join(character for character in first if character.isprintable())
+    return f"no audio can be decoded from the file ({printable[:200]})"

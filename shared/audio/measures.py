@@ -1,0 +1,340 @@
+"""Ten features measured from the audio, in the units and ranges of Spotify's Web API.
+
+Spotify has never published how it computes its own. ``duration_ms``, ``tempo`` and ``loudness`` are measurements in the
+plain sense. The seven others are estimates by signal processing: each follows the one sentence Spotify says about the
+feature, keeps its order (more of it is a higher number), and does not reproduce Spotify's numbers. ``valence``,
+``instrumentalness`` and ``liveness`` are proxies, weakly related to what their names say. Whoever feeds them to a model
+trained on Spotify's must match the scales (the mood model's manifest does).
+
+Everything is taken from below 8 kHz, so that a track of low bit rate measures like its original.
+"""
+
+from __future__ import annotations
+
+import wave
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from shared.audio.decode import SAMPLE_RATE
+from shared.audio.loudness import block_powers, integrated_loudness
+from shared.audio.mfcc import mel_basis, power_spectrum
+from shared.audio.rhythm import Rhythm, onset_strength, rhythm
+from shared.audio.wav import open_wav, read_samples
+
+Array = npt.NDArray[np.float32]
+
+#: Loudness of silence, dB: the lowest value Spotify gives.
+SILENCE_DB: Final = -60.0
+
+_N_FFT: Final = 2048
+_HOP: Final = 512
+_BANDS: Final = 64
+_TOP_HZ: Final = 8000.0
+#: Power re the loudest frame below which a spectrum counts as nothing, 80 dB down.
+_FLOOR: Final = 1e-8
+_EXCERPT_S: Final = 15.0
+_PITCH_HZ: Final = (100.0, 2000.0)
+_VOICE_HZ: Final = (300.0, 3400.0)
+_BASS_HZ: Final = 250.0
+_TREBLE_HZ: Final = 2500.0
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredFeatures:
+    """The ten, by the names of ``AUDIO_FEATURES``: ms, BPM, dB, and seven in 0..1."""
+
+    duration_ms: float
+    tempo: float
+    loudness: float
+    energy: float
+    danceability: float
+    acousticness: float
+    instrumentalness: float
+    liveness: float
+    speechiness: float
+    valence: float
+
+    def as_dict(self) -> dict[str, float]:
+        """By name."""
+        return asdict(self)
+
+
+def measure(samples: Array, sample_rate: int = SAMPLE_RATE) -> MeasuredFeatures:
+    """The ten features of a whole mono track, float32 [n] in [-1, 1]. Cost and memory grow with its length.
+
+    Silence has tempo 0, loudness -60 dB and the lowest energy. Raises ValueError for other than one channel.
+    """
+    if samples.ndim != 1:
+        raise ValueError(f"one channel [n] is needed, not {samples.shape}")
+    return _features([samples], len(samples) / sample_rate, sample_rate)
+
+
+def measure_wav(file: Path | BinaryIO, max_analysed_s: float = 60.0) -> MeasuredFeatures:
+    """The ten features of a decoded track (16-bit mono WAV at 22.05 kHz), from evenly spaced excerpts of 15 s.
+
+    At most ``max_analysed_s`` seconds are read, whatever the length of the track; a shorter track is read whole.
+    Loudness too is that of the excerpts. Raises TonestreamError (corrupt_audio).
+    """
+    if isinstance(file, Path):
+        with file.open("rb") as opened:
+            return measure_wav(opened, max_analysed_s)
+    with open_wav(file, SAMPLE_RATE) as wav:
+        duration_s = wav.getnframes() / SAMPLE_RATE
+        return _features(_excerpts(wav, max_analysed_s), duration_s, SAMPLE_RATE)
+
+
+def _excerpts(wav: wave.Wave_read, max_analysed_s: float) -> list[Array]:
+    total = wav.getnframes()
+    most = round(max_analysed_s * SAMPLE_RATE)
+    if total <= most:
+        return [read_samples(wav, total)]
+    count = max(1, round(max_analysed_s / _EXCERPT_S))
+    length = most // count
+    # The gaps before, between and after the excerpts are equal: fades at both ends stay out.
+    starts = [round((total - most) * (i + 1) / (count + 1)) + i * length for i in range(count)]
+    excerpts = []
+    for start in starts:
+        wav.setpos(start)
+        excerpts.append(read_samples(wav, length))
+    return excerpts
+
+
+@dataclass(frozen=True, slots=True)
+class _Sound:
+    """What the estimates are made from, pooled over all excerpts: the frames that sound, and the rhythm.
+
+    ``mel`` is power [frames, bands] re the loudest frame, ``decibels`` the same in dB, ``chroma`` the mean share of
+    the twelve pitch classes from C, ``onsets`` the onset strength in dB, ``modulation`` the syllabic share (0..1).
+    """
+
+    loudness: float
+    mel: Array
+    decibels: Array
+    onsets: Array
+    chroma: Array
+    tonality: float
+    modulation: float
+    rhythm: Rhythm
+
+
+def _features(excerpts: Sequence[Array], duration_s: float, sample_rate: int) -> MeasuredFeatures:
+    loudness = integrated_loudness(np.concatenate([block_powers(part, sample_rate) for part in excerpts]))
+    if loudness == float("-inf"):
+        return MeasuredFeatures(duration_s * 1000.0, 0.0, SILENCE_DB, 0.0, 0.0, 0.5, 0.5, 0.0, 0.0, 0.5)
+    sound = _listen(excerpts, loudness, sample_rate)
+    return MeasuredFeatures(
+        duration_ms=duration_s * 1000.0,
+        tempo=sound.rhythm.tempo,
+        loudness=float(np.clip(loudness, SILENCE_DB, 0.0)),
+        energy=energy(sound),
+        danceability=danceability(sound),
+        acousticness=acousticness(sound),
+        instrumentalness=instrumentalness(sound),
+        liveness=liveness(sound),
+        speechiness=speechiness(sound),
+        valence=valence(sound),
+    )
+
+
+def _listen(excerpts: Sequence[Array], loudness: float, sample_rate: int) -> _Sound:
+    frame_rate = sample_rate / _HOP
+    powers = [power_spectrum(part, _N_FFT, _HOP) for part in excerpts if len(part)]
+    reference = max(float(power.sum(axis=1).max()) for power in powers)
+    basis, _ = _bands(sample_rate)
+    mels = [power @ basis / np.float32(reference) for power in powers]
+    decibels = [10.0 * np.log10(np.maximum(mel, np.float32(_FLOOR))) for mel in mels]
+    onsets = [onset_strength(part) for part in decibels]
+    spectrum = np.concatenate([_pitched(power, sample_rate) for power in powers]) / np.float32(reference)
+    mel = np.concatenate(mels)
+    sounding = mel.sum(axis=1) > _FLOOR * 100
+    return _Sound(
+        loudness=loudness,
+        mel=mel[sounding],
+        decibels=np.concatenate(decibels)[sounding],
+        onsets=np.concatenate(onsets)[sounding],
+        chroma=_chroma(spectrum[sounding], sample_rate),
+        tonality=_tonality(spectrum[sounding]),
+        modulation=_syllabic_modulation(mels, sample_rate, frame_rate),
+        rhythm=rhythm(onsets, frame_rate),
+    )
+
+
+def energy(sound: _Sound) -> float:
+    """Intensity, 0..1: mean of loudness, busyness of onsets and evenness of the spectrum.
+
+    Spotify: "a perceptual measure of intensity and activity"; loudness, onset rate, timbre and entropy contribute.
+    Limit: a quietly mastered recording of loud music reads too low.
+    """
+    evenness = float(np.median(_flatness_db(sound.decibels, sound.mel)))
+    return float(
+        np.mean([_ramp(sound.loudness, -32.0, -9.0), _ramp(float(sound.onsets.mean()), 0.4, 2.2), _ramp(evenness, -24.0, -8.0)])
+    )
+
+
+def danceability(sound: _Sound) -> float:
+    """How well a steady beat carries, 0..1: clarity of the beat, strength of the bass, a tempo near 115 BPM.
+
+    Spotify: "tempo, rhythm stability, beat strength, and overall regularity". The clarity is the pulse clarity of
+    Lartillot et al. 2008 (height of the autocorrelation of onsets). Limit: syncopated music reads too low.
+    """
+    clear = _ramp(sound.rhythm.clarity, 0.03, 0.5)
+    octaves = np.log2(max(sound.rhythm.tempo, 1.0) / 115.0)
+    comfortable = float(np.exp(-0.5 * np.square(octaves / 0.6)))
+    beat = _ramp(float(np.percentile(sound.onsets, 95)), 1.5, 8.0)
+    return 0.6 * clear + 0.2 * comfortable + 0.2 * beat
+
+
+def acousticness(sound: _Sound) -> float:
+    """Confidence that only acoustic instruments sound, 0..1: little treble, tonal, wide dynamics, soft onsets.
+
+    Limit: it hears timbre, not electricity. Dark synthesisers read as acoustic, a drum kit as electric.
+    """
+    centres = _bands(SAMPLE_RATE)[1]
+    treble = float(sound.mel[:, centres > _TREBLE_HZ].sum() / sound.mel.sum())
+    evenness = float(np.median(_flatness_db(sound.decibels, sound.mel)))
+    return float(
+        np.mean(
+            [
+                1.0 - _ramp(np.log10(treble + 1e-6), -3.0, -0.7),
+                1.0 - _ramp(evenness, -24.0, -8.0),
+                _ramp(sound.tonality, 0.3, 0.8),
+                1.0 - _ramp(float(sound.onsets.mean()), 0.4, 2.2),
+            ]
+        )
+    )
+
+
+def instrumentalness(sound: _Sound) -> float:
+    """A proxy for the absence of voice, 0..1: little power and little syllabic modulation in the voice band.
+
+    Limit: there is no detector of voices in it. Solo winds and strings sing in the same band at the same rate.
+    """
+    centres = _bands(SAMPLE_RATE)[1]
+    voice = (centres > _VOICE_HZ[0]) & (centres < _VOICE_HZ[1])
+    share = float(sound.mel[:, voice].sum() / sound.mel.sum())
+    return 1.0 - float(np.sqrt(_ramp(share, 0.1, 0.8) * _ramp(sound.modulation, 0.1, 0.5)))
+
+
+def liveness(sound: _Sound) -> float:
+    """A proxy for an audience, 0..1: how loud and how noise-like the quiet moments are.
+
+    Applause and a hall fill the pauses with broad noise. Limit: so do distorted guitars and tape hiss.
+    """
+    level = 10.0 * np.log10(sound.mel.sum(axis=1) + _FLOOR)
+    quiet = level <= np.percentile(level, 10)
+    depth = float(np.median(level) - level[quiet].mean())
+    evenness = float(np.median(_flatness_db(sound.decibels[quiet], sound.mel[quiet])))
+    return float(_ramp(-depth, -20.0, -2.0) * _ramp(evenness, -24.0, -6.0))
+
+
+def speechiness(sound: _Sound) -> float:
+    """Spoken words, 0..1: syllables (modulation near 4 Hz) with many short pauses and no clear pitch held.
+
+    Scheirer and Slaney 1997, "Construction and evaluation of a robust multifeature speech/music discriminator".
+    Limit: told apart are speech and music; rap over a dense beat reads low.
+    """
+    level = sound.mel.sum(axis=1)
+    pauses = float((level < 0.5 * level.mean()).mean())
+    return float(_ramp(sound.modulation, 0.2, 0.6) * _ramp(pauses, 0.2, 0.7) * (1.0 - 0.5 * _ramp(sound.tonality, 0.3, 0.8)))
+
+
+def valence(sound: _Sound) -> float:
+    """A proxy for cheerfulness, 0..1: major key, quick, clear beat, bright.
+
+    The mode is the better fit of Krumhansl's major or minor profile (Krumhansl 1990). Mode and tempo are the
+    classic cues of happy and sad music (Hunter, Schellenberg and Schimmack 2010). Limit: mood lies in words, voice
+    and culture as well; correlation with what listeners say is low.
+    """
+    major, minor = _key_fit(sound.chroma)
+    centres = _bands(SAMPLE_RATE)[1]
+    centroid = float((sound.mel.sum(axis=0) * np.log2(centres)).sum() / sound.mel.sum())
+    return (
+        0.3 * _ramp(major - minor, -0.2, 0.2)
+        + 0.25 * _ramp(float(sound.onsets.mean()), 0.4, 2.2)
+        + 0.25 * _ramp(sound.rhythm.clarity, 0.03, 0.5)
+        + 0.2 * _ramp(centroid, 8.0, 10.5)
+    )
+
+
+def _ramp(value: float, low: float, high: float) -> float:
+    """0 at ``low`` and below, 1 at ``high`` and above. The ends are about the 5th and 95th percentile of real music."""
+    return float(np.clip((value - low) / (high - low), 0.0, 1.0))
+
+
+def _flatness_db(decibels: Array, mel: Array) -> Array:
+    """Spectral flatness of each frame over the mel bands, dB: 0 for even noise, low for a few partials."""
+    mean = 10.0 * np.log10(np.maximum(mel.mean(axis=1), np.float32(_FLOOR)))
+    flatness: Array = decibels.mean(axis=1) - mean
+    return flatness
+
+
+@lru_cache(maxsize=4)
+def _bands(sample_rate: int) -> tuple[Array, Array]:
+    """The mel bands below 8 kHz: (basis [1 + n_fft // 2, bands], centre frequencies in Hz [bands])."""
+    basis = mel_basis(sample_rate, _N_FFT, _BANDS)
+    hertz = np.arange(len(basis), dtype=np.float32) * sample_rate / _N_FFT
+    centres = (basis * hertz[:, None]).sum(axis=0) / basis.sum(axis=0)
+    below = centres < _TOP_HZ
+    return np.ascontiguousarray(basis[:, below]), centres[below]
+
+
+def _pitched(power: Array, sample_rate: int) -> Array:
+    low, high = (round(hertz * _N_FFT / sample_rate) for hertz in _PITCH_HZ)
+    pitched: Array = power[:, low:high]
+    return pitched
+
+
+def _chroma(spectrum: Array, sample_rate: int) -> Array:
+    """Shares of the twelve pitch classes from C, from magnitudes between 100 Hz and 2 kHz."""
+    low = round(_PITCH_HZ[0] * _N_FFT / sample_rate)
+    hertz = (low + np.arange(spectrum.shape[1])) * sample_rate / _N_FFT
+    pitch_class = np.round(12.0 * np.log2(hertz / 440.0) + 9.0).astype(int) % 12
+    weights = np.sqrt(spectrum).sum(axis=0)
+    chroma = np.bincount(pitch_class, weights / np.bincount(pitch_class, minlength=12)[pitch_class], minlength=12)
+    shares: Array = (chroma / max(float(chroma.sum()), 1e-12)).astype(np.float32)
+    return shares
+
+
+def _tonality(spectrum: Array) -> float:
+    """Share of power, 0..1, that stands in the strongest tenth of the bins of a frame: pure tones 1, noise 0.3."""
+    strongest = spectrum.shape[1] // 10
+    total = spectrum.sum(axis=1)
+    peaks = np.partition(spectrum, -strongest, axis=1)[:, -strongest:].sum(axis=1)
+    audible = total > _FLOOR
+    return float(np.median(peaks[audible] / total[audible])) if audible.any() else 0.0
+
+
+def _syllabic_modulation(mels: Sequence[Array], sample_rate: int, frame_rate: float) -> float:
+    """Share, 0..1, of the fluctuation of the voice band between 0.5 and 16 Hz that lies between 2.5 and 6 Hz."""
+    centres = _bands(sample_rate)[1]
+    voice = (centres > _VOICE_HZ[0]) & (centres < _VOICE_HZ[1])
+    syllabic = total = 0.0
+    for mel in mels:
+        envelope = np.sqrt(mel[:, voice].sum(axis=1))
+        fluctuation = np.square(np.abs(np.fft.rfft(envelope - envelope.mean())))
+        rate = np.fft.rfftfreq(len(envelope), 1.0 / frame_rate)
+        syllabic += float(fluctuation[(rate >= 2.5) & (rate <= 6.0)].sum())
+        total += float(fluctuation[(rate >= 0.5) & (rate <= 16.0)].sum())
+    return syllabic / total if total > 0.0 else 0.0
+
+
+#: Krumhansl 1990, "Cognitive Foundations of Musical Pitch": how well each degree fits a major and a minor key.
+_MAJOR: Final = np.array([6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88])
+_MINOR: Final = np.array([6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17])
+
+
+def _key_fit(chroma: Array) -> tuple[float, float]:
+    """Correlation of ``chroma`` with the best major and the best minor key."""
+    if float(np.ptp(chroma)) == 0.0:
+        return 0.0, 0.0
+    keys = [np.roll(chroma, -tonic) for tonic in range(12)]
+    major, minor = (
+        max(float(np.corrcoef(key, profile)[0, 1]) for key in keys) for profile in (_MAJOR, _MINOR)
+    )
+    return major, minor

@@ -1,0 +1,35 @@
+"""How a track is cut into segments, and when a segment counts as silent."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from shared.audio.spec import FeatureSpec
+
+#: A segment whose RMS level is below this, in dB relative to full scale, is silence. It lies above the noise of
+#: 16-bit quantisation (about -98 dBFS) and of lossy coding of silence, and below the quietest passages of music.
+SILENCE_DBFS: Final = -70.0
+
+
+def segment_count(samples: int, spec: FeatureSpec) -> int:
+    """Whole segments in a track of that many samples at the spec's rate; a shorter rest is dropped."""
+    return samples // spec.segment_samples
+
+
+def level_dbfs(samples: npt.NDArray[np.float32]) -> float:
+    """RMS level of ``samples`` [n] in [-1, 1], dB relative to full scale (a full-scale square wave is 0 dBFS).
+
+    Negative infinity for digital silence, and for no samples at all.
+    """
+    if samples.size == 0:
+        return float("-inf")
+    power = float(np.mean(np.square(samples, dtype=np.float64)))
+    return 10.0 * float(np.log10(power)) if power > 0.0 else float("-inf")
+
+
+def is_silent(samples: npt.NDArray[np.float32]) -> bool:
+    """Whether nothing sounds in ``samples`` [n] in [-1, 1]. A constant offset is no sound."""
+    return level_dbfs(samples - samples.mean(dtype=np.float64).astype(np.float32)) < SILENCE_DBFS

@@ -1,0 +1,65 @@
+"""Reading the decoded track: a 16-bit mono WAV, in pieces of bounded size."""
+
+from __future__ import annotations
+
+import contextlib
+import wave
+from collections.abc import Iterator
+from typing import BinaryIO, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from shared.audio.spec import FeatureSpec
+from shared.contracts.errors import ErrorCode, TonestreamError
+
+_FULL_SCALE: Final = 32768.0
+
+
+@contextlib.contextmanager
+def open_wav(file: BinaryIO, sample_rate: int) -> Iterator[wave.Wave_read]:
+    """``file`` as a 16-bit mono WAV of that rate. Raises TonestreamError (corrupt_audio) for anything else."""
+    try:
+        with wave.open(file, "rb") as opened:
+            form = (opened.getnchannels(), opened.getsampwidth(), opened.getframerate())
+            if form != (1, 2, sample_rate):
+                raise TonestreamError(
+                    ErrorCode.CORRUPT_AUDIO,
+                    f"decoded audio is 1 channel of 2 bytes at {sample_rate} Hz, not {form[0]} of {form[1]} at {form[2]}",
+                )
+            yield opened
+    except (wave.Error, EOFError) as error:
+        raise TonestreamError(ErrorCode.CORRUPT_AUDIO, f"the decoded audio is no WAV file: {error}") from error
+
+
+def read_samples(opened: wave.Wave_read, count: int) -> npt.NDArray[np.float32]:
+    """The next ``count`` samples, or as many as are left, float32 in [-1, 1).
+
+    Raises TonestreamError (corrupt_audio) where the file ends before the length its header names.
+    """
+    expected = min(count, opened.getnframes() - opened.tell())
+    data = opened.readframes(expected)
+    if len(data) != 2 * expected:
+        raise TonestreamError(
+            ErrorCode.CORRUPT_AUDIO,
+            f"the decoded audio is cut off: its header names {opened.getnframes()} samples",
+        )
+    return np.frombuffer(data, dtype="<i2").astype(np.float32) / np.float32(_FULL_SCALE)
+
+
+def iter_segments(
+    file: BinaryIO, spec: FeatureSpec, batch: int
+) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+    """The whole segments of the track, at most ``batch`` at a time: (index of the first, float32 [n, samples]).
+
+    Holds one batch in memory, however long the track is. Raises TonestreamError (corrupt_audio).
+    """
+    with open_wav(file, spec.sample_rate) as opened:
+        index = 0
+        while True:
+            samples = read_samples(opened, batch * spec.segment_samples)
+            count = len(samples) // spec.segment_samples
+            if count == 0:
+                return
+            yield index, samples[: count * spec.segment_samples].reshape(count, spec.segment_samples)
+            index += count

@@ -1,0 +1,108 @@
+"""The claim-check store: audio waits here while only a reference travels over the bus. Any fsspec file system."""
+
+from __future__ import annotations
+
+import contextlib
+import posixpath
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, Final, cast
+
+import fsspec
+
+from shared.contracts.errors import DependencyError, ErrorCode, TonestreamError
+from shared.contracts.tracks import BLOB_SCHEME, checked_audio_url
+
+#: Blobs below this folder were put there for one request by ``submit`` or ``classify``; ingestion removes them.
+UPLOADS: Final = "uploads"
+_PART: Final = ".part-"
+
+
+class BlobStore:
+    """Files by name below one URL. A reference is ``blob:<name>``.
+
+    Faults of the store itself (unreachable, disk full, no permission) are DependencyError.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        with self._faults("opened"):
+            self._files, root = fsspec.core.url_to_fs(url)
+            self._root = str(root).rstrip("/")
+            self._local = "file" in self._files.protocol
+            if self._local:
+                self._files.makedirs(self._root, exist_ok=True)
+
+    def put(self, source: Path, name: str) -> str:
+        """Store a copy of ``source`` under ``name`` and return its reference. Readers never see half a file."""
+        target = self._path(f"{BLOB_SCHEME}{name}")
+        with self._faults(f"written to ({name})"):
+            self._files.makedirs(posixpath.dirname(target), exist_ok=True)
+            if not self._local:  # object stores show an object only when it is complete
+                self._files.put_file(str(source), target)
+                return f"{BLOB_SCHEME}{name}"
+            part = f"{target}{_PART}{uuid.uuid4().hex}"
+            try:
+                shutil.copyfile(source, part)
+                Path(part).replace(target)
+            except BaseException:
+                Path(part).unlink(missing_ok=True)
+                raise
+        return f"{BLOB_SCHEME}{name}"
+
+    def open(self, reference: str) -> BinaryIO:
+        """The blob, open for reading and seekable. Raises TonestreamError where it is gone."""
+        with self._faults("read"):
+            try:
+                return cast(BinaryIO, self._files.open(self._path(reference), "rb"))
+            except FileNotFoundError:
+                raise TonestreamError(
+                    ErrorCode.INTERNAL, f"{reference} is not in the blob store (any more); submit the track again"
+                ) from None
+
+    def fetch(self, reference: str, destination: Path, max_bytes: int) -> None:
+        """Copy the blob to a local file. Raises TonestreamError (too_large; or gone, as ``open``)."""
+        with self.open(reference) as source, self._faults("read"), destination.open("wb") as target:
+            copied = 0
+            while chunk := source.read(1 << 20):
+                copied += len(chunk)
+                if copied > max_bytes:
+                    raise TonestreamError(ErrorCode.TOO_LARGE, f"the file has more than {max_bytes} bytes")
+                target.write(chunk)
+
+    def exists(self, reference: str) -> bool:
+        with self._faults("read"):
+            return bool(self._files.exists(self._path(reference)))
+
+    def delete(self, reference: str) -> None:
+        """Remove the blob; nothing happens where it is gone already."""
+        with self._faults("written to"), contextlib.suppress(FileNotFoundError):
+            self._files.rm_file(self._path(reference))
+
+    def sweep(self, older_than_s: float) -> int:
+        """Remove blobs last written more than ``older_than_s`` seconds ago; returns how many."""
+        limit = time.time() - older_than_s
+        removed = 0
+        with self._faults("swept"):
+            for path, info in self._files.find(self._root, detail=True).items():
+                written = info.get("mtime") or info.get("LastModified")
+                stamp = written.timestamp() if hasattr(written, "timestamp") else written
+                if stamp is not None and stamp < limit:
+                    with contextlib.suppress(FileNotFoundError):
+                        self._files.rm_file(path)
+                        removed += 1
+        return removed
+
+    def _path(self, reference: str) -> str:
+        name = checked_audio_url(reference).removeprefix(BLOB_SCHEME)
+        return f"{self._root}/{name}"
+
+    @contextlib.contextmanager
+    def _faults(self, done: str) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ImportError) as error:
+            raise DependencyError(f"the blob store {self._url} cannot be {done}: {error}") from error

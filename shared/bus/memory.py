@@ -1,0 +1,369 @@
+"""The bus inside one process: topics, partitions, consumer groups and atomic units, bounded in size.
+
+What every group and reader has passed is dropped; a publisher that outruns them waits, and gets BackPressureError when
+nothing moves for too long.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import zlib
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from shared.bus.base import (
+    BackPressureError,
+    BusError,
+    FencedError,
+    MessageTooLargeError,
+    Outgoing,
+    Record,
+    TopicSpec,
+)
+
+Slot = tuple[str, int]
+
+
+@dataclass(slots=True)
+class _Partition:
+    """``records`` begins at offset ``start``; what lies before has been dropped."""
+
+    records: deque[Record] = field(default_factory=deque)
+    start: int = 0
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.records)
+
+
+@dataclass(slots=True)
+class _Topic:
+    spec: TopicSpec
+    partitions: list[_Partition]
+    bytes: int = 0
+
+    @property
+    def records(self) -> int:
+        return sum(len(partition.records) for partition in self.partitions)
+
+
+@dataclass(slots=True)
+class _Group:
+    """``members`` by number, with the topics each asked for; ``owners`` says whose a partition is."""
+
+    committed: dict[Slot, int] = field(default_factory=dict)
+    members: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    owners: dict[Slot, int] = field(default_factory=dict)
+    generation: int = 0
+
+
+class MemoryBus:
+    """``capacity_records`` and ``capacity_bytes`` bound each topic's unread records; a single unit may exceed them.
+
+    ``patience_s`` is how long a commit waits for room before BackPressureError.
+    """
+
+    def __init__(
+        self, capacity_records: int = 20_000, capacity_bytes: int = 256 * 1024 * 1024, patience_s: float = 1.0
+    ) -> None:
+        self._capacity_records = capacity_records
+        self._capacity_bytes = capacity_bytes
+        self._patience_s = patience_s
+        self._changed = threading.Condition()
+        self._topics: dict[str, _Topic] = {}
+        self._groups: dict[str, _Group] = {}
+        self._readers: dict[int, dict[Slot, int]] = {}
+        self._numbers = iter(range(1, 1 << 62))
+        self._closed = False
+
+    def create_topics(self, topics: Sequence[TopicSpec], timeout_s: float = 30.0) -> list[str]:
+        del timeout_s
+        with self._changed:
+            missing = [spec for spec in topics if spec.name not in self._topics]
+            for spec in missing:
+                self._topics[spec.name] = _Topic(spec, [_Partition() for _ in range(spec.partitions)])
+            return [spec.name for spec in missing]
+
+    def join(self, group: str, topics: Sequence[str]) -> MemoryMembership:
+        with self._changed:
+            for topic in topics:
+                self._known(topic)
+            number = next(self._numbers)
+            state = self._groups.setdefault(group, _Group())
+            state.members[number] = tuple(topics)
+            for topic in topics:
+                for index in range(len(self._topics[topic].partitions)):
+                    state.committed.setdefault((topic, index), 0)
+            self._rebalance(state)
+        return MemoryMembership(self, group, number)
+
+    def publisher(self) -> MemoryPublisher:
+        return MemoryPublisher(self)
+
+    def reader(self, topics: Sequence[str], from_beginning: bool = True) -> MemoryReader:
+        with self._changed:
+            number = next(self._numbers)
+            positions: dict[Slot, int] = {}
+            for topic in topics:
+                for index, partition in enumerate(self._known(topic).partitions):
+                    positions[(topic, index)] = partition.start if from_beginning else partition.end
+            self._readers[number] = positions
+        return MemoryReader(self, number)
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def unread_bytes(self) -> int:
+        """Bytes held in memory for records that not every group and reader has passed."""
+        with self._changed:
+            return sum(topic.bytes for topic in self._topics.values())
+
+    # Called by the roles, below. Every one takes the lock; nothing else touches the state.
+
+    def _poll_member(self, group: str, number: int, seen: dict[Slot, int], max_records: int, timeout_s: float) -> list[Record]:
+        def collect() -> list[Record]:
+            state = self._groups[group]
+            mine = [slot for slot, owner in state.owners.items() if owner == number]
+            for slot in [slot for slot in seen if state.owners.get(slot) != number]:
+                del seen[slot]
+            for slot in mine:
+                seen.setdefault(slot, state.committed[slot])
+            return self._collect(mine, seen, max_records)
+
+        return self._wait_for(collect, timeout_s)
+
+    def _poll_reader(self, number: int, max_records: int, timeout_s: float) -> list[Record]:
+        positions = self._readers[number]
+
+        def collect() -> list[Record]:
+            return self._collect(list(positions), positions, max_records)
+
+        found = self._wait_for(collect, timeout_s)
+        if found:
+            with self._changed:
+                self._drop_passed({record.topic for record in found})
+        return found
+
+    def _at_end(self, number: int) -> bool:
+        with self._changed:
+            return all(
+                position >= self._partition(slot).end for slot, position in self._readers[number].items()
+            )
+
+    def _commit(self, group: str, number: int, outputs: Sequence[Outgoing], consumed: Sequence[Record]) -> None:
+        with self._changed:
+            self._check(outputs)
+            self._wait_for_room(outputs)
+            state = self._groups[group]
+            upto: dict[Slot, int] = {}
+            for record in consumed:
+                slot = (record.topic, record.partition)
+                if state.owners.get(slot) != number:
+                    raise FencedError(f"{record.coordinates} belongs to another member of {group} by now")
+                if record.offset < state.committed[slot]:
+                    raise FencedError(f"{record.coordinates} was committed by another member of {group} meanwhile")
+                upto[slot] = max(upto.get(slot, 0), record.offset + 1)
+            self._append(outputs)
+            state.committed.update(upto)
+            self._drop_passed({topic for topic, _ in upto})
+            self._changed.notify_all()
+
+    def _publish(self, outputs: Sequence[Outgoing], timeout_s: float) -> None:
+        with self._changed:
+            self._check(outputs)
+            self._wait_for_room(outputs, timeout_s)
+            self._append(outputs)
+            self._changed.notify_all()
+
+    def _assigned(self, group: str, number: int) -> frozenset[Slot]:
+        with self._changed:
+            return frozenset(slot for slot, owner in self._groups[group].owners.items() if owner == number)
+
+    def _leave(self, group: str, number: int) -> None:
+        with self._changed:
+            state = self._groups[group]
+            if state.members.pop(number, None) is not None:
+                self._rebalance(state)
+                self._changed.notify_all()
+
+    def _forget_reader(self, number: int) -> None:
+        with self._changed:
+            positions = self._readers.pop(number, {})
+            self._drop_passed({topic for topic, _ in positions})
+            self._changed.notify_all()
+
+    # Inside the lock
+
+    def _known(self, topic: str) -> _Topic:
+        try:
+            return self._topics[topic]
+        except KeyError:
+            raise BusError(f"there is no topic {topic!r}; create it first") from None
+
+    def _partition(self, slot: Slot) -> _Partition:
+        return self._topics[slot[0]].partitions[slot[1]]
+
+    def _wait_for(self, collect: Callable[[], list[Record]], timeout_s: float) -> list[Record]:
+        with self._changed:
+            deadline = time.monotonic() + timeout_s
+            while not (found := collect()) and not self._closed:
+                remaining = deadline - time.monotonic()
+                if remaining <= 0:
+                    break
+                self._changed.wait(remaining)
+            return found
+
+    def _collect(self, slots: Sequence[Slot], positions: dict[Slot, int], max_records: int) -> list[Record]:
+        """Up to ``max_records`` from the positions on, which move behind them. Longer partitions do not starve others."""
+        found: list[Record] = []
+        waiting = [slot for slot in slots if positions[slot] < self._partition(slot).end]
+        for turn, slot in enumerate(waiting):
+            partition = self._partition(slot)
+            share = -(-(max_records - len(found)) // (len(waiting) - turn))
+            begin = max(positions[slot], partition.start)
+            end = min(partition.end, begin + share)
+            found.extend(partition.records[offset - partition.start] for offset in range(begin, end))
+            positions[slot] = end
+        return found
+
+    def _check(self, outputs: Sequence[Outgoing]) -> None:
+        for output in outputs:
+            limit = self._known(output.topic).spec.max_message_bytes
+            if limit is not None and _size(output) > limit:
+                raise MessageTooLargeError(f"{_size(output)} bytes for {output.topic!r}, which takes at most {limit}")
+
+    def _wait_for_room(self, outputs: Sequence[Outgoing], timeout_s: float | None = None) -> None:
+        needed: dict[str, tuple[int, int]] = {}
+        for output in outputs:
+            records, size = needed.get(output.topic, (0, 0))
+            needed[output.topic] = (records + 1, size + _size(output))
+
+        def fits() -> bool:
+            return all(
+                self._topics[name].records == 0
+                or (
+                    self._topics[name].records + records <= self._capacity_records
+                    and self._topics[name].bytes + size <= self._capacity_bytes
+                )
+                for name, (records, size) in needed.items()
+            )
+
+        if not self._changed.wait_for(fits, self._patience_s if timeout_s is None else timeout_s):
+            raise BackPressureError(f"{', '.join(needed)}: full of records that are not yet read")
+
+    def _append(self, outputs: Sequence[Outgoing]) -> None:
+        now = int(time.time() * 1000)
+        for output in outputs:
+            topic = self._topics[output.topic]
+            index = zlib.crc32(output.key) % len(topic.partitions)
+            partition = topic.partitions[index]
+            partition.records.append(
+                Record(output.topic, index, partition.end, output.key, output.value, output.headers, now)
+            )
+            topic.bytes += _size(output)
+
+    def _drop_passed(self, topics: set[str]) -> None:
+        for name in topics:
+            topic = self._topics[name]
+            for index, partition in enumerate(topic.partitions):
+                slot = (name, index)
+                positions = [group.committed[slot] for group in self._groups.values() if slot in group.committed]
+                positions += [reader[slot] for reader in self._readers.values() if slot in reader]
+                passed = min(positions, default=0)
+                while partition.start < passed and partition.records:
+                    topic.bytes -= _size(partition.records.popleft())
+                    partition.start += 1
+
+    def _rebalance(self, state: _Group) -> None:
+        """Deal the partitions of each topic round to the members that asked for it."""
+        state.generation += 1
+        owners: dict[Slot, int] = {}
+        for topic in {topic for topics in state.members.values() for topic in topics}:
+            members = sorted(number for number, topics in state.members.items() if topic in topics)
+            for index in range(len(self._topics[topic].partitions)):
+                owners[(topic, index)] = members[index % len(members)]
+        state.owners = owners
+        self._changed.notify_all()
+
+
+class _Role:
+    """What the roles share: they are left by ``close``, also at the end of a ``with`` block."""
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class MemoryMembership(_Role):
+    """A member of a group of the memory bus."""
+
+    def __init__(self, bus: MemoryBus, group: str, number: int) -> None:
+        self._bus = bus
+        self._group = group
+        self._number = number
+        self._seen: dict[Slot, int] = {}
+
+    def poll(self, max_records: int, timeout_s: float) -> list[Record]:
+        return self._bus._poll_member(self._group, self._number, self._seen, max_records, timeout_s)
+
+    def keep_alive(self) -> None:
+        """Nothing to do: a member inside the process cannot be mistaken for dead."""
+
+    def commit(self, outputs: Sequence[Outgoing], consumed: Sequence[Record]) -> None:
+        self._bus._commit(self._group, self._number, outputs, consumed)
+
+    def rewind(self) -> None:
+        self._seen.clear()
+
+    def assigned(self) -> frozenset[Slot]:
+        return self._bus._assigned(self._group, self._number)
+
+    def close(self) -> None:
+        self._bus._leave(self._group, self._number)
+
+
+class MemoryPublisher(_Role):
+    """Appends from outside the groups."""
+
+    def __init__(self, bus: MemoryBus) -> None:
+        self._bus = bus
+
+    def publish(self, outputs: Sequence[Outgoing], timeout_s: float = 30.0) -> None:
+        self._bus._publish(outputs, timeout_s)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class MemoryReader(_Role):
+    """Follows topics; what it has not read yet is kept for it."""
+
+    def __init__(self, bus: MemoryBus, number: int) -> None:
+        self._bus = bus
+        self._number = number
+
+    def poll(self, max_records: int, timeout_s: float) -> list[Record]:
+        return self._bus._poll_reader(self._number, max_records, timeout_s)
+
+    def at_end(self) -> bool:
+        return self._bus._at_end(self._number)
+
+    def close(self) -> None:
+        self._bus._forget_reader(self._number)
+
+
+def _size(record: Outgoing | Record) -> int:
+    return len(record.key) + len(record.value) + sum(len(name) + len(value) for name, value in record.headers)

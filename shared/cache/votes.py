@@ -1,0 +1,172 @@
+"""What has arrived for each unfinished request. In Redis, so that it outlives the aggregator.
+
+One hash a request, one field a part: writing a part twice changes nothing, and parts may come in any order and through
+any number of aggregators.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, cast
+
+import redis
+
+from shared.cache.connection import Keys, redis_faults
+from shared.contracts.messages import (
+    GenreFailure,
+    IngestedTrack,
+    MoodPrediction,
+    Overdue,
+    SegmentPrediction,
+    SilentSegment,
+)
+
+Part = IngestedTrack | SegmentPrediction | SilentSegment | GenreFailure | MoodPrediction | Overdue
+
+_TRACK: Final = "track"
+_MOOD: Final = "mood"
+_FAILURE: Final = "failure"
+_OVERDUE: Final = "overdue"
+_SINGLE_FIELDS: Final = (_TRACK, _MOOD, _FAILURE, _OVERDUE)
+#: An overdue request is reminded of again after this many seconds, should the reminder itself be lost.
+_REMIND_AGAIN_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far a request is: its single parts, and how many of its segments have been heard of."""
+
+    track: IngestedTrack | None
+    mood: MoodPrediction | None
+    failure: GenreFailure | None
+    overdue: Overdue | None
+    segments: int
+
+    @property
+    def genre_ended(self) -> bool:
+        """Whether nothing more will come for the genre."""
+        if self.track is None:
+            return False
+        if self.failure is not None or self.track.audio is None:
+            return True
+        return 0 < self.track.audio.segments <= self.segments
+
+    @property
+    def complete(self) -> bool:
+        if self.track is None:
+            return False
+        return (
+            self.track.cached is not None
+            or self.overdue is not None
+            or (self.mood is not None and self.genre_ended)
+        )
+
+
+class VoteState:
+    """The parts of unfinished requests."""
+
+    def __init__(self, client: redis.Redis, keys: Keys, ttl_s: int, deadline_s: float) -> None:
+        self._redis = client
+        self._keys = keys
+        self._ttl_s = ttl_s
+        self._deadline_s = deadline_s
+
+    def add(self, parts: Sequence[Part]) -> None:
+        """Write the parts down. The first failure and the first announcement of a request stand."""
+        with redis_faults():
+            pipeline = self._redis.pipeline(transaction=False)
+            for part in parts:
+                field = _field(part)
+                if field in _SINGLE_FIELDS:
+                    pipeline.hsetnx(self._votes(part.request_id), field, part.model_dump_json())
+                else:
+                    pipeline.hset(self._votes(part.request_id), field, part.model_dump_json())
+            deadline = time.time() + self._deadline_s
+            for request_id in {part.request_id for part in parts}:
+                pipeline.expire(self._votes(request_id), self._ttl_s)
+                pipeline.zadd(self._waiting(), {request_id: deadline})
+            pipeline.execute()
+
+    def standing(self, request_ids: Sequence[str]) -> dict[str, Standing]:
+        """How far each of the requests is."""
+        with redis_faults():
+            pipeline = self._redis.pipeline(transaction=False)
+            for request_id in request_ids:
+                pipeline.hmget(self._votes(request_id), list(_SINGLE_FIELDS))
+                pipeline.hlen(self._votes(request_id))
+            replies = pipeline.execute()
+        return {
+            request_id: _standing(cast("list[str | None]", replies[2 * i]), cast(int, replies[2 * i + 1]))
+            for i, request_id in enumerate(request_ids)
+        }
+
+    def predictions(self, request_id: str) -> list[SegmentPrediction]:
+        """The segments' predictions, by index."""
+        with redis_faults():
+            fields = cast("Mapping[str, str]", self._redis.hgetall(self._votes(request_id)))
+        found = [SegmentPrediction.model_validate_json(text) for name, text in fields.items() if name[0] == "p"]
+        return sorted(found, key=lambda prediction: prediction.index)
+
+    def forget(self, request_id: str) -> None:
+        """The request is answered."""
+        with redis_faults():
+            pipeline = self._redis.pipeline(transaction=False)
+            pipeline.delete(self._votes(request_id))
+            pipeline.zrem(self._waiting(), request_id)
+            pipeline.execute()
+
+    def overdue(self, limit: int) -> list[Overdue]:
+        """At most ``limit`` requests without news for longer than the deadline."""
+        now = time.time()
+        with redis_faults():
+            late = cast(
+                "list[tuple[str, float]]",
+                self._redis.zrangebyscore(self._waiting(), "-inf", now, start=0, num=limit, withscores=True),
+            )
+        standing = self.standing([request_id for request_id, _ in late])
+        found = []
+        for request_id, deadline in late:
+            track = standing[request_id].track
+            if track is None:  # parts without a request: nobody to answer
+                self.forget(request_id)
+                continue
+            with redis_faults():
+                self._redis.zadd(self._waiting(), {request_id: now + _REMIND_AGAIN_S}, xx=True)
+            waited = self._deadline_s + now - deadline
+            found.append(Overdue(request_id=request_id, track_key=track.track_key, waited_s=waited))
+        return found
+
+    def _votes(self, request_id: str) -> str:
+        return self._keys("votes", request_id)
+
+    def _waiting(self) -> str:
+        return self._keys("waiting")
+
+
+def _field(part: Part) -> str:
+    match part:
+        case IngestedTrack():
+            return _TRACK
+        case MoodPrediction():
+            return _MOOD
+        case GenreFailure():
+            return _FAILURE
+        case Overdue():
+            return _OVERDUE
+        case SegmentPrediction(index=index):
+            return f"p{index}"
+        case SilentSegment(index=index):
+            return f"s{index}"
+
+
+def _standing(single: list[str | None], fields: int) -> Standing:
+    track, mood, failure, overdue = single
+    return Standing(
+        track=None if track is None else IngestedTrack.model_validate_json(track),
+        mood=None if mood is None else MoodPrediction.model_validate_json(mood),
+        failure=None if failure is None else GenreFailure.model_validate_json(failure),
+        overdue=None if overdue is None else Overdue.model_validate_json(overdue),
+        segments=fields - sum(part is not None for part in single),
+    )

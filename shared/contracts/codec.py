@@ -1,0 +1,206 @@
+"""Messages to bytes and back. JSON for all but the features, which travel as a binary matrix.
+
+Features on the wire: ``TSF1``, the length of the header (unsigned 32-bit little-endian), the header (JSON: all
+fields but the matrix, and its ``shape``), then the matrix as little-endian float32 in row-major order. A segment of
+130 x 13 takes 6,760 bytes and a header of some 250.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import Annotated, Any, Final
+
+import numpy as np
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+
+from shared.bus.base import Headers, Outgoing, Record
+from shared.contracts.messages import (
+    SCHEMA_VERSION,
+    GenreFailure,
+    IngestedTrack,
+    MoodPrediction,
+    Overdue,
+    RequestId,
+    SegmentFeatures,
+    SegmentPrediction,
+    SilentSegment,
+    TrackRequest,
+    TrackResult,
+)
+from shared.contracts.topics import MAX_MESSAGE_BYTES, Channel, Topics
+
+Message = (
+    TrackRequest
+    | IngestedTrack
+    | SegmentFeatures
+    | SegmentPrediction
+    | SilentSegment
+    | GenreFailure
+    | Overdue
+    | MoodPrediction
+    | TrackResult
+)
+
+#: Names of the record headers that every message carries.
+REQUEST_ID_HEADER: Final = "tonestream.request_id"
+CONTENT_TYPE_HEADER: Final = "content-type"
+
+_JSON: Final = b"application/json"
+_BINARY: Final = b"application/vnd.tonestream.features"
+_MAGIC: Final = b"TSF1"
+_LENGTH: Final = struct.Struct("<I")
+
+_CHANNEL_OF: Final[dict[type[BaseModel], Channel]] = {
+    TrackRequest: Channel.REQUESTS,
+    IngestedTrack: Channel.TRACKS,
+    SegmentFeatures: Channel.FEATURES,
+    SegmentPrediction: Channel.PREDICTIONS,
+    SilentSegment: Channel.PREDICTIONS,
+    GenreFailure: Channel.PREDICTIONS,
+    Overdue: Channel.PREDICTIONS,
+    MoodPrediction: Channel.MOODS,
+    TrackResult: Channel.RESULTS,
+}
+
+_JSON_ADAPTERS: Final[dict[Channel, TypeAdapter[Any]]] = {
+    Channel.REQUESTS: TypeAdapter(TrackRequest),
+    Channel.TRACKS: TypeAdapter(IngestedTrack),
+    Channel.PREDICTIONS: TypeAdapter(
+        Annotated[SegmentPrediction | SilentSegment | GenreFailure | Overdue, Field(discriminator="type")]
+    ),
+    Channel.MOODS: TypeAdapter(MoodPrediction),
+    Channel.RESULTS: TypeAdapter(TrackResult),
+}
+
+
+_REQUEST_ID: Final[TypeAdapter[str]] = TypeAdapter(RequestId)
+
+
+class MalformedMessageError(ValueError):
+    """The bytes are no message of this topic. ``reason`` names the field and what is wrong with it."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class NewerSchemaError(MalformedMessageError):
+    """The message was written by a newer version of Tonestream: upgrade this worker, then replay it."""
+
+
+def channel_of(message: Message) -> Channel:
+    """The topic a message belongs to."""
+    return _CHANNEL_OF[type(message)]
+
+
+def encode(message: Message) -> bytes:
+    """The bytes of a message. Raises MalformedMessageError where it is larger than its topic takes."""
+    if isinstance(message, SegmentFeatures):
+        header = json.loads(message.model_dump_json())
+        header["shape"] = list(message.matrix.shape)
+        head = json.dumps(header, separators=(",", ":")).encode()
+        matrix = np.ascontiguousarray(message.matrix, dtype="<f4").tobytes()
+        encoded = b"".join((_MAGIC, _LENGTH.pack(len(head)), head, matrix))
+    else:
+        encoded = message.model_dump_json().encode()
+    _check_size(channel_of(message), encoded)
+    return encoded
+
+
+def decode(channel: Channel, value: bytes) -> Message:
+    """The message that ``value`` is on that topic. Raises MalformedMessageError, NewerSchemaError."""
+    _check_size(channel, value)
+    if channel is Channel.FEATURES:
+        return _decode_features(value)
+    adapter = _JSON_ADAPTERS.get(channel)
+    if adapter is None:
+        raise MalformedMessageError(f"topic {channel.value!r} carries no messages of one type")
+    try:
+        message: Message = adapter.validate_json(value)
+    except ValidationError as error:
+        _raise_if_newer(_salvaged(value))
+        raise MalformedMessageError(_reason(error)) from error
+    return message
+
+
+def outgoing(topics: Topics, message: Message, key: str | None = None) -> Outgoing:
+    """The record that carries a message, keyed by its track."""
+    channel = channel_of(message)
+    if key is None:
+        key = message.track.key if isinstance(message, TrackResult) else message.track_key
+    headers: Headers = (
+        (REQUEST_ID_HEADER, message.request_id.encode()),
+        (CONTENT_TYPE_HEADER, _BINARY if channel is Channel.FEATURES else _JSON),
+    )
+    return Outgoing(topics.name(channel), key.encode(), encode(message), headers)
+
+
+def salvaged_request_id(record: Record) -> str | None:
+    """The request a record belongs to, also where the record is no valid message; None where nothing tells."""
+    header = record.header(REQUEST_ID_HEADER)
+    found: object = header.decode("utf-8", "replace") if header else _salvaged(record.value).get("request_id")
+    try:
+        return _REQUEST_ID.validate_python(found)
+    except ValidationError:
+        return None
+
+
+def salvaged_source(record: Record) -> str | None:
+    """What an invalid request wanted to have classified, as far as it can be read."""
+    fields = _salvaged(record.value)
+    named = (fields.get(name) for name in ("source", "audio_url", "track_id"))
+    return next((text[:1000] for text in named if isinstance(text, str) and text), None)
+
+
+def _salvaged(value: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(value)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _raise_if_newer(fields: dict[str, Any]) -> None:
+    version = fields.get("schema_version")
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise NewerSchemaError(f"schema_version {version} is newer than {SCHEMA_VERSION}, which this worker reads")
+
+
+def _check_size(channel: Channel, value: bytes) -> None:
+    limit = MAX_MESSAGE_BYTES[channel]
+    if len(value) > limit:
+        raise MalformedMessageError(f"{len(value)} bytes; topic {channel.value!r} takes at most {limit}")
+
+
+def _decode_features(value: bytes) -> SegmentFeatures:
+    if value[: len(_MAGIC)] != _MAGIC:
+        raise MalformedMessageError("the bytes do not begin like segment features")
+    start = len(_MAGIC) + _LENGTH.size
+    if len(value) < start:
+        raise MalformedMessageError("the features end inside their header")
+    (length,) = _LENGTH.unpack_from(value, len(_MAGIC))
+    fields = _salvaged(value[start : start + length])
+    _raise_if_newer(fields)
+    shape = fields.pop("shape", None)
+    if not (isinstance(shape, list) and len(shape) == 2 and all(type(side) is int and side > 0 for side in shape)):
+        raise MalformedMessageError("shape: two positive whole numbers are needed")
+    body = value[start + length :]
+    if len(body) != shape[0] * shape[1] * 4:
+        raise MalformedMessageError(f"matrix: {len(body)} bytes do not make a float32 matrix of {shape[0]} x {shape[1]}")
+    fields["matrix"] = np.frombuffer(body, dtype="<f4").reshape(shape)
+    try:
+        return SegmentFeatures.model_validate(fields)
+    except ValidationError as error:
+        raise MalformedMessageError(_reason(error)) from error
+
+
+def _reason(error: ValidationError) -> str:
+    """The first few faults as ``field: what is wrong``, without the value (it may be long, or private)."""
+    faults = []
+    for fault in error.errors(include_url=False, include_context=False, include_input=False)[:3]:
+        field = ".".join(str(part) for part in fault["loc"])
+        text = fault["msg"].removeprefix("Value error, ")
+        faults.append(f"{field}: {text}" if field else text)
+    more = error.error_count() - len(faults)
+    return "; ".join(faults) + (f" (and {more} more)" if more > 0 else "")

@@ -1,0 +1,11 @@
+"""The classes: genres and moods, in the order in which every model and every array holds them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+GENRES: Final = (
+    "blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock",
+)  # fmt: skip
+
+MOODS: Final = ("calm", "energetic", "happy", "sad")

@@ -1,0 +1,338 @@
+"""Every message that crosses a topic. Frozen, versioned, validated on both sides.
+
+Read in the order a track meets them: request, ingested track, segment features, segment prediction (or the
+failure of a stage), mood prediction, result.
+"""
+
+from __future__ import annotations
+
+import math
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
+
+from shared.contracts.errors import ErrorCode, TonestreamError
+from shared.contracts.features import AUDIO_FEATURES
+from shared.contracts.labels import GENRES, MOODS
+from shared.contracts.tracks import checked_audio_url, spotify_track_id, track_key
+
+SCHEMA_VERSION = 1
+
+RequestId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@/-]{0,127}$")]
+TrackKey = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+ModelId = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+Text = Annotated[str, StringConstraints(max_length=1000)]
+Source = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+Seconds = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+Timings = Annotated[dict[str, Annotated[float, Field(ge=0.0, allow_inf_nan=False)]], Field(max_length=16)]
+
+#: Tolerance for the sum of a distribution whose members were rounded to six decimals.
+_SUM_TOLERANCE = 1e-3
+
+
+def _distribution_over(labels: tuple[str, ...]) -> Any:
+    def check(probabilities: dict[str, float]) -> dict[str, float]:
+        if set(probabilities) != set(labels):
+            raise ValueError(f"probabilities must be given for exactly {', '.join(labels)}")
+        if not math.isclose(sum(probabilities.values()), 1.0, abs_tol=_SUM_TOLERANCE):
+            raise ValueError(f"probabilities must add up to 1, these add up to {sum(probabilities.values()):.4f}")
+        return probabilities
+
+    return AfterValidator(check)
+
+
+GenreProbabilities = Annotated[dict[str, Probability], _distribution_over(GENRES)]
+MoodProbabilities = Annotated[dict[str, Probability], _distribution_over(MOODS)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, ser_json_inf_nan="constants")
+
+
+class _Message(_Frozen):
+    schema_version: Literal[1] = SCHEMA_VERSION
+    request_id: RequestId
+
+
+class TrackRequest(_Message):
+    """user -> ingestion: classify this track.
+
+    One or both of ``track_id`` (Spotify ID, URI or open.spotify.com URL) and ``audio_url`` (http, https, or a
+    ``blob:`` reference). With both, the audio comes from the URL and the names from Spotify. ``force`` computes the
+    answer anew where one is cached. ``source`` is what the result calls the track; default the URL or ID as given.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    track_id: Annotated[str, StringConstraints(max_length=500)] | None = None
+    audio_url: str | None = None
+    force: bool = False
+    source: Source | None = None
+
+    @field_validator("track_id")
+    @classmethod
+    def _names_a_track(cls, value: str | None) -> str | None:
+        if value is not None:
+            spotify_track_id(value)
+        return value
+
+    @field_validator("audio_url")
+    @classmethod
+    def _can_be_fetched(cls, value: str | None) -> str | None:
+        return None if value is None else checked_audio_url(value)
+
+    @model_validator(mode="after")
+    def _names_something(self) -> Self:
+        if self.track_id is None and self.audio_url is None:
+            raise ValueError("give track_id, audio_url or both")
+        return self
+
+    @property
+    def spotify_id(self) -> str | None:
+        return None if self.track_id is None else spotify_track_id(self.track_id)
+
+    @property
+    def track_key(self) -> str:
+        return track_key(self.spotify_id, self.audio_url)
+
+    @property
+    def shown_source(self) -> str:
+        """What the result calls the track."""
+        return self.source or self.audio_url or self.track_id or ""
+
+
+class Stage(StrEnum):
+    """Where something happened: the services by name."""
+
+    INGESTION = "ingestion"
+    FEATURE_EXTRACTION = "feature-extraction"
+    GENRE_WORKER = "genre-worker"
+    MOOD_WORKER = "mood-worker"
+    AGGREGATOR = "aggregator"
+
+
+class ErrorReport(_Frozen):
+    """Why something could not be had: a code to branch on, the stage, a sentence for a person."""
+
+    code: ErrorCode
+    stage: Stage
+    message: Text
+
+    @classmethod
+    def of(cls, error: TonestreamError, stage: Stage) -> ErrorReport:
+        return cls(code=error.code, stage=stage, message=error.message[:1000])
+
+
+class IngestedAudio(_Frozen):
+    """The decoded audio: 22.05 kHz mono 16-bit WAV in the blob store, named by the hash of its samples."""
+
+    blob: Annotated[str, StringConstraints(min_length=1, max_length=300)]
+    sha256: Sha256
+    duration_s: Seconds
+    segments: Annotated[int, Field(ge=0, le=100_000)]
+
+
+class IngestedTrack(_Message):
+    """ingestion -> feature_extraction, mood_worker, aggregator: what is known of the track.
+
+    ``audio`` or ``error`` says whether there is something to listen to. ``cached`` carries the finished answer of an
+    earlier request for the same audio: then the workers have nothing to do.
+    """
+
+    track_key: TrackKey
+    source: Source
+    spotify_id: str | None = None
+    title: Text | None = None
+    artist: Text | None = None
+    isrc: Annotated[str, StringConstraints(max_length=32)] | None = None
+    audio: IngestedAudio | None = None
+    error: ErrorReport | None = None
+    cached: TrackResult | None = None
+    received_at_ms: Annotated[int, Field(ge=0)] = 0
+    timings_ms: Timings = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _has_an_outcome(self) -> Self:
+        if self.audio is None and self.error is None and self.cached is None:
+            raise ValueError("an ingested track has audio, a cached answer, or the reason why there is neither")
+        return self
+
+
+class SegmentFeatures(_Message):
+    """feature_extraction -> genre_worker: the MFCC matrix of one segment, float32 [frames, coefficients].
+
+    Travels binary (``shared.contracts.codec``); the matrix is read-only.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    track_key: TrackKey
+    index: Annotated[int, Field(ge=0, lt=100_000)]
+    start_s: Seconds
+    end_s: Seconds
+    feature_spec: ModelId
+    matrix: npt.NDArray[np.float32] = Field(exclude=True)
+    timings_ms: Timings = Field(default_factory=dict)
+
+    @field_validator("matrix")
+    @classmethod
+    def _is_a_finite_float32_matrix(cls, value: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        if value.ndim != 2 or value.dtype != np.float32 or 0 in value.shape:
+            raise ValueError(f"features are a float32 matrix, not {value.dtype} of shape {value.shape}")
+        if not np.isfinite(value).all():
+            raise ValueError("features hold values that are not finite")
+        return value
+
+
+class SegmentPrediction(_Message):
+    """genre_worker -> aggregator: the genres of one segment."""
+
+    type: Literal["segment_prediction"] = "segment_prediction"
+    track_key: TrackKey
+    index: Annotated[int, Field(ge=0, lt=100_000)]
+    start_s: Seconds
+    end_s: Seconds
+    probabilities: GenreProbabilities
+    feature_spec: ModelId
+    model: ModelId
+    timings_ms: Timings = Field(default_factory=dict)
+
+
+class SilentSegment(_Message):
+    """feature_extraction -> aggregator: nothing sounds in this segment, so it has no vote."""
+
+    type: Literal["silent_segment"] = "silent_segment"
+    track_key: TrackKey
+    index: Annotated[int, Field(ge=0, lt=100_000)]
+
+
+class GenreFailure(_Message):
+    """feature_extraction, genre_worker -> aggregator: this track gets no genre, and why."""
+
+    type: Literal["genre_failure"] = "genre_failure"
+    track_key: TrackKey
+    error: ErrorReport
+
+
+class Overdue(_Message):
+    """aggregator -> aggregator: this request waited too long for its missing half; end it with what is there.
+
+    It goes through the topic, so that ending a request is always the work of one committed record.
+    """
+
+    type: Literal["overdue"] = "overdue"
+    track_key: TrackKey
+    waited_s: Seconds
+
+
+MoodSource = Literal["spotify", "audio"]
+
+
+def _all_ten(features: dict[str, float]) -> dict[str, float]:
+    if set(features) != set(AUDIO_FEATURES):
+        raise ValueError(f"exactly the features {', '.join(AUDIO_FEATURES)} must be given")
+    return features
+
+
+class MoodPrediction(_Message):
+    """mood_worker -> aggregator: the mood with the features it came from and their source, or why there is none."""
+
+    track_key: TrackKey
+    probabilities: MoodProbabilities | None = None
+    features: Annotated[dict[str, float], AfterValidator(_all_ten)] | None = None
+    source: MoodSource | None = None
+    model: ModelId | None = None
+    error: ErrorReport | None = None
+    timings_ms: Timings = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        parts = (self.probabilities, self.features, self.source, self.model)
+        if self.error is None and any(part is None for part in parts):
+            raise ValueError("a mood comes with probabilities, features, source and model, or with an error")
+        return self
+
+
+class SegmentGenre(_Frozen):
+    """The evidence: what one segment sounded like."""
+
+    start_s: Seconds
+    end_s: Seconds
+    label: str
+    confidence: Probability
+
+
+class Track(_Frozen):
+    """What the answer is about. ``source`` is the path, URL or Spotify ID as given."""
+
+    key: TrackKey
+    source: Source
+    title: Text | None = None
+    artist: Text | None = None
+    duration_s: Seconds | None = None
+
+
+class Genre(_Frozen):
+    """The genre with its evidence. ``agreement`` is the share of segments that name the same genre."""
+
+    label: str
+    confidence: Probability
+    agreement: Probability
+    probabilities: GenreProbabilities
+    segments: tuple[SegmentGenre, ...]
+    model: ModelId
+
+
+class Mood(_Frozen):
+    """The mood, the ten features it came from, and whether Spotify or the audio gave them."""
+
+    label: str
+    confidence: Probability
+    probabilities: MoodProbabilities
+    features: dict[str, float]
+    source: MoodSource
+    model: ModelId
+
+
+class Status(StrEnum):
+    OK = "ok"
+    PARTIAL = "partial"
+    FAILED = "failed"
+
+
+class TrackResult(_Message):
+    """aggregator -> user: the one answer to a request."""
+
+    status: Status
+    track: Track
+    genre: Genre | None = None
+    mood: Mood | None = None
+    errors: tuple[ErrorReport, ...] = ()
+    cached: bool = False
+    timings_ms: Timings = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _status_follows_from_the_halves(self) -> Self:
+        halves = (self.genre is not None) + (self.mood is not None)
+        expected = (Status.FAILED, Status.PARTIAL, Status.OK)[halves]
+        if self.status is not expected:
+            raise ValueError(f"with {halves} of 2 halves the status is {expected.value}, not {self.status.value}")
+        if halves < 2 and not self.errors:
+            raise ValueError("a result with a half missing says why in errors")
+        return self
+
+
+IngestedTrack.model_rebuild()

@@ -1,0 +1,112 @@
+"""What a service is to the runtime: topics it reads, a handler, and what it says when it has to give up."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from shared.bus.base import Record
+from shared.contracts.codec import Message
+from shared.contracts.errors import DependencyError, TonestreamError
+from shared.contracts.messages import Stage
+from shared.contracts.topics import Channel
+from shared.runtime.logs import about
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A valid message and the record it came in."""
+
+    record: Record
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Whose request a record belongs to: what is needed to answer it, valid or not."""
+
+    request_id: str
+    track_key: str
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one delivery: messages to publish with its offset, as one unit.
+
+    ``after_commit`` runs once the unit is committed, best effort: clean-up only, nothing an answer depends on.
+    """
+
+    messages: tuple[Message, ...] = ()
+    after_commit: tuple[Callable[[], None], ...] = field(default=(), compare=False)
+
+
+#: A delivery ends in an outcome or in the fault that stood in its way.
+Verdict = Outcome | Exception
+
+
+class Service(ABC):
+    """A handler with its adapters. Handling is idempotent: a batch may be redone from the start at any time."""
+
+    stage: ClassVar[Stage]
+    inputs: ClassVar[tuple[Channel, ...]]
+    #: Most records of one poll: bounds the work between two commits.
+    batch_records: ClassVar[int]
+    #: Whether a record that is no message is somebody's mistake to be answered (the entry), not a defect to be kept.
+    answers_invalid_input: ClassVar[bool] = False
+
+    def start(self) -> None:
+        """Load and warm up what the first batch needs."""
+
+    @abstractmethod
+    def handle(self, deliveries: Sequence[Delivery]) -> Sequence[Verdict]:
+        """One verdict a delivery, in order.
+
+        A TransientError asks for another try, another TonestreamError is final, any other exception is a defect: the
+        record goes to the dead letters and its request is answered with ``internal``. Raising (rather than
+        returning) DependencyError has the whole batch redone when the dependency is back.
+        """
+
+    @abstractmethod
+    def give_up(self, origin: Origin, error: TonestreamError) -> Outcome:
+        """The typed failure that answers a delivery which cannot be handled, or a record that is no message."""
+
+    def tick(self) -> Sequence[Message]:
+        """Messages that are due without a delivery. Called between batches; publishing them twice does no harm."""
+        return ()
+
+    def close(self) -> None:
+        """Let go of threads and connections."""
+
+
+class TrackByTrackService(Service):
+    """A service whose deliveries do not depend on each other: they are handled side by side in threads."""
+
+    def __init__(self, threads: int) -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=self.stage.value)
+
+    @abstractmethod
+    def handle_one(self, delivery: Delivery) -> Outcome:
+        """The outcome of one delivery. Raises as ``handle`` describes."""
+
+    def handle(self, deliveries: Sequence[Delivery]) -> Sequence[Verdict]:
+        pending = [self._pool.submit(copy_context().run, self._verdict, delivery) for delivery in deliveries]
+        verdicts = [future.result() for future in pending]
+        for verdict in verdicts:
+            if isinstance(verdict, DependencyError):
+                raise verdict
+        return verdicts
+
+    def _verdict(self, delivery: Delivery) -> Verdict:
+        with about(request_id=delivery.message.request_id, track_key=delivery.record.key.decode("utf-8", "replace")):
+            try:
+                return self.handle_one(delivery)
+            except Exception as error:
+                return error
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
