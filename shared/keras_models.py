@@ -1,145 +1,123 @@
-"""The networks at work: weights to calibrated probabilities. Importing this module imports TensorFlow (seconds)."""
+"""The models at work, in TensorFlow. Importing this module takes seconds: only the workers that predict do."""
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Self
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from typing import Any, Final, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
+
+from shared.contracts.features import AUDIO_FEATURES
+from shared.models import ModelError, ModelManifest, load_manifest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow greets with pages of hints otherwise
+
+import keras
 import tensorflow as tf
 
-from shared.contracts.messages import MoodSource
-from shared.models import ModelError, ModelManifest, load_manifest, weights_of
+log = logging.getLogger(__name__)
 
 Array = npt.NDArray[np.float32]
 
-#: Batches are padded to one of these sizes: few shapes to compile for, little to pad.
-_BATCH_SIZES: Final = (16, 64, 256)
+#: Every batch is padded up to one of these, so that TensorFlow sees few shapes; a larger one is cut into pieces.
+_BATCH_SIZES: Final = (8, 32, 128)
 
 
-def limit_threads(threads: int) -> None:
-    """Let TensorFlow use that many threads for one operation; only the first call of a process counts."""
+class GenreModel:
+    """Features of segments to calibrated probabilities. Safe from many threads."""
+
+    def __init__(self, manifest: ModelManifest, network: Any) -> None:
+        spec = manifest.require_feature_spec()
+        self.manifest = manifest
+        self._shape = (spec.frames, spec.n_mfcc)
+        self._probabilities = _compiled(network, self._shape, manifest.temperature)
+
+    @classmethod
+    def load(cls, folder: Path, threads: int = 1) -> Self:
+        """The model in ``folder``, with TensorFlow held to ``threads`` threads. Raises ModelError."""
+        manifest = load_manifest(folder)
+        return cls(manifest, _network(folder, manifest, threads))
+
+    def predict(self, features: Array) -> Array:
+        """Probabilities float32 [n, labels], rows adding up to 1, of features float32 [n, frames, coefficients].
+
+        The answer for a segment does not depend on the others in the batch (to 1e-5). Raises ValueError for features
+        of another shape than the model's spec gives.
+        """
+        if features.ndim != 3 or features.shape[1:] != self._shape:
+            raise ValueError(f"features [n, {self._shape[0]}, {self._shape[1]}] are needed, not {features.shape}")
+        answers = np.empty((len(features), len(self.manifest.labels)), np.float32)
+        for start in range(0, len(features), _BATCH_SIZES[-1]):
+            part = features[start : start + _BATCH_SIZES[-1]]
+            size = next(size for size in _BATCH_SIZES if size >= len(part))
+            padded = np.zeros((size, *self._shape), np.float32)
+            padded[: len(part)] = part
+            answers[start : start + len(part)] = self._probabilities(padded).numpy()[: len(part)]
+        return answers
+
+    def warm_up(self) -> None:
+        """Trace and run once with every batch size, so that the first track does not pay for it."""
+        for size in _BATCH_SIZES:
+            self.predict(np.zeros((size, *self._shape), np.float32))
+
+
+class MoodModel:
+    """The ten audio features of a track to calibrated probabilities. Safe from many threads."""
+
+    def __init__(self, manifest: ModelManifest, network: Any) -> None:
+        self.manifest = manifest
+        self._scalers = manifest.require_scalers()
+        self._probabilities = _compiled(network, (len(AUDIO_FEATURES),), manifest.temperature)
+
+    @classmethod
+    def load(cls, folder: Path, threads: int = 1) -> Self:
+        """The model in ``folder``, with TensorFlow held to ``threads`` threads. Raises ModelError."""
+        manifest = load_manifest(folder)
+        return cls(manifest, _network(folder, manifest, threads))
+
+    def predict(self, features: Mapping[str, float], source: Literal["spotify", "audio"]) -> dict[str, float]:
+        """Probabilities by mood, adding up to 1, of the ten features in Spotify's units.
+
+        ``source`` says who measured them, for the scales differ. Raises ValueError where one is missing or not finite.
+        """
+        values = [features.get(name, np.nan) for name in AUDIO_FEATURES]
+        if not np.isfinite(values).all():
+            raise ValueError(f"a mood needs a finite number for each of {', '.join(AUDIO_FEATURES)}: {dict(features)}")
+        row = self._scalers[source].standardise(values)
+        probabilities = self._probabilities(row[None, :]).numpy()[0]
+        return {label: float(p) for label, p in zip(self.manifest.labels, probabilities, strict=True)}
+
+    def warm_up(self) -> None:
+        """Trace and run once, so that the first track does not pay for it."""
+        self.predict(dict.fromkeys(AUDIO_FEATURES, 0.0), "audio")
+
+
+def _network(folder: Path, manifest: ModelManifest, threads: int) -> Any:
+    _limit_threads(threads)
+    try:
+        return keras.saving.load_model(folder / manifest.weights, compile=False)
+    except (ValueError, TypeError, OSError, KeyError) as error:
+        raise ModelError(f"TensorFlow {tf.__version__} cannot load {folder / manifest.weights}: {error}") from error
+
+
+def _limit_threads(threads: int) -> None:
     try:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(1)
     except RuntimeError:
-        pass  # already running with the threads of the first call
+        # TensorFlow runs already and keeps the number it started with.
+        log.debug("TensorFlow keeps %d threads", tf.config.threading.get_intra_op_parallelism_threads())
 
 
-def softmax(logits: Array, temperature: float) -> Array:
-    """Probabilities of ``logits`` [n, classes] divided by ``temperature``."""
-    scaled = logits / np.float32(temperature)
-    exponents = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    probabilities: Array = exponents / exponents.sum(axis=1, keepdims=True)
+def _compiled(network: Any, shape: tuple[int, ...], temperature: float) -> Any:
+    """The network with its calibration as one TensorFlow function of a batch of any size."""
+
+    @tf.function(input_signature=[tf.TensorSpec((None, *shape), tf.float32)])
+    def probabilities(batch: Any) -> Any:
+        return tf.nn.softmax(network(batch, training=False) / temperature, axis=-1)
+
     return probabilities
-
-
-class _Network:
-    """A Keras model that gives logits, called with padded batches of fixed shapes."""
-
-    def __init__(self, model: Any, input_shape: tuple[int, ...]) -> None:
-        self._input_shape = input_shape
-        self._call = tf.function(
-            lambda batch: model(batch, training=False),
-            input_signature=[tf.TensorSpec((None, *input_shape), tf.float32)],
-        )
-
-    def logits(self, inputs: Array) -> Array:
-        """Logits [n, classes] for ``inputs`` [n, ...]; a row's do not depend on its neighbours."""
-        rows = [self._batch(inputs[start : start + _BATCH_SIZES[-1]]) for start in range(0, len(inputs), _BATCH_SIZES[-1])]
-        return np.concatenate(rows)
-
-    def warm_up(self) -> None:
-        for size in _BATCH_SIZES:
-            self.logits(np.zeros((size, *self._input_shape), np.float32))
-
-    def _batch(self, inputs: Array) -> Array:
-        size = next(size for size in _BATCH_SIZES if size >= len(inputs))
-        padded = np.zeros((size, *self._input_shape), np.float32)
-        padded[: len(inputs)] = inputs
-        logits: Array = self._call(tf.constant(padded)).numpy()[: len(inputs)]
-        return logits
-
-
-def _load(folder: Path, kind: str, labels: tuple[str, ...], threads: int) -> tuple[ModelManifest, Any]:
-    manifest = load_manifest(folder)
-    if manifest.kind != kind:
-        raise ModelError(f"{folder} holds a {manifest.kind} model, a {kind} model is needed")
-    if manifest.labels != labels:
-        raise ModelError(f"{manifest.model_id} tells {manifest.labels} apart; this version needs {labels}")
-    limit_threads(threads)
-    try:
-        return manifest, tf.keras.models.load_model(weights_of(folder, manifest), compile=False)
-    except (ValueError, OSError, TypeError) as error:
-        raise ModelError(f"the weights of {manifest.model_id} cannot be loaded: {error}") from error
-
-
-class GenreModel:
-    """Segments' features to genre probabilities."""
-
-    def __init__(self, manifest: ModelManifest, network: _Network) -> None:
-        self.manifest = manifest
-        self._network = network
-
-    @classmethod
-    def load(cls, folder: Path, threads: int = 1) -> Self:
-        """The model in ``folder``, its weights checked against the manifest. Raises ModelError."""
-        from shared.contracts.labels import GENRES
-
-        manifest, model = _load(folder, "genre", GENRES, threads)
-        spec = manifest.require_feature_spec()
-        return cls(manifest, _Network(model, (spec.frames, spec.n_mfcc)))
-
-    def warm_up(self) -> None:
-        """Compile for every batch size, so that the first track waits no longer than the others."""
-        self._network.warm_up()
-
-    def predict(self, features: Array) -> Array:
-        """Calibrated probabilities float32 [n, genres], in the manifest's order, of ``features`` [n, frames, coefficients].
-
-        Raises ValueError for another shape.
-        """
-        spec = self.manifest.require_feature_spec()
-        if features.ndim != 3 or features.shape[1:] != (spec.frames, spec.n_mfcc):
-            raise ValueError(f"features [n, {spec.frames}, {spec.n_mfcc}] are needed, not {features.shape}")
-        if len(features) == 0:
-            return np.empty((0, len(self.manifest.labels)), np.float32)
-        return softmax(self._network.logits(features), self.manifest.temperature)
-
-
-class MoodModel:
-    """The ten audio features to mood probabilities."""
-
-    def __init__(self, manifest: ModelManifest, network: _Network) -> None:
-        self.manifest = manifest
-        self._network = network
-
-    @classmethod
-    def load(cls, folder: Path, threads: int = 1) -> Self:
-        """The model in ``folder``, its weights checked against the manifest. Raises ModelError."""
-        from shared.contracts.labels import MOODS
-
-        manifest, model = _load(folder, "mood", MOODS, threads)
-        return cls(manifest, _Network(model, (len(manifest.features),)))
-
-    def warm_up(self) -> None:
-        self._network.warm_up()
-
-    def predict(self, features: Mapping[str, float], source: MoodSource) -> dict[str, float]:
-        """Calibrated probability of each mood. ``features``: the ten, in Spotify's units; ``source``: who measured them.
-
-        Raises ModelError where the model has no scaler for that source, KeyError where a feature is missing.
-        """
-        scaler = self.manifest.scalers.get(source)
-        if scaler is None:
-            raise ModelError(f"{self.manifest.model_id} was not fitted to features from {source}")
-        values = np.array([features[name] for name in self.manifest.features], np.float64)
-        standardised = ((values - scaler.mean) / scaler.scale).astype(np.float32)
-        # Beyond four standard deviations the network has seen nothing: it shall not extrapolate.
-        row = softmax(self._network.logits(np.clip(standardised, -4.0, 4.0)[None]), self.manifest.temperature)[0]
-        return {label: float(p) for label, p in zip(self.manifest.labels, row, strict=True)}

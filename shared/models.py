@@ -1,78 +1,147 @@
-"""Model folders: a manifest, the weights it names, and a card for people. Reading them takes no TensorFlow."""
+"""Model folders: a manifest, weights, a card. This module reads manifests and needs no TensorFlow.
+
+A genre model maps the features of its own spec, [frames, coefficients], to one logit a label; a mood model maps the
+ten audio features, standardised, to one logit a label. Logits divided by ``temperature`` and put through a softmax are
+the calibrated probabilities. Nothing but the manifest knows how many frames or coefficients there are.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
-from typing import Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from shared.audio.spec import FeatureSpec
-from shared.contracts.messages import MoodSource
+from shared.contracts.features import AUDIO_FEATURES
+from shared.contracts.labels import GENRES, MOODS
 
 MANIFEST: Final = "manifest.json"
 
-
-class ModelError(RuntimeError):
-    """A model folder is missing, damaged, or not of the kind that was asked for."""
-
-
-class Scaler(BaseModel):
-    """Standardisation: ``(value - mean) / scale``, feature by feature."""
-
-    model_config = ConfigDict(frozen=True)
-
-    mean: tuple[float, ...]
-    scale: tuple[float, ...]
+#: Standardised features are clipped here: beyond it a network trained on a few hundred tracks only guesses.
+_CLIP: Final = 3.0
+_HASH_DIGITS: Final = 12
 
 
-class ModelManifest(BaseModel):
-    """What stands beside the weights.
+class ModelError(Exception):
+    """A model folder that is missing, damaged or not what it says it is."""
 
-    ``temperature`` divides the logits, so that probabilities mean what they say. ``scalers`` (mood) standardise the ten
-    features by where they came from: Spotify's and measured ones have other distributions. ``figures`` are what
-    training measured; the card explains them.
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Scaler(_Frozen):
+    """Mean and standard deviation of each feature, in ``AUDIO_FEATURES`` order and units.
+
+    ``ignored`` features count as average, whatever their value.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+    mean: tuple[float, ...]
+    std: tuple[Annotated[float, Field(gt=0.0)], ...]
+    ignored: tuple[str, ...] = ()
 
-    model_id: str
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if not len(self.mean) == len(self.std) == len(AUDIO_FEATURES):
+            raise ValueError(f"a scaler holds {len(AUDIO_FEATURES)} means and as many deviations")
+        if not set(self.ignored) <= set(AUDIO_FEATURES):
+            raise ValueError(f"a scaler ignores features that are none: {', '.join(self.ignored)}")
+        return self
+
+    def standardise(self, features: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """(features - mean) / std of [n, 10] or [10], clipped to -3..3, 0 where ignored; float32."""
+        scaled = (np.asarray(features, np.float64) - np.array(self.mean)) / np.array(self.std)
+        heeded = [name not in self.ignored for name in AUDIO_FEATURES]
+        return np.where(heeded, np.clip(scaled, -_CLIP, _CLIP), 0.0).astype(np.float32)
+
+
+class ModelManifest(_Frozen):
+    """What a model folder holds and how it came about.
+
+    ``feature_spec`` is set for genre models, ``scalers`` (by source of the features: spotify, audio) for mood models.
+    ``figures`` are the measurements that the card explains.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    model_id: Annotated[str, StringConstraints(min_length=1, max_length=200)]
     kind: Literal["genre", "mood"]
     labels: tuple[str, ...]
-    weights: str
-    sha256: str
-    temperature: float = Field(1.0, gt=0)
     feature_spec: FeatureSpec | None = None
-    features: tuple[str, ...] = ()
-    scalers: dict[MoodSource, Scaler] = Field(default_factory=dict)
-    command: str = ""
-    figures: dict[str, object] = Field(default_factory=dict)
+    scalers: dict[Literal["spotify", "audio"], Scaler] | None = None
+    temperature: float = Field(gt=0.0)
+    weights: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    versions: dict[str, str]
+    command: str
+    figures: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Self:
+        labels = GENRES if self.kind == "genre" else MOODS
+        if self.labels != labels:
+            raise ValueError(f"the labels of a {self.kind} model are {', '.join(labels)}, in this order")
+        if self.kind == "genre" and (self.feature_spec is None or self.scalers is not None):
+            raise ValueError("a genre model has a feature spec and no scalers")
+        if self.kind == "mood" and (self.feature_spec is not None or set(self.scalers or {}) != {"spotify", "audio"}):
+            raise ValueError("a mood model has scalers for spotify and audio, and no feature spec")
+        return self
+
+    @property
+    def name(self) -> str:
+        """The model ID without its hash."""
+        return self.model_id.rpartition("-")[0]
+
+    def fingerprint(self) -> str:
+        """Hash of everything an answer follows from: weights, labels, spec, scalers, temperature. Ends the model ID."""
+        parts = self.model_dump(mode="json", include={"labels", "feature_spec", "scalers", "temperature", "sha256"})
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:_HASH_DIGITS]
 
     def require_feature_spec(self) -> FeatureSpec:
-        """The features the model takes. Raises ModelError for a model that takes none."""
+        """The spec of a genre model's features. Raises ModelError for a mood model."""
         if self.feature_spec is None:
-            raise ModelError(f"{self.model_id} is a {self.kind} model; it takes no segment features")
+            raise ModelError(f"{self.model_id} is a {self.kind} model: it has no feature spec")
         return self.feature_spec
+
+    def require_scalers(self) -> dict[Literal["spotify", "audio"], Scaler]:
+        """The scalers of a mood model, by source. Raises ModelError for a genre model."""
+        if self.scalers is None:
+            raise ModelError(f"{self.model_id} is a {self.kind} model: it has no scalers")
+        return self.scalers
 
 
 def load_manifest(folder: Path) -> ModelManifest:
-    """The manifest of the model in ``folder``. Raises ModelError."""
+    """The manifest of a model folder, with the weights' hash and the model ID checked. Raises ModelError."""
+    path = folder / MANIFEST
     try:
-        return ModelManifest.model_validate_json((folder / MANIFEST).read_bytes())
-    except FileNotFoundError:
-        raise ModelError(f"no model in {folder}: {MANIFEST} is missing") from None
-    except (OSError, ValidationError) as error:
-        raise ModelError(f"{folder / MANIFEST} cannot be read: {error}") from error
-
-
-def weights_of(folder: Path, manifest: ModelManifest) -> Path:
-    """The weights file, checked against the manifest's hash. Raises ModelError."""
-    file = folder / manifest.weights
-    try:
-        found = hashlib.sha256(file.read_bytes()).hexdigest()
+        manifest = ModelManifest.model_validate_json(path.read_bytes())
+        weights = (folder / manifest.weights).read_bytes()
     except OSError as error:
-        raise ModelError(f"the weights of {manifest.model_id} cannot be read: {error}") from error
-    if found != manifest.sha256:
-        raise ModelError(f"{file} is not the file its manifest describes (SHA-256 {found[:12]}…)")
-    return file
+        raise ModelError(f"{folder} holds no whole model: {error}") from error
+    except ValidationError as error:
+        raise ModelError(f"{path} is no valid manifest: {error}") from error
+    if hashlib.sha256(weights).hexdigest() != manifest.sha256:
+        raise ModelError(f"{folder / manifest.weights} is damaged, or belongs to another manifest")
+    if manifest.model_id != f"{manifest.name}-{manifest.fingerprint()}":
+        raise ModelError(f"{path} was changed by hand: its model ID does not fit what it holds")
+    return manifest
+
+
+def write_manifest(folder: Path, name: str, **fields: Any) -> ModelManifest:
+    """Write the manifest for weights that lie in ``folder``: ``fields`` without model ID and hash.
+
+    Raises ModelError if the fields do not make a manifest.
+    """
+    sha256 = hashlib.sha256((folder / fields["weights"]).read_bytes()).hexdigest()
+    try:
+        draft = ModelManifest(model_id=name, sha256=sha256, **fields)
+    except ValidationError as error:
+        raise ModelError(f"no manifest for {name}: {error}") from error
+    manifest = draft.model_copy(update={"model_id": f"{name}-{draft.fingerprint()}"})
+    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2, exclude_none=True) + "\n", encoding="utf-8")
+    return manifest

@@ -134,3 +134,15 @@ class Settings(BaseSettings):
             if self.kafka_sasl_password is not None:
                 security["sasl_plain_password"] = self.kafka_sasl_password.get_secret_value()
         return security
+
+
+def as_markdown() -> str:
+    """Every setting as a table: variable, default, meaning."""
+    rows = ["| variable | default | meaning |", "| --- | --- | --- |"]
+    for name, field in Settings.model_fields.items():
+        default = field.default.get_secret_value() if isinstance(field.default, SecretStr) else field.default
+        if isinstance(default, Path):
+            default = default.relative_to(_ROOT)
+        shown = "" if default in (None, "") else f"`{default}`"
+        rows.append(f"| `TONESTREAM_{name.upper()}` | {shown} | {field.description} |")
+    return "\n".join(rows)

@@ -78,4 +78,5 @@ def _shares(labels: npt.NDArray[np.int_], classes: int) -> Probabilities:
 
 
 def _normalised(weights: Probabilities) -> Probabilities:
-    return weights / weights.sum()
+    normalised: Probabilities = weights / weights.sum()
+    return normalised

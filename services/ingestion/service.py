@@ -23,7 +23,14 @@ from shared.cache.connection import Keys, connect
 from shared.cache.results import KnownSource, ResultCache
 from shared.contracts.codec import Message, salvaged_source
 from shared.contracts.errors import PERMANENT_FOR_AUDIO, DependencyError, ErrorCode, TonestreamError
-from shared.contracts.messages import ErrorReport, IngestedAudio, IngestedTrack, Stage, TrackRequest, TrackResult
+from shared.contracts.messages import (
+    ErrorReport,
+    IngestedAudio,
+    IngestedTrack,
+    Stage,
+    TrackRequest,
+    TrackResult,
+)
 from shared.contracts.topics import Channel
 from shared.contracts.tracks import BLOB_SCHEME
 from shared.models import load_manifest

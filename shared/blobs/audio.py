@@ -5,6 +5,7 @@ Each request that waits for the audio is written down as an owner; the last one 
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
 
@@ -47,6 +48,9 @@ class AudioBlobs:
     def _owners(self, sha256: str) -> str:
         return self._keys("owners", sha256)
 
-    def _lock(self, sha256: str) -> redis.lock.Lock:
+    def _lock(self, sha256: str) -> AbstractContextManager[object]:
         # Without it, one request could find the blob there while the last owner of before is about to remove it.
-        return self._redis.lock(self._keys("lock", sha256), timeout=_LOCK_S, blocking_timeout=_LOCK_S)
+        lock: AbstractContextManager[object] = self._redis.lock(
+            self._keys("lock", sha256), timeout=_LOCK_S, blocking_timeout=_LOCK_S
+        )
+        return lock

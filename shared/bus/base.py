@@ -13,7 +13,7 @@ Three roles, no more:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -54,14 +54,12 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class TopicSpec:
-    """A topic to create: name, number of partitions, retention (ms, None for the broker's default)."""
+    """A topic to create. ``retention_ms`` and ``max_message_bytes`` None: the broker's default."""
 
     name: str
     partitions: int
     retention_ms: int | None = None
     max_message_bytes: int | None = None
-    compression: str = "producer"
-    config: dict[str, str] = field(default_factory=dict)
 
 
 class BusError(Exception):

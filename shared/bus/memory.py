@@ -1,7 +1,12 @@
 """The bus inside one process: topics, partitions, consumer groups and atomic units, bounded in size.
 
-What every group and reader has passed is dropped; a publisher that outruns them waits, and gets BackPressureError when
-nothing moves for too long.
+A record is kept until every group and reader of its topic has passed it. A publisher that outruns the slowest of them
+waits, and gets BackPressureError when there is still no room in the end. A topic without a group or reader keeps its
+newest records, up to the capacity: nobody would ever make room in it. So whatever must not be missed registers its
+groups and readers before the first record is published.
+
+A partition that changes hands begins a new tenure. What was polled in an earlier one can no longer be committed, as
+with the generations of a Kafka group; partitions that stay with their member are not disturbed by a rebalance.
 """
 
 from __future__ import annotations
@@ -18,6 +23,7 @@ from typing import Self
 from shared.bus.base import (
     BackPressureError,
     BusError,
+    BusUnavailableError,
     FencedError,
     MessageTooLargeError,
     Outgoing,
@@ -53,18 +59,31 @@ class _Topic:
 
 @dataclass(slots=True)
 class _Group:
-    """``members`` by number, with the topics each asked for; ``owners`` says whose a partition is."""
+    """``members`` by number, with the topics each asked for; ``owners`` says whose a partition is.
+
+    ``tenures`` holds the generation in which each partition came to its present owner.
+    """
 
     committed: dict[Slot, int] = field(default_factory=dict)
     members: dict[int, tuple[str, ...]] = field(default_factory=dict)
     owners: dict[Slot, int] = field(default_factory=dict)
+    tenures: dict[Slot, int] = field(default_factory=dict)
     generation: int = 0
 
 
-class MemoryBus:
-    """``capacity_records`` and ``capacity_bytes`` bound each topic's unread records; a single unit may exceed them.
+@dataclass(slots=True)
+class _Progress:
+    """How far a member has polled its partitions, and in which tenure of each."""
 
-    ``patience_s`` is how long a commit waits for room before BackPressureError.
+    positions: dict[Slot, int] = field(default_factory=dict)
+    tenures: dict[Slot, int] = field(default_factory=dict)
+
+
+class MemoryBus:
+    """``capacity_records`` and ``capacity_bytes`` bound each topic's unread records.
+
+    A unit larger than that is let into an empty topic, as it could never pass otherwise. ``patience_s`` is how long a
+    commit waits for room before BackPressureError.
     """
 
     def __init__(
@@ -90,6 +109,7 @@ class MemoryBus:
 
     def join(self, group: str, topics: Sequence[str]) -> MemoryMembership:
         with self._changed:
+            self._check_open()
             for topic in topics:
                 self._known(topic)
             number = next(self._numbers)
@@ -106,6 +126,7 @@ class MemoryBus:
 
     def reader(self, topics: Sequence[str], from_beginning: bool = True) -> MemoryReader:
         with self._changed:
+            self._check_open()
             number = next(self._numbers)
             positions: dict[Slot, int] = {}
             for topic in topics:
@@ -126,15 +147,20 @@ class MemoryBus:
 
     # Called by the roles, below. Every one takes the lock; nothing else touches the state.
 
-    def _poll_member(self, group: str, number: int, seen: dict[Slot, int], max_records: int, timeout_s: float) -> list[Record]:
+    def _poll_member(
+        self, group: str, number: int, progress: _Progress, max_records: int, timeout_s: float
+    ) -> list[Record]:
+        state = self._groups[group]
+
         def collect() -> list[Record]:
-            state = self._groups[group]
+            if number not in state.members:
+                raise BusError(f"this member has left {group}")
             mine = [slot for slot, owner in state.owners.items() if owner == number]
-            for slot in [slot for slot in seen if state.owners.get(slot) != number]:
-                del seen[slot]
             for slot in mine:
-                seen.setdefault(slot, state.committed[slot])
-            return self._collect(mine, seen, max_records)
+                if slot not in progress.positions or progress.tenures.get(slot) != state.tenures[slot]:
+                    progress.positions[slot] = state.committed[slot]
+                    progress.tenures[slot] = state.tenures[slot]
+            return self._collect(mine, progress.positions, max_records)
 
         return self._wait_for(collect, timeout_s)
 
@@ -156,19 +182,28 @@ class MemoryBus:
                 position >= self._partition(slot).end for slot, position in self._readers[number].items()
             )
 
-    def _commit(self, group: str, number: int, outputs: Sequence[Outgoing], consumed: Sequence[Record]) -> None:
+    def _commit(
+        self,
+        group: str,
+        number: int,
+        progress: _Progress,
+        outputs: Sequence[Outgoing],
+        consumed: Sequence[Record],
+    ) -> None:
         with self._changed:
-            self._check(outputs)
-            self._wait_for_room(outputs)
+            self._check_open()
+            self._check_sizes(outputs)
+            self._wait_for_room(outputs, self._patience_s)
+            # Only now: the partitions may have changed hands while this waited.
             state = self._groups[group]
+            if number not in state.members:
+                raise FencedError(f"this member has left {group}")
             upto: dict[Slot, int] = {}
             for record in consumed:
                 slot = (record.topic, record.partition)
-                if state.owners.get(slot) != number:
-                    raise FencedError(f"{record.coordinates} belongs to another member of {group} by now")
-                if record.offset < state.committed[slot]:
-                    raise FencedError(f"{record.coordinates} was committed by another member of {group} meanwhile")
-                upto[slot] = max(upto.get(slot, 0), record.offset + 1)
+                if state.owners.get(slot) != number or progress.tenures.get(slot) != state.tenures[slot]:
+                    raise FencedError(f"{record.coordinates} was given to another member of {group} meanwhile")
+                upto[slot] = max(upto.get(slot, state.committed[slot]), record.offset + 1)
             self._append(outputs)
             state.committed.update(upto)
             self._drop_passed({topic for topic, _ in upto})
@@ -176,7 +211,8 @@ class MemoryBus:
 
     def _publish(self, outputs: Sequence[Outgoing], timeout_s: float) -> None:
         with self._changed:
-            self._check(outputs)
+            self._check_open()
+            self._check_sizes(outputs)
             self._wait_for_room(outputs, timeout_s)
             self._append(outputs)
             self._changed.notify_all()
@@ -200,6 +236,10 @@ class MemoryBus:
 
     # Inside the lock
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise BusUnavailableError("the bus was closed")
+
     def _known(self, topic: str) -> _Topic:
         try:
             return self._topics[topic]
@@ -211,6 +251,7 @@ class MemoryBus:
 
     def _wait_for(self, collect: Callable[[], list[Record]], timeout_s: float) -> list[Record]:
         with self._changed:
+            self._check_open()
             deadline = time.monotonic() + timeout_s
             while not (found := collect()) and not self._closed:
                 remaining = deadline - time.monotonic()
@@ -220,7 +261,10 @@ class MemoryBus:
             return found
 
     def _collect(self, slots: Sequence[Slot], positions: dict[Slot, int], max_records: int) -> list[Record]:
-        """Up to ``max_records`` from the positions on, which move behind them. Longer partitions do not starve others."""
+        """Up to ``max_records`` from the positions on, which move behind them.
+
+        Each partition that has some gets its share, so that a long one does not starve the others.
+        """
         found: list[Record] = []
         waiting = [slot for slot in slots if positions[slot] < self._partition(slot).end]
         for turn, slot in enumerate(waiting):
@@ -232,13 +276,20 @@ class MemoryBus:
             positions[slot] = end
         return found
 
-    def _check(self, outputs: Sequence[Outgoing]) -> None:
+    def _check_sizes(self, outputs: Sequence[Outgoing]) -> None:
         for output in outputs:
             limit = self._known(output.topic).spec.max_message_bytes
             if limit is not None and _size(output) > limit:
                 raise MessageTooLargeError(f"{_size(output)} bytes for {output.topic!r}, which takes at most {limit}")
 
-    def _wait_for_room(self, outputs: Sequence[Outgoing], timeout_s: float | None = None) -> None:
+    def _followed(self, topic: str) -> bool:
+        """Whether a group or reader will make room in the topic."""
+        first = (topic, 0)
+        return any(first in group.committed for group in self._groups.values()) or any(
+            first in positions for positions in self._readers.values()
+        )
+
+    def _wait_for_room(self, outputs: Sequence[Outgoing], timeout_s: float) -> None:
         needed: dict[str, tuple[int, int]] = {}
         for output in outputs:
             records, size = needed.get(output.topic, (0, 0))
@@ -247,6 +298,7 @@ class MemoryBus:
         def fits() -> bool:
             return all(
                 self._topics[name].records == 0
+                or not self._followed(name)
                 or (
                     self._topics[name].records + records <= self._capacity_records
                     and self._topics[name].bytes + size <= self._capacity_bytes
@@ -254,8 +306,9 @@ class MemoryBus:
                 for name, (records, size) in needed.items()
             )
 
-        if not self._changed.wait_for(fits, self._patience_s if timeout_s is None else timeout_s):
+        if not self._changed.wait_for(lambda: self._closed or fits(), timeout_s):
             raise BackPressureError(f"{', '.join(needed)}: full of records that are not yet read")
+        self._check_open()
 
     def _append(self, outputs: Sequence[Outgoing]) -> None:
         now = int(time.time() * 1000)
@@ -267,6 +320,19 @@ class MemoryBus:
                 Record(output.topic, index, partition.end, output.key, output.value, output.headers, now)
             )
             topic.bytes += _size(output)
+        for name in {output.topic for output in outputs}:
+            if not self._followed(name):
+                self._drop_oldest(self._topics[name])
+
+    def _drop_oldest(self, topic: _Topic) -> None:
+        while topic.records > self._capacity_records or (topic.bytes > self._capacity_bytes and topic.records > 1):
+            longest = max(topic.partitions, key=lambda partition: len(partition.records))
+            self._drop_first(topic, longest)
+
+    @staticmethod
+    def _drop_first(topic: _Topic, partition: _Partition) -> None:
+        topic.bytes -= _size(partition.records.popleft())
+        partition.start += 1
 
     def _drop_passed(self, topics: set[str]) -> None:
         for name in topics:
@@ -277,17 +343,22 @@ class MemoryBus:
                 positions += [reader[slot] for reader in self._readers.values() if slot in reader]
                 passed = min(positions, default=0)
                 while partition.start < passed and partition.records:
-                    topic.bytes -= _size(partition.records.popleft())
-                    partition.start += 1
+                    self._drop_first(topic, partition)
 
     def _rebalance(self, state: _Group) -> None:
-        """Deal the partitions of each topic round to the members that asked for it."""
+        """Deal the partitions of each topic round to the members that asked for it.
+
+        Partitions of the same number go to the same member, so records of one key meet in one place.
+        """
         state.generation += 1
         owners: dict[Slot, int] = {}
         for topic in {topic for topics in state.members.values() for topic in topics}:
             members = sorted(number for number, topics in state.members.items() if topic in topics)
             for index in range(len(self._topics[topic].partitions)):
                 owners[(topic, index)] = members[index % len(members)]
+        for slot, owner in owners.items():
+            if state.owners.get(slot) != owner:
+                state.tenures[slot] = state.generation
         state.owners = owners
         self._changed.notify_all()
 
@@ -314,19 +385,19 @@ class MemoryMembership(_Role):
         self._bus = bus
         self._group = group
         self._number = number
-        self._seen: dict[Slot, int] = {}
+        self._progress = _Progress()
 
     def poll(self, max_records: int, timeout_s: float) -> list[Record]:
-        return self._bus._poll_member(self._group, self._number, self._seen, max_records, timeout_s)
+        return self._bus._poll_member(self._group, self._number, self._progress, max_records, timeout_s)
 
     def keep_alive(self) -> None:
         """Nothing to do: a member inside the process cannot be mistaken for dead."""
 
     def commit(self, outputs: Sequence[Outgoing], consumed: Sequence[Record]) -> None:
-        self._bus._commit(self._group, self._number, outputs, consumed)
+        self._bus._commit(self._group, self._number, self._progress, outputs, consumed)
 
     def rewind(self) -> None:
-        self._seen.clear()
+        self._progress.positions.clear()
 
     def assigned(self) -> frozenset[Slot]:
         return self._bus._assigned(self._group, self._number)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import redis
 import redis.lock
@@ -13,7 +15,7 @@ from redis.retry import Retry
 
 from shared.contracts.errors import DependencyError
 
-MEMORY_URL = "memory://"
+MEMORY_SCHEME = "memory://"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +29,14 @@ class Keys:
 
 
 def connect(url: str) -> redis.Redis:
-    """A client for ``redis://``, ``rediss://`` or ``unix://``; ``memory://`` is a server inside this process.
+    """A client for ``redis://``, ``rediss://`` or ``unix://``; ``memory://NAME`` is a server inside this process.
 
     Connects at the first command. Values come back as ``str``.
     """
-    if url == MEMORY_URL:
+    if url.startswith(MEMORY_SCHEME):
         import fakeredis
 
-        memory: redis.Redis = fakeredis.FakeRedis(server=fakeredis.FakeServer(), decode_responses=True)
+        memory: redis.Redis = fakeredis.FakeRedis(server=_memory_server(url), decode_responses=True)
         return memory
     return redis.Redis.from_url(
         url,
@@ -44,6 +46,13 @@ def connect(url: str) -> redis.Redis:
         health_check_interval=30,
         retry=Retry(NoBackoff(), 1),  # a connection that idled away is opened anew; the loop does the waiting
     )
+
+
+@lru_cache(maxsize=8)
+def _memory_server(url: str) -> Any:
+    import fakeredis
+
+    return fakeredis.FakeServer()
 
 
 @contextlib.contextmanager

@@ -120,7 +120,7 @@ def decode(channel: Channel, value: bytes) -> Message:
         message: Message = adapter.validate_json(value)
     except ValidationError as error:
         _raise_if_newer(_salvaged(value))
-        raise MalformedMessageError(_reason(error)) from error
+        raise MalformedMessageError(faults(error)) from error
     return message
 
 
@@ -192,10 +192,10 @@ def _decode_features(value: bytes) -> SegmentFeatures:
     try:
         return SegmentFeatures.model_validate(fields)
     except ValidationError as error:
-        raise MalformedMessageError(_reason(error)) from error
+        raise MalformedMessageError(faults(error)) from error
 
 
-def _reason(error: ValidationError) -> str:
+def faults(error: ValidationError) -> str:
     """The first few faults as ``field: what is wrong``, without the value (it may be long, or private)."""
     faults = []
     for fault in error.errors(include_url=False, include_context=False, include_input=False)[:3]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,8 @@ from shared.contracts.features import AUDIO_FEATURES
 from shared.contracts.labels import GENRES, MOODS
 from shared.contracts.tracks import checked_audio_url, spotify_track_id, track_key
 
-SCHEMA_VERSION = 1
+#: What this version writes and reads; raised when an older reader would misunderstand a message.
+SCHEMA_VERSION: Final = 1
 
 RequestId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@/-]{0,127}$")]
 TrackKey = Annotated[str, StringConstraints(min_length=1, max_length=200)]
@@ -63,7 +64,7 @@ class _Frozen(BaseModel):
 
 
 class _Message(_Frozen):
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     request_id: RequestId
 
 

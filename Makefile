@@ -1,0 +1,59 @@
+# The two commands: `make run` classifies music on this machine, `make test` proves that it works.
+# INPUT may hold several files, folders, URLs and Spotify IDs, separated by spaces.
+
+VENV ?= .venv
+INPUT ?= samples
+SERVICE ?= genre-worker
+N ?= 2
+COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint test-services up down logs scale train docs clean
+
+help: ## what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+run: $(VENV)/.run ## classify INPUT (default: the bundled samples)
+	@$(VENV)/bin/tonestream classify $(INPUT)
+
+test: $(VENV)/.test test-services ## every test: unit, contract and integration, on real Kafka and Redis
+	$(VENV)/bin/python -m pytest
+
+lint: $(VENV)/.test ## ruff and mypy
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+
+up: ## build the images, start Kafka, Redis and the five services
+	$(COMPOSE) up --build --detach
+
+down: ## stop them; data stays in the volumes
+	$(COMPOSE) down
+
+logs: ## follow the logs of all services
+	$(COMPOSE) logs --follow --tail 100
+
+scale: ## run N workers of SERVICE, e.g. make scale SERVICE=genre-worker N=3
+	$(COMPOSE) up --detach --no-recreate --scale $(SERVICE)=$(N) $(SERVICE)
+
+train: $(VENV)/.test ## train both models on DATA (see training/README.md) and write them to models/
+	@test -n "$(DATA)" || { echo "make train DATA=folder-with-gtzan_dev-and-moods"; exit 2; }
+	$(VENV)/bin/python -m training.genre --data $(DATA)/gtzan_dev --out models/mfcc-lstm-seed
+	$(VENV)/bin/python -m training.mood --csv $(DATA)/moods/moods_dev.csv --audio-reference $(DATA) --out models/mood-ten
+
+docs: $(VENV)/.run ## write docs/settings.md and docs/asyncapi.json from the code
+	$(VENV)/bin/python -m services.cli.docs
+
+clean: ## remove the virtual environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build *.egg-info
+
+test-services:
+	@deploy/setup/test-services.sh
+
+$(VENV)/.run: pyproject.toml
+	@deploy/setup/venv.sh $(VENV) all
+	@touch $@
+
+$(VENV)/.test: pyproject.toml
+	@deploy/setup/venv.sh $(VENV) test
+	@touch $@ $(VENV)/.run

@@ -1,0 +1,22 @@
+#!/bin/sh
+# Make sure that the tests find a real Redis and a real Kafka, as far as this machine allows. Never fails: the tests
+# themselves say, loudly, what they could not get.
+set -u
+
+missing=""
+command -v redis-server >/dev/null || missing="$missing redis-server"
+if [ -z "${KAFKA_BOOTSTRAP_SERVERS:-}" ] && ! docker info >/dev/null 2>&1; then
+    command -v java >/dev/null || missing="$missing default-jre-headless"
+    command -v mvn >/dev/null || missing="$missing maven"
+fi
+[ -n "$missing" ] || exit 0
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    echo "installing for the tests:$missing" >&2
+    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
+elif command -v brew >/dev/null; then
+    echo "installing for the tests:$missing" >&2
+    brew install --quiet $(echo "$missing" | sed 's/redis-server/redis/; s/default-jre-headless/openjdk/')
+else
+    echo "the tests would like:$missing (or a running Docker engine)" >&2
+fi
+exit 0

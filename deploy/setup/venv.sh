@@ -1,0 +1,38 @@
+#!/bin/sh
+# Make the virtual environment $1 with a Python of at least 3.11 and install this project with the extra $2 into it.
+set -eu
+
+venv=$1
+extra=$2
+
+recent() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
+
+find_python() {
+    for candidate in "${PYTHON:-python3}" python3.13 python3.12 python3.11; do
+        if command -v "$candidate" >/dev/null && recent "$candidate"; then
+            command -v "$candidate"
+            return
+        fi
+    done
+    echo "Tonestream needs Python 3.11 or newer; set PYTHON=/path/to/python3" >&2
+    exit 1
+}
+
+make_venv() { "$python" -m venv "$venv" >/dev/null 2>&1 && [ -x "$venv/bin/pip" ]; }
+
+python=$(find_python)
+if [ ! -x "$venv/bin/pip" ] && ! make_venv; then
+    rm -rf "$venv"
+    # Debian ships Python without its venv module.
+    version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        apt-get update -qq
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "python$version-venv" >/dev/null
+    fi
+    make_venv || {
+        echo "cannot make a virtual environment with $python; on Debian: sudo apt install python$version-venv" >&2
+        exit 1
+    }
+fi
+echo "installing Tonestream into $venv (a few minutes the first time)" >&2
+"$venv/bin/pip" install --quiet --disable-pip-version-check --editable ".[$extra]"

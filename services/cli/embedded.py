@@ -1,0 +1,150 @@
+"""The whole pipeline inside one process: the same services and the same loop on the memory bus, on all cores."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import tempfile
+import threading
+import uuid
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from pydantic import SecretStr
+
+from services.cli.registry import build_service
+from shared.blobs.store import UPLOADS, BlobStore
+from shared.bus.base import Reader
+from shared.bus.memory import MemoryBus
+from shared.cache.connection import MEMORY_SCHEME
+from shared.contracts.codec import decode, outgoing
+from shared.contracts.messages import Stage, TrackRequest, TrackResult
+from shared.contracts.topics import Channel, Topics
+from shared.runtime.loop import LoopPolicy, ServiceLoop
+from shared.runtime.service import Service
+from shared.settings import Settings
+from shared.threads import worker_threads
+
+log = logging.getLogger(__name__)
+
+_POLL_S: Final = 0.5
+
+
+class PipelineStoppedError(RuntimeError):
+    """A service inside the process ended although nobody stopped it; the log says why."""
+
+
+class EmbeddedPipeline:
+    """A context manager: services run in threads within the block, over a temporary blob folder."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._topics = Topics(settings.topic_prefix)
+        self._bus = MemoryBus()
+        self._loops: list[ServiceLoop] = []
+        self._threads: list[threading.Thread] = []
+        self._exit = contextlib.ExitStack()
+        self._reader: Reader | None = None
+        self._blobs: BlobStore | None = None
+        # Tracks under way at once: enough to keep every core and the network busy, few enough to bound the disk.
+        self.window = 4 * worker_threads(settings) + 4
+
+    def __enter__(self) -> EmbeddedPipeline:
+        with contextlib.ExitStack() as stack:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="tonestream-"))
+            settings = self._settings.model_copy(
+                update={
+                    "blob_url": f"file://{folder}/blobs",
+                    "redis_url": SecretStr(f"{MEMORY_SCHEME}{uuid.uuid4().hex}"),
+                }
+            )
+            self._blobs = BlobStore(settings.blob_url)
+            self._bus.create_topics(self._topics.specs())
+            self._reader = self._bus.reader([self._topics.name(Channel.RESULTS)])
+            services = self._build(settings)
+            memberships = [
+                self._bus.join(
+                    self._topics.group(service.stage.value), [self._topics.name(channel) for channel in service.inputs]
+                )
+                for service in services
+            ]
+            stack.callback(self._stop)
+            for service, membership in zip(services, memberships, strict=True):
+                policy = LoopPolicy(
+                    batch_records=max(service.batch_records, self.window),
+                    poll_s=_POLL_S,
+                    retry_attempts=settings.retry_attempts,
+                    retry_budget_s=settings.retry_budget_s,
+                    keep_alive_s=None,
+                )
+                loop = ServiceLoop(service, membership, self._topics, policy)
+                thread = threading.Thread(target=loop.run, name=service.stage.value, daemon=True)
+                self._loops.append(loop)
+                self._threads.append(thread)
+                thread.start()
+            self._exit = stack.pop_all()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._exit.close()
+
+    def upload(self, file: Path) -> str:
+        """Put a copy of a local file where ingestion finds it; returns the reference. Raises OSError."""
+        assert self._blobs is not None
+        with file.open("rb"):  # the file's own faults, before the store's
+            pass
+        return self._blobs.put(file, f"{UPLOADS}/{uuid.uuid4().hex}")
+
+    def submit(self, request: TrackRequest) -> None:
+        """Send the request on its way."""
+        with self._bus.publisher() as publisher:
+            publisher.publish([outgoing(self._topics, request)])
+
+    def results(self) -> Iterator[TrackResult]:
+        """Results as they come, without end. Raises PipelineStoppedError rather than wait for a dead service."""
+        assert self._reader is not None
+        while True:
+            for record in self._reader.poll(max_records=100, timeout_s=_POLL_S):
+                result = decode(Channel.RESULTS, record.value)
+                assert isinstance(result, TrackResult)
+                yield result
+            for thread in self._threads:
+                if not thread.is_alive():
+                    raise PipelineStoppedError(f"{thread.name} stopped unexpectedly")
+
+    def classify(self, requests: Iterable[TrackRequest]) -> Iterator[TrackResult]:
+        """The results of ``requests``, in the order they are finished. Takes requests as there is room for them."""
+        waiting: set[str] = set()
+        source = iter(requests)
+        results = self.results()
+        exhausted = False
+        while True:
+            while not exhausted and len(waiting) < self.window:
+                request = next(source, None)
+                if request is None:
+                    exhausted = True
+                    break
+                waiting.add(request.request_id)
+                self.submit(request)
+            if not waiting:
+                return
+            result = next(results)
+            if result.request_id in waiting:
+                waiting.remove(result.request_id)
+                yield result
+
+    def _build(self, settings: Settings) -> list[Service]:
+        services = [build_service(stage, settings) for stage in Stage]
+        for service in services:
+            service.start()
+        return services
+
+    def _stop(self) -> None:
+        for loop in self._loops:
+            loop.stop()
+        self._bus.close()
+        for thread in self._threads:
+            thread.join(timeout=10.0)
+        if self._reader is not None:
+            self._reader.close()

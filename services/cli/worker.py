@@ -1,0 +1,55 @@
+"""``tonestream worker SERVICE``: one service on Kafka, until it is told to stop."""
+
+from __future__ import annotations
+
+import logging
+import signal
+
+from shared.bus.connect import kafka_bus
+
+from services.cli.registry import build_service
+from shared.contracts.messages import Stage
+from shared.contracts.topics import Topics
+from shared.runtime.health import HealthServer, Pulse
+from shared.runtime.loop import LoopPolicy, ServiceLoop, Watchdog
+from shared.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+def run_worker(stage: Stage, settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT: the batch in hand is finished and committed, then the group is left."""
+    pulse = Pulse()
+    health = (
+        HealthServer(pulse, settings.health_host, settings.health_port, settings.health_stale_s)
+        if settings.health_port
+        else None
+    )
+    topics = Topics(settings.topic_prefix)
+    service = build_service(stage, settings)
+    service.start()
+    policy = LoopPolicy(
+        batch_records=settings.batch_records or service.batch_records,
+        retry_attempts=settings.retry_attempts,
+        retry_budget_s=settings.retry_budget_s,
+    )
+    bus = kafka_bus(settings, client_id=f"tonestream-{stage.value}")
+    membership = bus.join(topics.group(stage.value), [topics.name(channel) for channel in service.inputs])
+    loop = ServiceLoop(service, membership, topics, policy, pulse)
+
+    def stop(signal_number: int, frame: object) -> None:
+        log.info("stopping", extra={"signal": signal.Signals(signal_number).name})
+        loop.stop()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    watchdog = Watchdog(pulse, settings.stall_timeout_s)
+    log.info("started", extra={"service": stage.value})
+    try:
+        loop.run()
+    finally:
+        watchdog.close()
+        bus.close()
+        if health is not None:
+            health.close()
+    log.info("stopped", extra={"service": stage.value})

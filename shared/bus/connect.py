@@ -1,0 +1,22 @@
+"""From the settings to a bus on Kafka."""
+
+from __future__ import annotations
+
+from shared.bus.kafka import KafkaBus, KafkaConfig
+from shared.settings import Settings
+
+
+def kafka_bus(settings: Settings, client_id: str) -> KafkaBus:
+    """The bus of this installation. Connects when a role is made of it."""
+    return KafkaBus(
+        KafkaConfig(
+            bootstrap_servers=settings.kafka_bootstrap_servers,
+            client_id=client_id,
+            security=settings.kafka_security(),
+            session_timeout_s=settings.kafka_session_timeout_s,
+            max_poll_interval_s=settings.kafka_max_poll_interval_s,
+            transaction_timeout_s=settings.kafka_transaction_timeout_s,
+            commit_timeout_s=settings.kafka_commit_timeout_s,
+            replication_factor=settings.kafka_replication_factor,
+        )
+    )

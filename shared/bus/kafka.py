@@ -1,0 +1,207 @@
+"""The bus over Apache Kafka. The members of groups are in ``kafka_membership.py``."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from contextlib import closing
+from types import TracebackType
+from typing import Any, Self
+from weakref import WeakSet
+
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+from kafka import errors as kafka_errors
+from kafka.structs import TopicPartition
+
+from shared.bus.base import BusError, BusUnavailableError, Outgoing, Record, TopicSpec
+from shared.bus.kafka_clients import (
+    CLOSE_TIMEOUT_S,
+    SLICE_S,
+    KafkaConfig,
+    build,
+    close_producer,
+    fetch,
+    milliseconds,
+    send_all,
+    translated,
+)
+from shared.bus.kafka_membership import KafkaMembership
+
+__all__ = ["KafkaBus", "KafkaConfig", "KafkaMembership", "KafkaPublisher", "KafkaReader"]
+
+#: Most records that are fetched to find out whether a reader is at the end.
+_LOOK_AHEAD_RECORDS = 100
+
+
+class KafkaBus:
+    """See :class:`shared.bus.base.Bus`. Connects when a role is made; BusUnavailableError if no broker answers."""
+
+    def __init__(self, config: KafkaConfig) -> None:
+        self._config = config
+        self._roles: WeakSet[KafkaMembership | KafkaPublisher | KafkaReader] = WeakSet()
+
+    def create_topics(self, topics: Sequence[TopicSpec], timeout_s: float = 30.0) -> list[str]:
+        if not topics:
+            return []
+        wanted = {
+            spec.name: {
+                "num_partitions": spec.partitions,
+                "replication_factor": spec.replication_factor,
+                "configs": _topic_configs(spec),
+            }
+            for spec in topics
+        }
+        with closing(self._admin()) as admin, translated():
+            # Tried without looking first: of two that do so at once, one creates a topic and the other is told that
+            # it exists. Neither fails.
+            answer = admin.create_topics(wanted, timeout_ms=milliseconds(timeout_s), raise_errors=False)
+            created = []
+            for topic in answer["topics"]:
+                error = kafka_errors.for_code(topic["error_code"])
+                if error is kafka_errors.NoError:
+                    created.append(topic["name"])
+                elif error is not kafka_errors.TopicAlreadyExistsError:
+                    raise error(f"topic {topic['name']}: {topic.get('error_message')}")
+            # Created is not yet usable: every partition needs its leader first.
+            admin.wait_for_topics(list(wanted), timeout_ms=milliseconds(timeout_s))
+            return created
+
+    def join(self, group: str, topics: Sequence[str]) -> KafkaMembership:
+        membership = KafkaMembership(self._config, group, topics)
+        self._roles.add(membership)
+        return membership
+
+    def publisher(self) -> KafkaPublisher:
+        publisher = KafkaPublisher(self._config)
+        self._roles.add(publisher)
+        return publisher
+
+    def reader(self, topics: Sequence[str], from_beginning: bool = True) -> KafkaReader:
+        reader = KafkaReader(self._config, self._partitions(topics), from_beginning)
+        self._roles.add(reader)
+        return reader
+
+    def close(self) -> None:
+        for role in list(self._roles):
+            role.close()
+
+    def _admin(self) -> Any:
+        return build(KafkaAdminClient, self._config.common("admin"))
+
+    def _partitions(self, topics: Sequence[str]) -> list[TopicPartition]:
+        """Asked through the admin client, as a consumer's partitions_for_topic() waits without limit."""
+        with closing(self._admin()) as admin, translated():
+            described = admin.describe_topics(list(topics))
+        for topic in described:
+            if topic["error_code"]:
+                raise BusError(f"topic {topic['name']!r}: {kafka_errors.for_code(topic['error_code']).__name__}")
+        return [
+            TopicPartition(topic["name"], partition["partition_index"])
+            for topic in described
+            for partition in topic["partitions"]
+        ]
+
+
+def _topic_configs(spec: TopicSpec) -> dict[str, str]:
+    configs: dict[str, str] = {}
+    if spec.retention_ms is not None:
+        configs["retention.ms"] = str(spec.retention_ms)
+    if spec.max_message_bytes is not None:
+        configs["max.message.bytes"] = str(spec.max_message_bytes)
+    return configs
+
+
+class _Closing:
+    """What publisher and reader share: they are left by ``close``, also at the end of a ``with`` block."""
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class KafkaPublisher(_Closing):
+    """Appends records without a transaction: each once and in order within its key, also when sending is retried.
+
+    After BusUnavailableError some of them may be stored, or still become so.
+    """
+
+    def __init__(self, config: KafkaConfig) -> None:
+        self._max_buffered_bytes = config.max_buffered_bytes
+        self._producer: KafkaProducer = build(KafkaProducer, config.producer("publisher"))
+
+    def publish(self, outputs: Sequence[Outgoing], timeout_s: float = 30.0) -> None:
+        with translated():
+            send_all(self._producer, outputs, time.monotonic() + timeout_s, self._max_buffered_bytes)
+
+    def close(self) -> None:
+        close_producer(self._producer, CLOSE_TIMEOUT_S)
+
+
+class KafkaReader(_Closing):
+    """Reads all partitions that the topics had when it was made; leaves no trace on the broker."""
+
+    def __init__(self, config: KafkaConfig, partitions: Sequence[TopicPartition], from_beginning: bool) -> None:
+        self._timeout_s = config.commit_timeout_s
+        self._partitions = list(partitions)
+        self._ahead: deque[Record] = deque()
+        self._consumer: KafkaConsumer = build(KafkaConsumer, config.consumer("reader", group_id=None))
+        try:
+            self._consumer.assign(self._partitions)
+            if not from_beginning:
+                # seek_to_end() looks the end up at the first poll only, and would miss what is published before it.
+                for partition, end in self._ends().items():
+                    self._consumer.seek(partition, end)
+        except BaseException:
+            self.close()
+            raise
+
+    def poll(self, max_records: int, timeout_s: float) -> list[Record]:
+        deadline = time.monotonic() + timeout_s
+        records = [self._ahead.popleft() for _ in range(min(max_records, len(self._ahead)))]
+        while not records:
+            remaining = deadline - time.monotonic()
+            records = fetch(self._consumer, max_records, max(0.0, min(SLICE_S, remaining)))
+            if remaining <= 0:
+                break
+        return records
+
+    def at_end(self) -> bool:
+        """See the interface. The end is that of committed records: a transaction that is open now comes later.
+
+        The marks that end a transaction take up offsets and deliver nothing, so only fetching tells whether anything
+        is left before the end. What it finds is kept for ``poll``.
+        """
+        deadline = time.monotonic() + self._timeout_s
+        ends = self._ends()
+        while not self._ahead:
+            with translated():
+                behind = [
+                    partition
+                    for partition, end in ends.items()
+                    if (self._consumer.position(partition, timeout_ms=milliseconds(SLICE_S)) or 0) < end
+                ]
+            if not behind:
+                return True
+            if time.monotonic() > deadline:
+                raise BusUnavailableError(f"{len(behind)} partitions could not be read to their end in time")
+            self._ahead.extend(fetch(self._consumer, _LOOK_AHEAD_RECORDS, timeout_s=0.05))
+        return False
+
+    def _ends(self) -> dict[TopicPartition, int]:
+        """Under read_committed this is the last stable offset: the first open transaction begins there."""
+        with translated():
+            ends: dict[TopicPartition, int] = self._consumer.end_offsets(
+                self._partitions, timeout_ms=milliseconds(self._timeout_s)
+            )
+            return ends
+
+    def close(self) -> None:
+        self._consumer.close(autocommit=False, timeout_ms=milliseconds(CLOSE_TIMEOUT_S))

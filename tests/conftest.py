@@ -1,0 +1,117 @@
+"""Real servers for the tests that need them, and a report that leaves no doubt about which tests ran.
+
+A server that cannot be had skips the tests marked with it, one by one and with the reason. Where ``CI`` is set they
+fail: nobody reads a skip there.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from tests.support.kafka_broker import KafkaBroker, start_kafka
+from tests.support.processes import NotAvailableError
+from tests.support.redis_server import RedisServer, start_redis
+
+Server = TypeVar("Server", KafkaBroker, RedisServer)
+
+#: Servers by name, as they were started or as they failed to.
+_STARTED = pytest.StashKey[dict[str, str]]()
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Names that no other test uses, so that tests can share a broker."""
+
+    prefix: str
+
+    def topic(self, name: str) -> str:
+        """A topic of this test alone."""
+        return f"{self.prefix}.{name}"
+
+    def group(self, name: str) -> str:
+        """A consumer group of this test alone."""
+        return f"{self.prefix}.{name}"
+
+
+@pytest.fixture
+def names(request: pytest.FixtureRequest) -> Names:
+    """A topic prefix and group names for one test."""
+    test = re.sub(r"[^a-z0-9]+", "-", request.node.originalname.lower())[:60].strip("-")
+    return Names(f"{test}-{uuid.uuid4().hex[:8]}")
+
+
+@pytest.fixture(scope="session")
+def kafka_broker(request: pytest.FixtureRequest) -> Iterator[KafkaBroker]:
+    """A real Apache Kafka. Tests that stop it bring it back before they end."""
+    yield from _server(request.config, "kafka", start_kafka)
+
+
+@pytest.fixture(scope="session")
+def bootstrap_servers(kafka_broker: KafkaBroker) -> str:
+    """Where the broker listens, ``host:port``."""
+    return kafka_broker.bootstrap_servers
+
+
+@pytest.fixture(scope="session")
+def redis_server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    """A real Redis server. Tests that stop it bring it back before they end."""
+    yield from _server(request.config, "redis", start_redis)
+
+
+@pytest.fixture(scope="session")
+def redis_url(redis_server: RedisServer) -> str:
+    """Where the server listens, ``redis://host:port/0``."""
+    return redis_server.url
+
+
+def _server(config: pytest.Config, name: str, start: Callable[[], Server]) -> Iterator[Server]:
+    try:
+        server = start()
+    except NotAvailableError as error:
+        if os.environ.get("CI"):
+            pytest.fail(f"{error} (and CI is set: these tests must run)", pytrace=False)
+        pytest.skip(str(error))
+    config.stash.setdefault(_STARTED, {})[name] = f"{server.version} via {server.way}"
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Name each test that was not run, and say which tiers were."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    if skipped:
+        terminalreporter.section("NOT RUN", sep="!", red=True, bold=True)
+        for report in skipped:
+            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+            terminalreporter.line(f"{report.nodeid}: {str(reason).removeprefix('Skipped: ')}")
+    terminalreporter.line("tiers: " + (_tiers(terminalreporter.stats) or "none"))
+    servers = config.stash.get(_STARTED, {})
+    for name, how in sorted(servers.items()):
+        terminalreporter.line(f"{name}: {how}")
+
+
+def _tiers(stats: dict[str, list[Any]]) -> str:
+    counts: dict[str, Counter[str]] = {}
+    for outcome in ("passed", "failed", "error", "skipped"):
+        for report in stats.get(outcome, []):
+            # A test reports its parts; its call counts, and what ended it before.
+            if getattr(report, "when", None) == "call" or outcome in ("error", "skipped"):
+                parts = Path(report.nodeid.split("::")[0]).parts
+                tier = parts[1] if len(parts) > 2 else parts[0]
+                counts.setdefault(tier, Counter())["not run" if outcome == "skipped" else outcome] += 1
+    order = ["unit", "contract", "integration", "chaos", "browser"]
+    known = sorted(counts, key=lambda tier: (order.index(tier) if tier in order else len(order), tier))
+    return ", ".join(
+        f"{tier} " + " ".join(f"{count} {outcome}" for outcome, count in counts[tier].items()) for tier in known
+    )

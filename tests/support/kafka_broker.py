@@ -1,0 +1,320 @@
+"""A real Apache Kafka, one node without ZooKeeper, for tests and for trying things out.
+
+The first of these that works:
+
+1. ``KAFKA_BOOTSTRAP_SERVERS``: a broker that is there already;
+2. Docker, with the image ``apache/kafka`` of the version in ``deploy/kafka/pom.xml``;
+3. Java 17 or newer and Maven: Kafka's own jars, fetched once into a cache folder (``~/.cache/tonestream``, or where
+   ``TONESTREAM_TEST_CACHE`` points).
+
+``TONESTREAM_TEST_KAFKA`` limits the ways, e.g. ``java``. By hand: ``python -m tests.support.kafka_broker --port 9092``
+stays in the foreground until Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import uuid
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+from kafka import KafkaAdminClient
+from kafka.errors import KafkaError
+
+from tests.support.processes import NotAvailableError, docker_image, end, free_port, run, tail, wait_for_port
+
+POM = Path(__file__).parents[2] / "deploy" / "kafka" / "pom.xml"
+START_TIMEOUT_S = 60.0
+
+#: One node, small and quick: no copies, few internal partitions, no waiting for more members.
+_SETTINGS = {
+    "node.id": "1",
+    "process.roles": "broker,controller",
+    "controller.listener.names": "CONTROLLER",
+    "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+    "inter.broker.listener.name": "PLAINTEXT",
+    "num.partitions": "1",
+    "default.replication.factor": "1",
+    "min.insync.replicas": "1",
+    "offsets.topic.num.partitions": "4",
+    "offsets.topic.replication.factor": "1",
+    "transaction.state.log.num.partitions": "4",
+    "transaction.state.log.replication.factor": "1",
+    "transaction.state.log.min.isr": "1",
+    "share.coordinator.state.topic.num.partitions": "1",
+    "share.coordinator.state.topic.replication.factor": "1",
+    "share.coordinator.state.topic.min.isr": "1",
+    "group.initial.rebalance.delay.ms": "0",
+    "group.min.session.timeout.ms": "1000",
+    "auto.create.topics.enable": "false",
+    "delete.topic.enable": "true",
+    "log.retention.check.interval.ms": "300000",
+    # Expired transactions are looked for this often; the default of 10 s makes crash tests slow.
+    "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
+    # Preallocated index files of many short-lived topics would fill the disk.
+    "log.index.size.max.bytes": "1048576",
+}
+
+
+def kafka_version() -> str:
+    """The version of Kafka in ``deploy/kafka/pom.xml``, its one home."""
+    found = re.search(r"<artifactId>kafka_2\.13</artifactId>\s*<version>([^<]+)</version>", POM.read_text())
+    if found is None:
+        raise ValueError(f"{POM} names no kafka_2.13")
+    return found.group(1)
+
+
+class KafkaBroker(ABC):
+    """A broker that runs. ``stop``, ``kill`` and ``start`` keep its address and data; ``close`` ends it for good."""
+
+    way: str
+    bootstrap_servers: str
+    version: str
+
+    @abstractmethod
+    def start(self) -> None:
+        """Start it and return when it answers."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """A controlled shutdown."""
+
+    @abstractmethod
+    def kill(self) -> None:
+        """No shutdown at all, as when the machine dies."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End it and remove what it stored."""
+
+    def restart(self) -> None:
+        """Stop and start: same address, same data."""
+        self.stop()
+        self.start()
+
+
+class GivenBroker(KafkaBroker):
+    """Somebody else's broker: it is used, never stopped."""
+
+    way = "KAFKA_BOOTSTRAP_SERVERS"
+
+    def __init__(self, bootstrap_servers: str) -> None:
+        self.bootstrap_servers = bootstrap_servers
+        self.version = ".".join(map(str, _wait_for_answer(bootstrap_servers)))
+
+    def start(self) -> None:
+        raise NotAvailableError("this broker was given by KAFKA_BOOTSTRAP_SERVERS; it cannot be restarted from here")
+
+    stop = kill = start
+
+    def close(self) -> None:
+        """Not ours to end."""
+
+
+class DockerBroker(KafkaBroker):
+    """``apache/kafka`` in a container."""
+
+    way = "docker"
+
+    def __init__(self, port: int | None = None) -> None:
+        self.version = kafka_version()
+        image = f"apache/kafka:{self.version}"
+        docker_image(image)
+        self._port = port or free_port()
+        self.bootstrap_servers = f"127.0.0.1:{self._port}"
+        settings = _SETTINGS | {
+            "listeners": f"PLAINTEXT://:{self._port},CONTROLLER://:29093",
+            "advertised.listeners": f"PLAINTEXT://{self.bootstrap_servers}",
+            "controller.quorum.voters": "1@localhost:29093",
+            "log.dirs": "/tmp/kafka-logs",
+        }
+        command = ["docker", "run", "--detach", "--publish", f"127.0.0.1:{self._port}:{self._port}"]
+        command += ["--label", "tonestream-test", "--env", "KAFKA_HEAP_OPTS=-Xmx512m"]
+        for name, value in settings.items():
+            command += ["--env", f"KAFKA_{name.upper().replace('.', '_')}={value}"]
+        self._container = run([*command, image], timeout_s=60).strip()
+        try:
+            self._wait()
+        except NotAvailableError as error:
+            said = _logs(self._container)
+            self.close()
+            raise NotAvailableError(f"{error}; the container said: {said}") from None
+
+    def start(self) -> None:
+        run(["docker", "start", self._container], timeout_s=30)
+        self._wait()
+
+    def stop(self) -> None:
+        run(["docker", "stop", "--time", "20", self._container], timeout_s=40)
+
+    def kill(self) -> None:
+        run(["docker", "kill", self._container], timeout_s=20)
+
+    def close(self) -> None:
+        run(["docker", "rm", "--force", "--volumes", self._container], timeout_s=30)
+
+    def _wait(self) -> None:
+        wait_for_port(self._port, None, None, START_TIMEOUT_S)
+        _wait_for_answer(self.bootstrap_servers)
+
+
+class JavaBroker(KafkaBroker):
+    """Kafka's own jars in a Java virtual machine of this computer."""
+
+    way = "java"
+
+    def __init__(self, port: int | None = None) -> None:
+        self.version = kafka_version()
+        java = _java()
+        jars = _jars(self.version)
+        self._port = port or free_port()
+        self.bootstrap_servers = f"127.0.0.1:{self._port}"
+        self._folder = Path(tempfile.mkdtemp(prefix="tonestream-kafka-"))
+        self._log = self._folder / "broker.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        # The short start matters more here than the speed of a virtual machine that has warmed up.
+        self._java = [java, "-Xmx512m", "-Xms256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+        self._java += ["-cp", f"{jars}/*"]
+        controller = free_port()
+        settings = _SETTINGS | {
+            "listeners": f"PLAINTEXT://127.0.0.1:{self._port},CONTROLLER://127.0.0.1:{controller}",
+            "advertised.listeners": f"PLAINTEXT://{self.bootstrap_servers}",
+            "controller.quorum.voters": f"1@127.0.0.1:{controller}",
+            "log.dirs": str(self._folder / "data"),
+        }
+        self._properties = self._folder / "server.properties"
+        self._properties.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+        try:
+            cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "A")
+            storage = ["kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self._properties)]
+            run([*self._java, *storage], timeout_s=60)
+            self.start()
+        except NotAvailableError:
+            self.close()
+            raise
+
+    def start(self) -> None:
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*self._java, "kafka.Kafka", str(self._properties)],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                # Its own session: a Ctrl-C in the terminal ends the tests first, then the broker.
+                start_new_session=True,
+            )
+        wait_for_port(self._port, self._process, self._log, START_TIMEOUT_S)
+        _wait_for_answer(self.bootstrap_servers)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            end(self._process, patience_s=20)
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def close(self) -> None:
+        # What it stored is removed anyway: no reason to wait for a controlled shutdown.
+        self.kill()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def start_kafka(port: int | None = None) -> KafkaBroker:
+    """The first way that works. NotAvailableError says why each one failed."""
+    given = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
+    if given and port is None:
+        return GivenBroker(given)
+    failures = []
+    ways = {"docker": DockerBroker, "java": JavaBroker}
+    for way in os.environ.get("TONESTREAM_TEST_KAFKA", "docker,java").split(","):
+        try:
+            return ways[way.strip()](port)
+        except NotAvailableError as error:
+            failures.append(f"{way}: {error}")
+    raise NotAvailableError("no Kafka broker: " + "; ".join(failures))
+
+
+def _java() -> str:
+    home = os.environ.get("JAVA_HOME")
+    java = str(Path(home) / "bin" / "java") if home else "java"
+    try:
+        said = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=20, check=True).stderr
+    except (OSError, subprocess.SubprocessError) as error:
+        raise NotAvailableError(f"no Java: {error}") from None
+    version = re.search(r'version "(\d+)', said)
+    if version is None or int(version.group(1)) < 17:
+        raise NotAvailableError(f"Kafka needs Java 17 or newer, here is {said.splitlines()[0]}")
+    return java
+
+
+def _jars(version: str) -> Path:
+    """The folder with Kafka's jars and all they need; fetched through Maven the first time."""
+    cache = Path(os.environ.get("TONESTREAM_TEST_CACHE", Path.home() / ".cache" / "tonestream"))
+    folder = cache / "kafka" / version
+    if (folder / f"kafka_2.13-{version}.jar").exists():
+        return folder
+    # Fetched beside and renamed when complete: an interrupted download must not look like a finished one.
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fetched = Path(tempfile.mkdtemp(prefix="fetching-", dir=folder.parent))
+    try:
+        fetch = ["dependency:copy-dependencies", f"-DoutputDirectory={fetched}", "-DincludeScope=runtime"]
+        run(["mvn", "--batch-mode", "--quiet", "--file", str(POM), *fetch], timeout_s=600)
+        shutil.rmtree(folder, ignore_errors=True)
+        fetched.rename(folder)
+    finally:
+        shutil.rmtree(fetched, ignore_errors=True)
+    return folder
+
+
+def _wait_for_answer(bootstrap_servers: str) -> tuple[int, ...]:
+    """The broker's version once it answers requests: it listens before it can."""
+    try:
+        with KafkaAdminClient(
+            bootstrap_servers=bootstrap_servers, bootstrap_timeout_ms=int(START_TIMEOUT_S * 1000), client_id="waiting"
+        ) as admin:
+            admin.list_topics()
+            version: tuple[int, ...] = admin._manager.broker_version
+            return version
+    except KafkaError as error:
+        raise NotAvailableError(f"{bootstrap_servers} does not answer: {error}") from None
+
+
+def _logs(container: str) -> str:
+    done = subprocess.run(["docker", "logs", "--tail", "5", container], capture_output=True, text=True, check=False)
+    return " / ".join((done.stdout + done.stderr).splitlines())
+
+
+def main() -> None:
+    """A broker in the foreground."""
+    parser = argparse.ArgumentParser(description="Run a single-node Apache Kafka until Ctrl-C. Its data is not kept.")
+    parser.add_argument("--port", type=int, default=9092)
+    port = parser.parse_args().port
+    try:
+        broker = start_kafka(port)
+    except NotAvailableError as error:
+        raise SystemExit(str(error)) from None
+    print(f"Apache Kafka {broker.version} via {broker.way} answers on {broker.bootstrap_servers}; Ctrl-C ends it.")
+    done = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: done.set())
+    try:
+        done.wait()
+    except KeyboardInterrupt:
+        print()
+    finally:
+        broker.close()
+
+
+if __name__ == "__main__":
+    main()
+
+
+__all__ = ["KafkaBroker", "NotAvailableError", "kafka_version", "start_kafka", "tail"]

@@ -1,0 +1,326 @@
+"""The aggregator: how segments vote, what a result says, and that each request has exactly one."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+from services.aggregator.answer import answer
+from services.aggregator.service import Aggregator
+from services.aggregator.vote import vote
+from shared.blobs.audio import AudioBlobs
+from shared.blobs.store import BlobStore
+from shared.bus.base import Record
+from shared.cache.claims import Claims
+from shared.cache.connection import Keys, connect
+from shared.cache.results import ResultCache
+from shared.cache.votes import Part, VoteState
+from shared.contracts.codec import outgoing
+from shared.contracts.errors import ErrorCode
+from shared.contracts.features import AUDIO_FEATURES
+from shared.contracts.labels import GENRES, MOODS
+from shared.contracts.messages import (
+    ErrorReport,
+    GenreFailure,
+    IngestedAudio,
+    IngestedTrack,
+    MoodPrediction,
+    Overdue,
+    SegmentPrediction,
+    SilentSegment,
+    Stage,
+    Status,
+    TrackResult,
+)
+from shared.contracts.topics import Topics
+from shared.recipe import Recipe
+from shared.runtime.service import Delivery, Outcome
+
+SHA = "ab" * 32
+RECIPE = Recipe("spec", "genre-model", "mood-model", "soft")
+
+
+def one_hot(label: str, p: float = 0.91) -> dict[str, float]:
+    rest = (1 - p) / (len(GENRES) - 1)
+    return {genre: p if genre == label else rest for genre in GENRES}
+
+
+def track(request_id: str = "r1", segments: int = 3, **more: object) -> IngestedTrack:
+    audio = IngestedAudio(blob=f"blob:audio/{SHA}.wav", sha256=SHA, duration_s=3.0 * segments, segments=segments)
+    fields = {"request_id": request_id, "track_key": "k", "source": "song.mp3", "audio": audio, **more}
+    return IngestedTrack.model_validate(fields)
+
+
+def prediction(index: int, label: str = "jazz", request_id: str = "r1", p: float = 0.91) -> SegmentPrediction:
+    return SegmentPrediction(
+        request_id=request_id,
+        track_key="k",
+        index=index,
+        start_s=3.0 * index,
+        end_s=3.0 * index + 3,
+        probabilities=one_hot(label, p),
+        feature_spec="spec",
+        model="genre-model",
+        timings_ms={"genre-worker": 1.0},
+    )
+
+
+def mood(request_id: str = "r1") -> MoodPrediction:
+    return MoodPrediction(
+        request_id=request_id,
+        track_key="k",
+        probabilities={"calm": 0.7, "energetic": 0.1, "happy": 0.1, "sad": 0.1},
+        features=dict.fromkeys(AUDIO_FEATURES, 0.5),
+        source="audio",
+        model="mood-model",
+    )
+
+
+def failure(code: ErrorCode, request_id: str = "r1") -> GenreFailure:
+    error = ErrorReport(code=code, stage=Stage.FEATURE_EXTRACTION, message="why")
+    return GenreFailure(request_id=request_id, track_key="k", error=error)
+
+
+class Bench:
+    """An aggregator over a Redis of this process; a second one over the same state stands for another worker."""
+
+    def __init__(self, folder: str) -> None:
+        self.client = connect(f"memory://{random.random()}")
+        self.keys = Keys("t")
+        self.blobs = BlobStore(f"file://{folder}")
+        self.audio = AudioBlobs(self.blobs, self.client, self.keys, 1000)
+        self.cache = ResultCache(self.client, self.keys, 1000)
+        self.offsets = itertools.count()
+
+    def worker(self, deadline_s: float = 1000.0) -> Aggregator:
+        votes = VoteState(self.client, self.keys, 1000, deadline_s)
+        return Aggregator(votes, Claims(self.client, self.keys, "answered", 1000), self.cache, self.audio, RECIPE)
+
+    def deliver(self, part: Part) -> Delivery:
+        sent = outgoing(Topics("t"), part)
+        return Delivery(Record(sent.topic, 0, next(self.offsets), sent.key, sent.value), part)
+
+
+@pytest.fixture
+def bench(tmp_path: object) -> Iterator[Bench]:
+    yield Bench(str(tmp_path))
+
+
+def results(outcomes: list[Outcome] | object) -> list[TrackResult]:
+    assert isinstance(outcomes, list)
+    return [message for outcome in outcomes for message in outcome.messages if isinstance(message, TrackResult)]
+
+
+def rows(*labels: str) -> np.ndarray:
+    return np.array([[one_hot(label)[genre] for genre in GENRES] for label in labels])
+
+
+def starts(count: int) -> np.ndarray:
+    return np.arange(count) * 3.0
+
+
+def test_soft_voting_lets_one_sure_segment_outweigh_two_unsure_ones() -> None:
+    unsure = np.full(10, 0.08)
+    unsure[GENRES.index("blues")] = 0.28
+    segments = np.vstack([unsure, unsure, rows("metal")])
+    assert GENRES[vote(segments, starts(3), "soft").winner] == "metal"
+    assert GENRES[vote(segments, starts(3), "majority").winner] == "blues"
+
+
+def test_parts_vote_once_each_however_many_segments_they_have() -> None:
+    # Two 30 s parts lean to rock by 6 of 10; a third is jazz throughout. By segments jazz leads 18 to 12.
+    part = ["rock"] * 6 + ["jazz"] * 4
+    segments = rows(*part, *part, *["jazz"] * 10)
+    assert GENRES[vote(segments, starts(30), "majority").winner] == "jazz"
+    verdict = vote(segments, starts(30), "parts")
+    assert GENRES[verdict.winner] == "rock"
+    assert verdict.probabilities[GENRES.index("rock")] == pytest.approx(2 / 3)
+    assert verdict.agreement == pytest.approx(12 / 30)
+
+
+def test_a_draw_goes_to_the_higher_mean_probability() -> None:
+    segments = np.vstack([rows("pop"), np.array([[one_hot("blues", 0.95)[genre] for genre in GENRES]])])
+    assert GENRES[vote(segments, starts(2), "majority").winner] == "blues"
+
+
+def test_no_segments_are_no_vote() -> None:
+    with pytest.raises(ValueError, match="segments"):
+        vote(np.empty((0, 10)), np.empty(0), "soft")
+
+
+def test_a_request_is_answered_when_its_last_part_came_in_whatever_order(bench: Bench) -> None:
+    parts: list[Part] = [track(), prediction(0), prediction(1), prediction(2, "blues"), mood()]
+    for number, order in enumerate(itertools.islice(itertools.permutations(parts), 0, 120, 7)):
+        request_id = f"r{number}"
+        worker = bench.worker()
+        found = []
+        for part in order:
+            found += results(worker.handle([bench.deliver(part.model_copy(update={"request_id": request_id}))]))
+        (result,) = found
+        assert result.request_id == request_id
+        assert result.status is Status.OK
+        assert result.genre is not None and result.genre.label == "jazz"
+        assert [segment.label for segment in result.genre.segments] == ["jazz", "jazz", "blues"]
+        assert result.genre.agreement == pytest.approx(2 / 3, abs=1e-6)
+        assert result.mood is not None and result.mood.label == "calm"
+        assert result.timings_ms["genre-worker"] == 3.0
+
+
+def test_a_batch_that_was_not_committed_is_answered_again_with_the_same_words(bench: Bench) -> None:
+    batch = [bench.deliver(part) for part in (track(), prediction(0), prediction(1), prediction(2), mood())]
+    first = results(bench.worker().handle(batch))
+    again = results(bench.worker().handle(batch))
+    assert first == again and len(first) == 1
+
+
+def test_of_two_aggregators_that_see_a_request_complete_one_answers(bench: Bench) -> None:
+    one, other = bench.worker(), bench.worker()
+    *before, last = [bench.deliver(part) for part in (track(), prediction(0), prediction(1), prediction(2), mood())]
+    assert results(one.handle(before)) == []
+    assert len(results(one.handle([last]))) == 1
+    # The other worker gets a part of the same request once more, as after a rebalance.
+    assert results(other.handle([before[1]])) == []
+    # And the record that answered, redelivered to the other because the first died before its commit: answered again.
+    assert len(results(other.handle([last]))) == 1
+
+
+def test_after_the_answer_late_parts_say_nothing(bench: Bench) -> None:
+    worker = bench.worker()
+    batch = [bench.deliver(part) for part in (track(), prediction(0), prediction(1), prediction(2), mood())]
+    outcomes = worker.handle(batch)
+    for outcome in outcomes:
+        for clean_up in outcome.after_commit:
+            clean_up()
+    assert results(worker.handle([bench.deliver(part) for part in (track(), mood(), prediction(1))])) == []
+    assert bench.client.keys("t:votes:*") == []
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_cleaning_up_removes_the_votes_and_the_blob_of_the_last_request_that_needed_it(
+    bench: Bench, tmp_path: object, parts: int
+) -> None:
+    wav = bench.blobs._path("blob:x")  # any file will do
+    with open(wav, "wb") as file:  # noqa: PTH123
+        file.write(b"audio")
+    from pathlib import Path
+
+    owners = ["r1", "r2"][:parts]
+    for owner in owners:
+        reference = bench.audio.keep(Path(wav), SHA, owner)
+    for number, owner in enumerate(owners):
+        assert bench.blobs.exists(reference)
+        outcomes = bench.worker().handle(
+            [bench.deliver(part) for part in (track(owner), failure(ErrorCode.TOO_SHORT, owner), mood(owner))]
+        )
+        for outcome in outcomes:
+            for clean_up in outcome.after_commit:
+                clean_up()
+        assert bench.blobs.exists(reference) is (number + 1 < parts)
+
+
+def test_a_half_that_cannot_come_makes_the_result_partial_with_the_reason(bench: Bench) -> None:
+    (result,) = results(
+        bench.worker().handle([bench.deliver(part) for part in (track(), failure(ErrorCode.SILENT_AUDIO), mood())])
+    )
+    assert result.status is Status.PARTIAL
+    assert result.genre is None and result.mood is not None
+    assert [error.code for error in result.errors] == [ErrorCode.SILENT_AUDIO]
+
+
+def test_the_same_reason_for_both_halves_is_told_once(bench: Bench) -> None:
+    error = ErrorReport(code=ErrorCode.FETCH_FAILED, stage=Stage.INGESTION, message="404")
+    without_audio = track(audio=None, error=error)
+    without_mood = MoodPrediction(request_id="r1", track_key="k", error=error)
+    (result,) = results(bench.worker().handle([bench.deliver(without_audio), bench.deliver(without_mood)]))
+    assert result.status is Status.FAILED
+    assert result.errors == (error,)
+
+
+def test_silent_segments_are_counted_but_have_no_vote(bench: Bench) -> None:
+    silent = SilentSegment(request_id="r1", track_key="k", index=2)
+    (result,) = results(
+        bench.worker().handle([bench.deliver(p) for p in (track(), prediction(0), prediction(1), silent, mood())])
+    )
+    assert result.genre is not None and len(result.genre.segments) == 2
+
+
+def test_a_request_whose_worker_is_gone_ends_overdue_with_what_is_there(bench: Bench) -> None:
+    worker = bench.worker(deadline_s=-1.0)
+    worker.handle([bench.deliver(part) for part in (track(), prediction(0), mood())])
+    (reminder,) = worker.tick()
+    assert isinstance(reminder, Overdue)
+    (result,) = results(worker.handle([bench.deliver(reminder)]))
+    assert result.status is Status.PARTIAL
+    assert result.mood is not None and result.genre is None
+    assert "1 of 3 segments" in result.errors[0].message
+    assert results(worker.handle([bench.deliver(reminder)])) == []
+
+
+def test_parts_of_a_request_nobody_made_are_forgotten_when_overdue(bench: Bench) -> None:
+    worker = bench.worker(deadline_s=-1.0)
+    worker.handle([bench.deliver(prediction(0, request_id="nobodys"))])
+    assert list(worker.tick()) == []
+    assert bench.client.keys("t:votes:*") == []
+
+
+def test_whole_answers_are_cached_and_told_to_the_next_in_their_own_name(bench: Bench) -> None:
+    worker = bench.worker()
+    worker.handle([bench.deliver(part) for part in (track(), prediction(0), prediction(1), prediction(2), mood())])
+    cached = bench.cache.find([RECIPE.result_key(SHA, "audio")])
+    assert cached is not None
+    again = track("r2", source="copy.mp3", cached=cached, timings_ms={"ingestion": 5.0})
+    (result,) = results(worker.handle([bench.deliver(again)]))
+    assert (result.request_id, result.cached, result.track.source) == ("r2", True, "copy.mp3")
+    assert result.genre == cached.genre
+    assert result.timings_ms["ingestion"] == 5.0
+
+
+@pytest.mark.parametrize(("code", "kept"), [(ErrorCode.TOO_SHORT, True), (ErrorCode.INTERNAL, False)])
+def test_failures_are_cached_only_where_the_audio_itself_is_the_reason(
+    bench: Bench, code: ErrorCode, kept: bool
+) -> None:
+    error = ErrorReport(code=code, stage=Stage.FEATURE_EXTRACTION, message="why")
+    no_mood = MoodPrediction(request_id="r1", track_key="k", error=error)
+    bench.worker().handle([bench.deliver(part) for part in (track(), failure(code), no_mood)])
+    assert (bench.cache.find([RECIPE.result_key(SHA, "audio")]) is not None) is kept
+
+
+def test_an_answer_by_another_model_is_not_cached_under_this_ones_name(bench: Bench) -> None:
+    old = [prediction(index).model_copy(update={"model": "older"}) for index in range(3)]
+    (result,) = results(bench.worker().handle([bench.deliver(part) for part in (track(), *old, mood())]))
+    assert result.genre is not None and result.genre.model == "older"
+    assert bench.cache.find([RECIPE.result_key(SHA, "audio")]) is None
+
+
+def test_a_track_announced_twice_keeps_its_first_length(bench: Bench) -> None:
+    worker = bench.worker()
+    parts = (track(segments=2), track(segments=9), prediction(0), prediction(1), mood())
+    (result,) = results(worker.handle([bench.deliver(part) for part in parts]))
+    assert result.genre is not None and len(result.genre.segments) == 2
+
+
+def test_the_result_key_changes_with_everything_the_answer_follows_from() -> None:
+    makers: list[Callable[[], str]] = [
+        lambda: RECIPE.result_key(SHA, "audio"),
+        lambda: RECIPE.result_key("cd" * 32, "audio"),
+        lambda: RECIPE.result_key(SHA, "spotify:x"),
+        lambda: Recipe("spec2", "genre-model", "mood-model", "soft").result_key(SHA, "audio"),
+        lambda: Recipe("spec", "genre-model2", "mood-model", "soft").result_key(SHA, "audio"),
+        lambda: Recipe("spec", "genre-model", "mood-model2", "soft").result_key(SHA, "audio"),
+        lambda: Recipe("spec", "genre-model", "mood-model", "parts").result_key(SHA, "audio"),
+    ]
+    assert len({make() for make in makers}) == len(makers)
+
+
+def test_an_answer_is_the_same_whatever_the_order_of_its_predictions() -> None:
+    from shared.cache.votes import Standing
+
+    announced = track()
+    standing = Standing(announced, mood(), None, None, 3)
+    predictions = [prediction(0), prediction(1, "blues"), prediction(2)]
+    assert answer(announced, standing, predictions, "soft") == answer(announced, standing, predictions, "soft")
+    assert set(mood().probabilities or {}) == set(MOODS)

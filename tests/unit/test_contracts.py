@@ -1,0 +1,173 @@
+"""The messages: what is taken, what is refused and why, and that bytes and messages are the same thing."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from shared.bus.base import Record
+from shared.contracts.codec import (
+    MalformedMessageError,
+    NewerSchemaError,
+    decode,
+    encode,
+    outgoing,
+    salvaged_request_id,
+)
+from shared.contracts.errors import ErrorCode
+from shared.contracts.labels import GENRES
+from shared.contracts.messages import (
+    ErrorReport,
+    GenreFailure,
+    IngestedTrack,
+    SegmentFeatures,
+    SegmentPrediction,
+    Stage,
+    Status,
+    Track,
+    TrackRequest,
+    TrackResult,
+)
+from shared.contracts.topics import MAX_MESSAGE_BYTES, Channel, Topics
+
+SPOTIFY_ID = "4uLU6hMCjMI75M1A2tKUQC"
+
+
+def features(matrix: np.ndarray | None = None) -> SegmentFeatures:
+    return SegmentFeatures(
+        request_id="r1",
+        track_key="url:abc",
+        index=3,
+        start_s=9.0,
+        end_s=12.0,
+        feature_spec="spec",
+        matrix=np.arange(130 * 13, dtype=np.float32).reshape(130, 13) if matrix is None else matrix,
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        SPOTIFY_ID,
+        f"spotify:track:{SPOTIFY_ID}",
+        f"https://open.spotify.com/track/{SPOTIFY_ID}",
+        f"https://open.spotify.com/intl-de/track/{SPOTIFY_ID}?si=0123456789abcdef",
+    ],
+)
+def test_every_way_to_name_a_spotify_track_gives_the_same_key(text: str) -> None:
+    request = TrackRequest(request_id="r1", track_id=text)
+    assert request.spotify_id == SPOTIFY_ID
+    assert request.track_key == f"spotify:{SPOTIFY_ID}"
+    assert request.shown_source == text
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({}, "give track_id, audio_url or both"),
+        ({"track_id": "4uLU6hMCjMI75M1A2tKUQ"}, "track_id: not a Spotify track ID"),
+        ({"track_id": f"spotify:album:{SPOTIFY_ID}"}, "track_id: it names a Spotify album"),
+        ({"track_id": f"https://open.spotify.com/playlist/{SPOTIFY_ID}"}, "track_id: it names a Spotify playlist"),
+        ({"track_id": "spotify:track:short"}, "track_id: a Spotify ID has 22"),
+        ({"audio_url": "ftp://example.org/a.mp3"}, "audio_url: only http and https"),
+        ({"audio_url": "file:///etc/passwd"}, "audio_url: only http and https"),
+        ({"audio_url": "http:///a.mp3"}, "audio_url: the URL names no host"),
+        ({"audio_url": "http://example.org:99999/a.mp3"}, "audio_url: "),
+        ({"audio_url": "http://example.org/a b.mp3"}, "audio_url: a URL holds no spaces"),
+        ({"audio_url": "blob:../../etc/passwd"}, "audio_url: a blob reference"),
+        ({"audio_url": "http://example.org/" + "a" * 2048}, "audio_url: longer than"),
+        ({"audio_url": "http://example.org/a.mp3", "sped": True}, "sped: Extra inputs are not permitted"),
+        ({"audio_url": "http://example.org/a.mp3", "request_id": "a b"}, "request_id: "),
+        ({"audio_url": "http://example.org/a.mp3", "force": "perhaps"}, "force: "),
+    ],
+)
+def test_an_invalid_request_is_refused_with_the_field_and_the_reason(fields: dict[str, object], reason: str) -> None:
+    with pytest.raises(MalformedMessageError) as refused:
+        decode(Channel.REQUESTS, json.dumps({"request_id": "r1", **fields}).encode())
+    assert reason in refused.value.reason
+
+
+@pytest.mark.parametrize("value", [b"", b"\xff\xfe", b"[]", b"null", b"{", b"[" * 100_000, b"x" * 20_000])
+@pytest.mark.parametrize("channel", [channel for channel in Channel if channel is not Channel.DEAD_LETTERS])
+def test_bytes_that_are_no_message_are_malformed_on_every_topic(channel: Channel, value: bytes) -> None:
+    with pytest.raises(MalformedMessageError):
+        decode(channel, value)
+
+
+def test_a_message_of_a_newer_version_is_told_from_nonsense() -> None:
+    with pytest.raises(NewerSchemaError, match="schema_version 2"):
+        decode(Channel.REQUESTS, json.dumps({"schema_version": 2, "request_id": "r1", "playlist": "x"}).encode())
+
+
+def test_features_travel_as_seven_kilobytes_and_come_back_bit_for_bit() -> None:
+    sent = features(np.random.default_rng(1).standard_normal((130, 13)).astype(np.float32))
+    encoded = encode(sent)
+    assert len(encoded) < 7100
+    received = decode(Channel.FEATURES, encoded)
+    assert isinstance(received, SegmentFeatures)
+    assert np.array_equal(received.matrix, sent.matrix)
+    assert received.model_dump() == sent.model_dump()
+
+
+def test_features_that_are_not_finite_are_refused() -> None:
+    encoded = bytearray(encode(features()))
+    encoded[-4:] = np.array([np.nan], "<f4").tobytes()
+    with pytest.raises(MalformedMessageError, match="not finite"):
+        decode(Channel.FEATURES, bytes(encoded))
+
+
+@pytest.mark.parametrize("cut", [3, 6, 60, 500, 6000])
+def test_truncated_features_are_malformed(cut: int) -> None:
+    with pytest.raises(MalformedMessageError):
+        decode(Channel.FEATURES, encode(features())[:cut])
+
+
+def test_all_other_messages_are_json_a_person_can_read() -> None:
+    probabilities = dict.fromkeys(GENRES, 0.1)
+    prediction = SegmentPrediction(
+        request_id="r1", track_key="k", index=0, start_s=0, end_s=3, probabilities=probabilities, feature_spec="s", model="m"
+    )
+    fields = json.loads(encode(prediction))
+    assert fields["probabilities"] == probabilities
+    assert decode(Channel.PREDICTIONS, encode(prediction)) == prediction
+
+
+def test_probabilities_must_be_a_distribution_over_the_ten_genres() -> None:
+    fields = {"request_id": "r", "track_key": "k", "index": 0, "start_s": 0, "end_s": 3, "feature_spec": "s", "model": "m"}
+    for probabilities in ({"jazz": 1.0}, dict.fromkeys(GENRES, 0.2), dict.fromkeys(GENRES, -0.1)):
+        with pytest.raises(MalformedMessageError, match="probabilities"):
+            decode(
+                Channel.PREDICTIONS,
+                json.dumps({**fields, "type": "segment_prediction", "probabilities": probabilities}).encode(),
+            )
+
+
+def test_the_status_of_a_result_follows_from_its_halves() -> None:
+    error = ErrorReport(code=ErrorCode.TOO_SHORT, stage=Stage.FEATURE_EXTRACTION, message="2 s")
+    track = Track(key="k", source="a.mp3")
+    assert TrackResult(request_id="r", status=Status.FAILED, track=track, errors=(error,)).status == "failed"
+    with pytest.raises(ValueError, match="the status is failed"):
+        TrackResult(request_id="r", status=Status.OK, track=track, errors=(error,))
+    with pytest.raises(ValueError, match="says why"):
+        TrackResult(request_id="r", status=Status.FAILED, track=track)
+
+
+def test_records_carry_their_request_in_a_header_even_where_the_value_is_destroyed() -> None:
+    topics = Topics("unit")
+    error = ErrorReport(code=ErrorCode.INTERNAL, stage=Stage.GENRE_WORKER, message="no")
+    sent = outgoing(topics, GenreFailure(request_id="r1", track_key="k", error=error))
+    assert (sent.topic, sent.key) == ("unit.predictions", b"k")
+    destroyed = Record(sent.topic, 0, 0, sent.key, b"\x00", sent.headers)
+    assert salvaged_request_id(destroyed) == "r1"
+    assert salvaged_request_id(Record(sent.topic, 0, 0, b"", b"\x00")) is None
+    assert salvaged_request_id(Record(sent.topic, 0, 0, b"", b'{"request_id": "a b"}')) is None
+
+
+def test_a_message_larger_than_its_topic_takes_is_not_even_sent() -> None:
+    error = ErrorReport(code=ErrorCode.INTERNAL, stage=Stage.INGESTION, message="x" * 1000)
+    track = IngestedTrack(request_id="r", track_key="k", source="s", error=error)
+    assert len(encode(track)) < MAX_MESSAGE_BYTES[Channel.TRACKS]
+    with pytest.raises(MalformedMessageError, match="takes at most"):
+        encode(features(np.zeros((10_000, 100), np.float32)))

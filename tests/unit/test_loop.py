@@ -1,0 +1,249 @@
+"""The service loop on the memory bus: what leaves with an offset, what is retried, what is buried."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import ClassVar
+
+import pytest
+
+from shared.bus.base import Outgoing, Reader, Record
+from shared.bus.memory import MemoryBus
+from shared.contracts.codec import decode, encode, outgoing
+from shared.contracts.errors import DependencyError, ErrorCode, TonestreamError, TransientError
+from shared.contracts.messages import ErrorReport, IngestedTrack, Stage, TrackRequest
+from shared.contracts.topics import Channel, Topics
+from shared.runtime.health import Pulse
+from shared.runtime.loop import LoopPolicy, ServiceLoop
+from shared.runtime.service import Delivery, Origin, Outcome, Service, Verdict
+
+TOPICS = Topics("unit")
+PATIENT = LoopPolicy(
+    batch_records=10, poll_s=0.02, tick_s=0.05, first_backoff_s=0.01, longest_backoff_s=0.02, keep_alive_s=0.01
+)
+
+
+def request(name: str) -> TrackRequest:
+    return TrackRequest(request_id=name, audio_url=f"http://example.org/{name}.mp3")
+
+
+def announced(request_id: str, code: ErrorCode = ErrorCode.NO_AUDIO, message: str = "handled") -> IngestedTrack:
+    error = ErrorReport(code=code, stage=Stage.INGESTION, message=message)
+    return IngestedTrack(request_id=request_id, track_key="k", source="s", error=error)
+
+
+class Scripted(Service):
+    """Does to each delivery what ``script`` says, and remembers the batches it saw."""
+
+    stage = Stage.INGESTION
+    inputs: ClassVar[tuple[Channel, ...]] = (Channel.REQUESTS,)
+    batch_records = 10
+
+    def __init__(self, script: Callable[[str], Verdict]) -> None:
+        self.script = script
+        self.batches: list[list[str]] = []
+        self.cleaned: list[str] = []
+
+    def handle(self, deliveries: Sequence[Delivery]) -> Sequence[Verdict]:
+        names = [delivery.message.request_id for delivery in deliveries]
+        self.batches.append(names)
+        return [self.script(name) for name in names]
+
+    def give_up(self, origin: Origin, error: TonestreamError) -> Outcome:
+        return Outcome((announced(origin.request_id, error.code, error.message),))
+
+    def done(self, name: str) -> Outcome:
+        return Outcome((announced(name),), (lambda: self.cleaned.append(name),))
+
+
+class Bench:
+    def __init__(self, service: Scripted, policy: LoopPolicy = PATIENT) -> None:
+        self.bus = MemoryBus()
+        self.bus.create_topics(TOPICS.specs())
+        self.service = service
+        self.pulse = Pulse()
+        membership = self.bus.join("g", [TOPICS.name(Channel.REQUESTS)])
+        self.loop = ServiceLoop(service, membership, TOPICS, policy, self.pulse)
+        self.outputs = self.bus.reader([TOPICS.name(Channel.TRACKS)])
+        self.dead = self.bus.reader([TOPICS.name(Channel.DEAD_LETTERS)])
+
+    def send(self, *records: TrackRequest | Outgoing) -> None:
+        ready = [record if isinstance(record, Outgoing) else outgoing(TOPICS, record, key="one") for record in records]
+        self.bus.publisher().publish(ready)
+
+    def tracks(self, count: int) -> list[IngestedTrack]:
+        found = []
+        for record in read(self.outputs, count):
+            message = decode(Channel.TRACKS, record.value)
+            assert isinstance(message, IngestedTrack)
+            found.append(message)
+        return found
+
+
+def read(reader: Reader, count: int, timeout_s: float = 5.0) -> list[Record]:
+    """Exactly ``count`` records: waits for them, and then looks whether there is one too many."""
+    found: list[Record] = []
+    deadline = time.monotonic() + timeout_s
+    while len(found) < count and time.monotonic() < deadline:
+        found += reader.poll(100, 0.05)
+    found += reader.poll(100, 0.0)
+    assert len(found) == count, found
+    return found
+
+
+@contextmanager
+def running(bench: Bench) -> Iterator[None]:
+    thread = threading.Thread(target=bench.loop.run)
+    thread.start()
+    try:
+        yield
+    finally:
+        bench.loop.stop()
+        thread.join(5)
+        assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("keep_alive_s", [None, 0.01])
+def test_each_record_leaves_its_outputs_and_is_then_cleaned_up(keep_alive_s: float | None) -> None:
+    service = Scripted(lambda name: service.done(name))
+    bench = Bench(service, LoopPolicy(batch_records=10, poll_s=0.02, keep_alive_s=keep_alive_s))
+    bench.send(request("a"), request("b"))
+    with running(bench):
+        assert [track.request_id for track in bench.tracks(2)] == ["a", "b"]
+    assert service.cleaned == ["a", "b"]
+    assert bench.bus.join("g", [TOPICS.name(Channel.REQUESTS)]).poll(10, 0.0) == []
+
+
+def test_a_transient_fault_is_tried_again_while_the_others_of_the_batch_wait_unharmed() -> None:
+    tries: dict[str, int] = {}
+
+    def script(name: str) -> Verdict:
+        tries[name] = tries.get(name, 0) + 1
+        if name == "flaky" and tries[name] < 3:
+            return TransientError(ErrorCode.FETCH_FAILED, "not now")
+        return service.done(name)
+
+    service = Scripted(script)
+    bench = Bench(service)
+    bench.send(request("good"), request("flaky"))
+    with running(bench):
+        assert {track.error.message for track in bench.tracks(2) if track.error} == {"handled"}
+    assert tries == {"good": 1, "flaky": 3}
+
+
+def test_a_fault_that_does_not_heal_becomes_the_typed_answer() -> None:
+    service = Scripted(lambda name: TransientError(ErrorCode.FETCH_TIMEOUT, "never"))
+    bench = Bench(service)
+    bench.send(request("a"))
+    with running(bench):
+        (track,) = bench.tracks(1)
+    assert track.error is not None and track.error.code is ErrorCode.FETCH_TIMEOUT
+    assert len(service.batches) == PATIENT.retry_attempts
+
+
+def test_a_server_that_asks_for_more_patience_than_the_budget_is_not_waited_for() -> None:
+    service = Scripted(lambda name: TransientError(ErrorCode.FETCH_FAILED, "in an hour", retry_after_s=3600.0))
+    bench = Bench(service)
+    bench.send(request("a"))
+    with running(bench):
+        bench.tracks(1)
+    assert len(service.batches) == 1
+
+
+def test_a_defect_buries_the_record_with_its_bytes_and_answers_the_request() -> None:
+    def script(name: str) -> Verdict:
+        if name == "poison":
+            raise ZeroDivisionError("a defect")
+        return service.done(name)
+
+    service = Scripted(script)
+    bench = Bench(service)
+    bench.send(request("a"), request("poison"), request("b"))
+    with running(bench):
+        tracks = {track.request_id: track.error for track in bench.tracks(3)}
+        (letter,) = read(bench.dead, 1)
+    assert tracks["poison"] is not None and tracks["poison"].code is ErrorCode.INTERNAL
+    assert tracks["a"] == tracks["b"] == announced("x").error
+    assert letter.value == encode(request("poison"))
+    assert letter.header("tonestream.errors.exception") == b"ZeroDivisionError"
+    assert letter.header("tonestream.errors.topic") == TOPICS.name(Channel.REQUESTS).encode()
+    assert letter.header("tonestream.errors.offset") == b"1"
+
+
+def test_bytes_that_are_no_message_stop_nothing() -> None:
+    service = Scripted(lambda name: service.done(name))
+    bench = Bench(service)
+    bench.send(request("a"), Outgoing(TOPICS.name(Channel.REQUESTS), b"one", b"\x00garbage"), request("b"))
+    with running(bench):
+        assert [track.request_id for track in bench.tracks(2)] == ["a", "b"]
+        (letter,) = read(bench.dead, 1)
+    assert letter.value == b"\x00garbage"
+
+
+def test_at_the_entry_an_invalid_request_is_answered_and_not_buried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Scripted, "answers_invalid_input", True)
+    bench = Bench(Scripted(lambda name: Outcome()))
+    bench.send(
+        Outgoing(TOPICS.name(Channel.REQUESTS), b"one", b'{"request_id": "mine", "audio_url": "ftp://a/b"}'),
+        Outgoing(TOPICS.name(Channel.REQUESTS), b"one", b"garbage"),
+    )
+    with running(bench):
+        mine, nobodys = bench.tracks(2)
+    assert mine.request_id == "mine"
+    assert mine.error is not None and mine.error.code is ErrorCode.INVALID_REQUEST
+    assert "audio_url: only http and https" in mine.error.message
+    assert nobodys.request_id.startswith("unit.requests/")
+    assert bench.dead.poll(1, 0.0) == []
+
+
+def test_while_a_dependency_is_away_nothing_fails_and_health_says_why() -> None:
+    away = threading.Event()
+    away.set()
+    seen = threading.Event()
+
+    def script(name: str) -> Verdict:
+        if away.is_set():
+            seen.set()
+            raise DependencyError("Redis cannot be used")
+        return service.done(name)
+
+    service = Scripted(script)
+    bench = Bench(service)
+    bench.send(request("a"))
+    with running(bench):
+        assert seen.wait(5)
+        deadline = time.monotonic() + 5
+        while bench.pulse.report(10)[0] and time.monotonic() < deadline:
+            time.sleep(0.005)
+        healthy, report = bench.pulse.report(10)
+        assert not healthy and report["waiting_for"] == "Redis cannot be used"
+        assert bench.outputs.poll(1, 0.0) == []
+        away.clear()
+        assert [track.request_id for track in bench.tracks(1)] == ["a"]
+
+
+def test_a_stop_while_waiting_leaves_the_batch_to_the_next_worker() -> None:
+    tried = threading.Event()
+
+    def script(name: str) -> Verdict:
+        tried.set()
+        raise DependencyError("gone for good")
+
+    bench = Bench(Scripted(script), LoopPolicy(batch_records=10, poll_s=0.02, first_backoff_s=30, longest_backoff_s=30))
+    bench.send(request("a"))
+    with running(bench):
+        assert tried.wait(5)
+    assert bench.outputs.poll(1, 0.0) == []
+    (record,) = bench.bus.join("g", [TOPICS.name(Channel.REQUESTS)]).poll(10, 1.0)
+    assert decode(Channel.REQUESTS, record.value) == request("a")
+
+
+def test_health_is_red_before_the_first_poll_and_after_silence() -> None:
+    pulse = Pulse()
+    assert pulse.report(10)[0] is False
+    pulse.polled()
+    assert pulse.report(10)[0] is True
+    assert pulse.report(-1)[0] is False

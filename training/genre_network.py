@@ -1,0 +1,115 @@
+"""The seed genre network, two layers of LSTM(64) over the frames, and how it is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.intp]
+
+_UNITS: Final = 64
+_DROPOUT: Final = 0.3
+_BATCH: Final = 64
+_PREDICT_BATCH: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How the network is trained.
+
+    ``offset`` is the deviation of a random constant added to each coefficient of a segment (another equaliser),
+    ``noise`` that of noise on every value, both in standard deviations of the coefficient; ``mixup`` the Beta
+    parameter of mixing pairs of segments (Zhang et al. 2018). With few artists they keep the network from learning
+    recordings by heart.
+    """
+
+    learning_rate: float = 5e-4
+    weight_decay: float = 0.02
+    label_smoothing: float = 0.1
+    offset: float = 0.4
+    noise: float = 0.3
+    mixup: float = 0.4
+
+
+@dataclass(frozen=True, slots=True)
+class Segments:
+    """Training material: the same segments in full and in limited bandwidth, [n, frames, n_mfcc], and their labels."""
+
+    full: Array
+    limited: Array
+    labels: Integers
+
+    def __getitem__(self, positions: Integers) -> Segments:
+        return Segments(self.full[positions], self.limited[positions], self.labels[positions])
+
+
+def build(frames: int, coefficients: int, classes: int, material: Segments) -> Any:
+    """The untrained network: features as they are in, logits out. Standardisation is its first layer."""
+    inputs = keras.Input((frames, coefficients), name="features")
+    standardise = keras.layers.Normalization(axis=-1, name="standardise")
+    standardise.adapt(np.concatenate([material.full, material.limited]))
+    x = standardise(inputs)
+    x = keras.layers.LSTM(_UNITS, return_sequences=True)(x)
+    x = keras.layers.LSTM(_UNITS)(x)
+    x = keras.layers.Dense(_UNITS, activation="relu")(x)
+    x = keras.layers.Dropout(_DROPOUT)(x)
+    return keras.Model(inputs, keras.layers.Dense(classes, name="logits")(x))
+
+
+def train(
+    network: Any,
+    material: Segments,
+    epochs: int,
+    recipe: Recipe,
+    seed: int,
+    after_epoch: Callable[[int], None] = lambda epoch: None,
+) -> None:
+    """Train ``network`` in place; ``after_epoch`` is called with 1, 2, ... after each epoch.
+
+    Each epoch hears every segment once, half of them (drawn anew) in limited bandwidth: what a recording lost above
+    8 kHz must be no cue to its genre. Deterministic for a seed, up to the order of additions in TensorFlow.
+    """
+    # A second model over the same layers is compiled, so that the first is saved without an optimiser.
+    trainer = keras.Model(network.inputs, network.outputs)
+    trainer.compile(
+        keras.optimizers.AdamW(recipe.learning_rate, weight_decay=recipe.weight_decay, clipnorm=1.0),
+        keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing),
+    )
+    random = np.random.default_rng(seed)
+    targets = np.eye(network.output_shape[-1], dtype=np.float32)[material.labels]
+    for epoch in range(1, epochs + 1):
+        features, soft_targets = _varied(material, targets, recipe, random)
+        trainer.fit(features, soft_targets, batch_size=_BATCH, verbose=0)
+        after_epoch(epoch)
+
+
+def logits(network: Any, features: Array) -> Array:
+    """Logits float32 [n, classes] of features [n, frames, n_mfcc]."""
+    predicted: Array = network.predict(features, batch_size=_PREDICT_BATCH, verbose=0)
+    return predicted
+
+
+def _varied(
+    material: Segments, targets: Array, recipe: Recipe, random: np.random.Generator
+) -> tuple[Array, Array]:
+    count, frames, coefficients = material.full.shape
+    limited = random.random(count) < 0.5
+    features = np.where(limited[:, None, None], material.limited, material.full)
+    deviation = material.full.std(axis=(0, 1))
+    features = features + recipe.offset * deviation * random.standard_normal((count, 1, coefficients))
+    features = features + recipe.noise * deviation * random.standard_normal(features.shape)
+    # Begin each segment at another frame, its head behind its tail: where a phrase falls in it is chance anyway.
+    turned = (np.arange(frames) + random.integers(frames, size=(count, 1))) % frames
+    features = features[np.arange(count)[:, None], turned]
+    if recipe.mixup == 0.0:
+        return features.astype(np.float32), targets
+    share = random.beta(recipe.mixup, recipe.mixup, count)[:, None]
+    other = random.permutation(count)
+    mixed = share[:, :, None] * features + (1 - share[:, :, None]) * features[other]
+    return mixed.astype(np.float32), (share * targets + (1 - share) * targets[other]).astype(np.float32)
