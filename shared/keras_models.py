@@ -13,17 +13,20 @@ import numpy.typing as npt
 
 from shared.contracts.features import AUDIO_FEATURES
 from shared.models import ModelError, ModelManifest, load_manifest
+from shared.native_output import native_stderr_silenced
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow greets with pages of hints otherwise
 
-import keras
-import tensorflow as tf
+with native_stderr_silenced():  # and with some more before it has read that setting
+    import keras
+    import tensorflow as tf
 
 log = logging.getLogger(__name__)
 
 Array = npt.NDArray[np.float32]
 
-#: Every batch is padded up to one of these, so that TensorFlow sees few shapes; a larger one is cut into pieces.
+#: Every batch is padded up to one of these, so that TensorFlow sees few shapes; a larger one is cut into
+#: pieces.
 _BATCH_SIZES: Final = (8, 32, 128)
 
 
@@ -43,10 +46,11 @@ class GenreModel:
         return cls(manifest, _network(folder, manifest, threads))
 
     def predict(self, features: Array) -> Array:
-        """Probabilities float32 [n, labels], rows adding up to 1, of features float32 [n, frames, coefficients].
+        """Probabilities float32 [n, labels], rows adding up to 1, of features float32 [n, frames,
+        coefficients].
 
-        The answer for a segment does not depend on the others in the batch (to 1e-5). Raises ValueError for features
-        of another shape than the model's spec gives.
+        The answer for a segment does not depend on the others in the batch (to 1e-5). Raises ValueError for
+        features of another shape than the model's spec gives.
         """
         if features.ndim != 3 or features.shape[1:] != self._shape:
             raise ValueError(f"features [n, {self._shape[0]}, {self._shape[1]}] are needed, not {features.shape}")
@@ -82,7 +86,8 @@ class MoodModel:
     def predict(self, features: Mapping[str, float], source: Literal["spotify", "audio"]) -> dict[str, float]:
         """Probabilities by mood, adding up to 1, of the ten features in Spotify's units.
 
-        ``source`` says who measured them, for the scales differ. Raises ValueError where one is missing or not finite.
+        ``source`` says who measured them, for the scales differ. Raises ValueError where one is missing or
+        not finite.
         """
         values = [features.get(name, np.nan) for name in AUDIO_FEATURES]
         if not np.isfinite(values).all():
@@ -116,8 +121,7 @@ def _limit_threads(threads: int) -> None:
 def _compiled(network: Any, shape: tuple[int, ...], temperature: float) -> Any:
     """The network with its calibration as one TensorFlow function of a batch of any size."""
 
-    @tf.function(input_signature=[tf.TensorSpec((None, *shape), tf.float32)])
     def probabilities(batch: Any) -> Any:
         return tf.nn.softmax(network(batch, training=False) / temperature, axis=-1)
 
-    return probabilities
+    return tf.function(probabilities, input_signature=[tf.TensorSpec((None, *shape), tf.float32)])

@@ -1,8 +1,9 @@
 """Model folders: a manifest, weights, a card. This module reads manifests and needs no TensorFlow.
 
-A genre model maps the features of its own spec, [frames, coefficients], to one logit a label; a mood model maps the
-ten audio features, standardised, to one logit a label. Logits divided by ``temperature`` and put through a softmax are
-the calibrated probabilities. Nothing but the manifest knows how many frames or coefficients there are.
+A genre model maps the features of its own spec, [frames, coefficients], to one logit a label; a mood model
+maps the ten audio features, standardised, to one logit a label. Logits divided by ``temperature`` and put
+through a softmax are the calibrated probabilities. Nothing but the manifest knows how many frames or
+coefficients there are.
 """
 
 from __future__ import annotations
@@ -63,8 +64,8 @@ class Scaler(_Frozen):
 class ModelManifest(_Frozen):
     """What a model folder holds and how it came about.
 
-    ``feature_spec`` is set for genre models, ``scalers`` (by source of the features: spotify, audio) for mood models.
-    ``figures`` are the measurements that the card explains.
+    ``feature_spec`` is set for genre models, ``scalers`` (by source of the features: spotify, audio) for mood
+    models. ``figures`` are the measurements that the card explains.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())

@@ -1,35 +1,41 @@
 """Spotify's Web API through spotipy: names of a track, and its audio features where Spotify still gives them.
 
-Client credentials only: nothing here acts for a user. spotipy's own retries are off: they sleep as long as Spotify asks,
-which can be hours.
+Client credentials only: nothing here acts for a user. spotipy's own retries are off: they sleep as long as Spotify
+asks, which can be hours.
 """
 
 from __future__ import annotations
 
 import logging
+import math
+import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import requests
 import spotipy
 from spotipy.cache_handler import MemoryCacheHandler
-from spotipy.oauth2 import SpotifyClientCredentials, SpotifyOauthError
+from spotipy.oauth2 import SpotifyClientCredentials
 
 from shared.contracts.errors import ErrorCode, TonestreamError, TransientError
 from shared.contracts.features import AUDIO_FEATURES
 from shared.settings import Settings
 
-log = logging.getLogger(__name__)
-
-T = TypeVar("T")
+# spotipy writes headers to its debug log, the secret and the tokens among them. Its errors are raised here anyway.
+for _logger in ("spotipy.client", "spotipy.oauth2"):
+    logging.getLogger(_logger).addFilter(lambda record: False)
 
 #: Once Spotify has said that this app may not read audio features, it is not asked again for so many seconds.
 _CLOSED_FOR_S: Final = 3600.0
 #: The wait, in seconds, where Spotify asks for one without saying how long.
 _DEFAULT_RETRY_AFTER_S: Final = 30.0
+#: What an answer of another shape than Spotify's leads to, in spotipy or here.
+_NONSENSE: Final = (KeyError, IndexError, TypeError, ValueError, AttributeError)
+#: An OAuth error as the standard has it (``invalid_client``). Anything else may be a whole page, or repeat the request.
+_ERROR_NAME: Final = re.compile(r"[a-z_]{3,40}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +94,7 @@ class SpotifyClient:
     ) -> None:
         # A plain session: spotipy's own would turn a 429 into an error that has lost its Retry-After.
         session = requests.Session()
-        tokens = SpotifyClientCredentials(
+        self._tokens = tokens = SpotifyClientCredentials(
             client_id=credentials.client_id,
             client_secret=credentials.client_secret,
             requests_session=session,
@@ -109,65 +115,78 @@ class SpotifyClient:
 
     def track(self, track_id: str) -> SpotifyTrack:
         """Title, artist, ISRC and preview of the track with that ID (22 characters)."""
-        found = self._call(lambda: self._api.track(track_id))
+        with self._lock:
+            found = self._ask(lambda: self._api.track(track_id))
         try:
             return SpotifyTrack(
-                title=str(found["name"]),
-                artist=", ".join(str(artist["name"]) for artist in found["artists"]),
-                isrc=found.get("external_ids", {}).get("isrc"),
+                title=str(found["name"] or ""),
+                artist=", ".join(str(artist["name"]) for artist in found["artists"] if artist["name"]),
+                isrc=(found.get("external_ids") or {}).get("isrc"),
                 preview_url=found.get("preview_url"),
-                duration_s=float(found["duration_ms"]) / 1000.0,
+                duration_s=_number(found["duration_ms"]) / 1000.0,
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise TransientError(ErrorCode.SPOTIFY_UNAVAILABLE, f"Spotify's answer makes no sense: {error!r}") from error
+        except _NONSENSE as error:
+            raise _no_sense(error) from error
 
     def audio_features(self, track_id: str) -> SpotifyAudioFeatures:
         """The ten audio features. Apps registered since 27 November 2024 are refused them."""
-        if self._clock() < self._features_closed_until:
-            raise _features_closed()
-        try:
-            found = self._call(lambda: self._api.audio_features([track_id]))
-        except _ForbiddenError:
-            self._features_closed_until = self._clock() + _CLOSED_FOR_S
-            raise _features_closed() from None
-        features = found[0] if found else None
-        if features is None:
-            raise TonestreamError(ErrorCode.SPOTIFY_UNAVAILABLE, "Spotify has no audio features for this track")
-        try:
-            return SpotifyAudioFeatures(**{name: float(features[name]) for name in AUDIO_FEATURES})
-        except (KeyError, TypeError, ValueError) as error:
-            raise TransientError(ErrorCode.SPOTIFY_UNAVAILABLE, f"Spotify's answer makes no sense: {error!r}") from error
-
-    def _call(self, ask: Callable[[], Any]) -> Any:
         with self._lock:
-            wait_s = self._not_before - self._clock()
-            if wait_s > 0:
-                raise _rate_limited(wait_s)
+            if self._clock() < self._features_closed_until:
+                raise _features_closed()
             try:
-                return ask()
-            except spotipy.SpotifyException as error:
-                raise self._told(error) from error
-            except SpotifyOauthError as error:
-                raise TonestreamError(
-                    ErrorCode.SPOTIFY_UNAVAILABLE,
-                    f"Spotify does not accept the credentials ({error.error or 'no reason given'});"
-                    " check TONESTREAM_SPOTIFY_CLIENT_ID and _SECRET",
-                ) from error
-            except requests.Timeout as error:
-                raise TransientError(ErrorCode.SPOTIFY_UNAVAILABLE, "Spotify did not answer in time") from error
-            except requests.RequestException as error:
-                raise TransientError(
-                    ErrorCode.SPOTIFY_UNAVAILABLE, f"Spotify cannot be reached ({type(error).__name__})"
-                ) from error
+                found = self._ask(lambda: self._api.audio_features([track_id]))
+            except _ForbiddenError:
+                self._features_closed_until = self._clock() + _CLOSED_FOR_S
+                raise _features_closed() from None
+        try:
+            features = found[0]
+            if features is not None:
+                return SpotifyAudioFeatures(**{name: _number(features[name]) for name in AUDIO_FEATURES})
+        except _NONSENSE as error:
+            raise _no_sense(error) from error
+        raise TonestreamError(ErrorCode.SPOTIFY_UNAVAILABLE, "Spotify has no audio features for this track")
 
-    def _told(self, error: spotipy.SpotifyException) -> TonestreamError:
-        status = error.http_status
+    def _ask(self, ask: Callable[[], Any]) -> Any:
+        """With the lock held: Spotify's answer, or a typed fault."""
+        wait_s = self._not_before - self._clock()
+        if wait_s > 0:
+            raise _rate_limited(wait_s)
+        try:
+            return self._ask_once(ask)
+        except _TokenRefusedError:
+            # Spotify withdrew the token before its time: with another it may go on.
+            self._tokens.cache_handler.save_token_to_cache(None)
+            return self._ask_once(ask)
+
+    def _ask_once(self, ask: Callable[[], Any]) -> Any:
+        try:
+            return ask()
+        except UnicodeEncodeError:
+            # Not chained: the exception holds the secret.
+            raise _credentials_refused("they hold characters that no credentials have") from None
+        except requests.Timeout as error:
+            raise TransientError(ErrorCode.SPOTIFY_UNAVAILABLE, "Spotify did not answer in time") from error
+        except (spotipy.SpotifyBaseException, requests.RequestException, *_NONSENSE) as error:
+            raise self._told(error) from error
+
+    def _told(self, error: Exception) -> TonestreamError:
+        # spotipy raises while it handles the HTTP error, now and then by mistake. Where there is one, go by that.
+        response = error.__context__.response if isinstance(error.__context__, requests.HTTPError) else None
+        if response is not None:
+            if response.url == self._tokens.OAUTH_TOKEN_URL:
+                return self._refused_token(response.status_code, response.headers, error)
+            return self._refused(response.status_code, response.headers)
+        if isinstance(error, spotipy.SpotifyException):
+            return self._refused(error.http_status, error.headers or {})
+        if isinstance(error, requests.RequestException) and not isinstance(error, ValueError):
+            return TransientError(ErrorCode.SPOTIFY_UNAVAILABLE, f"Spotify cannot be reached ({type(error).__name__})")
+        return _no_sense(error)
+
+    def _refused(self, status: int, headers: Mapping[str, str]) -> TonestreamError:
         if status == 429:
-            asked = _seconds((error.headers or {}).get("Retry-After"))
-            self._not_before = self._clock() + asked
-            return _rate_limited(asked)
+            return self._put_off(headers)
         if status == 401:
-            return TonestreamError(ErrorCode.SPOTIFY_UNAVAILABLE, "Spotify does not accept the access token (401)")
+            return _TokenRefusedError(ErrorCode.SPOTIFY_UNAVAILABLE, "Spotify does not accept the access token (401)")
         if status == 403:
             return _ForbiddenError(ErrorCode.SPOTIFY_UNAVAILABLE, "Spotify refuses this app the track (403)")
         if status in {400, 404}:
@@ -176,9 +195,26 @@ class SpotifyClient:
             return TransientError(ErrorCode.SPOTIFY_UNAVAILABLE, f"Spotify failed ({status})")
         return TonestreamError(ErrorCode.SPOTIFY_UNAVAILABLE, f"Spotify answered with status {status}")
 
+    def _refused_token(self, status: int, headers: Mapping[str, str], error: Exception) -> TonestreamError:
+        if status == 429:
+            return self._put_off(headers)
+        if status >= 500:
+            return TransientError(ErrorCode.SPOTIFY_UNAVAILABLE, f"Spotify's token service failed ({status})")
+        reason = str(getattr(error, "error", None))
+        return _credentials_refused(reason if _ERROR_NAME.fullmatch(reason) else f"status {status}")
+
+    def _put_off(self, headers: Mapping[str, str]) -> TransientError:
+        asked = _seconds(headers.get("Retry-After"))
+        self._not_before = self._clock() + asked
+        return _rate_limited(asked)
+
 
 class _ForbiddenError(TonestreamError):
     """Status 403: this app may not."""
+
+
+class _TokenRefusedError(TonestreamError):
+    """Status 401: the token does not hold, or no longer."""
 
 
 def spotify_client(settings: Settings) -> SpotifyClient | None:
@@ -205,8 +241,26 @@ def _rate_limited(wait_s: float) -> TransientError:
     )
 
 
+def _credentials_refused(reason: str) -> TonestreamError:
+    return TonestreamError(
+        ErrorCode.SPOTIFY_UNAVAILABLE,
+        f"Spotify does not accept the credentials ({reason}); check TONESTREAM_SPOTIFY_CLIENT_ID and _SECRET",
+    )
+
+
+def _no_sense(error: Exception) -> TransientError:
+    return TransientError(ErrorCode.SPOTIFY_UNAVAILABLE, f"Spotify's answer makes no sense ({type(error).__name__})")
+
+
+def _number(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError("not a number")
+    return number
+
+
 def _seconds(retry_after: str | None) -> float:
     try:
-        return max(0.0, float(retry_after)) if retry_after is not None else _DEFAULT_RETRY_AFTER_S
-    except ValueError:
+        return max(0.0, _number(retry_after))
+    except (TypeError, ValueError):
         return _DEFAULT_RETRY_AFTER_S

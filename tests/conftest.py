@@ -7,17 +7,15 @@ fail: nobody reads a skip there.
 from __future__ import annotations
 
 import os
-import re
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 
 from tests.support.kafka_broker import KafkaBroker, start_kafka
+from tests.support.names import Names
 from tests.support.processes import NotAvailableError
 from tests.support.redis_server import RedisServer, start_redis
 
@@ -27,26 +25,10 @@ Server = TypeVar("Server", KafkaBroker, RedisServer)
 _STARTED = pytest.StashKey[dict[str, str]]()
 
 
-@dataclass(frozen=True, slots=True)
-class Names:
-    """Names that no other test uses, so that tests can share a broker."""
-
-    prefix: str
-
-    def topic(self, name: str) -> str:
-        """A topic of this test alone."""
-        return f"{self.prefix}.{name}"
-
-    def group(self, name: str) -> str:
-        """A consumer group of this test alone."""
-        return f"{self.prefix}.{name}"
-
-
 @pytest.fixture
 def names(request: pytest.FixtureRequest) -> Names:
     """A topic prefix and group names for one test."""
-    test = re.sub(r"[^a-z0-9]+", "-", request.node.originalname.lower())[:60].strip("-")
-    return Names(f"{test}-{uuid.uuid4().hex[:8]}")
+    return Names.unique(request.node.originalname)
 
 
 @pytest.fixture(scope="session")
@@ -74,12 +56,15 @@ def redis_url(redis_server: RedisServer) -> str:
 
 
 def _server(config: pytest.Config, name: str, start: Callable[[], Server]) -> Iterator[Server]:
+    server, reason = None, ""
     try:
         server = start()
     except NotAvailableError as error:
+        reason = str(error)
+    if server is None:
         if os.environ.get("CI"):
-            pytest.fail(f"{error} (and CI is set: these tests must run)", pytrace=False)
-        pytest.skip(str(error))
+            pytest.fail(f"{reason} (and CI is set: these tests must run)", pytrace=False)
+        pytest.skip(reason)
     config.stash.setdefault(_STARTED, {})[name] = f"{server.version} via {server.way}"
     try:
         yield server
@@ -95,10 +80,9 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         for report in skipped:
             reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
             terminalreporter.line(f"{report.nodeid}: {str(reason).removeprefix('Skipped: ')}")
-    terminalreporter.line("tiers: " + (_tiers(terminalreporter.stats) or "none"))
-    servers = config.stash.get(_STARTED, {})
-    for name, how in sorted(servers.items()):
-        terminalreporter.line(f"{name}: {how}")
+    started = config.stash.get(_STARTED, {})
+    servers = ", ".join(f"{name} {how}" for name, how in sorted(started.items())) or "no servers"
+    terminalreporter.line(f"tiers: {_tiers(terminalreporter.stats) or 'none'} ({servers})")
 
 
 def _tiers(stats: dict[str, list[Any]]) -> str:

@@ -1,7 +1,7 @@
 """Train the seed genre model: ``python -m training.genre --data DIR --out models/mfcc-lstm-seed``.
 
-Cross-validates by artist, takes the number of epochs and the temperature from the held-out folds, then trains on all
-clips and writes the model folder: weights, manifest, card.
+Cross-validates by artist, fits the temperature to the held-out folds, then trains on all clips and writes the model
+folder: weights, manifest, card.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from shared.models import write_manifest
 from training.card import write_card
 from training.data import Clip, read_clips
 from training.features import clip_features
+from training.genre_network import Recipe, Segments, build, logits, train
 from training.metrics import (
     accuracy,
     calibrated_by_fold,
     confusion,
     expected_calibration_error,
     fit_temperature,
-    log_loss,
     mean_by_track,
     softmax,
 )
@@ -42,63 +42,41 @@ Integers = npt.NDArray[np.intp]
 _WEIGHTS: Final = "model.keras"
 #: What a recording sampled at 16 kHz holds; a fifth of the GTZAN clips at hand are such copies.
 _LIMITED_HZ: Final = 8000
-#: Epochs between two looks at the held-out fold.
-_LOOK_EVERY: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """Logits of every segment from the network that did not see its artist, [looks, segments, classes].
+    """Logits [segments, classes] from the network that did not hear the artist.
 
-    ``full`` of the segments as they are, ``limited`` of the same in limited bandwidth; a look every few epochs.
+    ``full`` of the segments as they are, ``limited`` of the same in limited bandwidth.
     """
 
     full: Array
     limited: Array
 
 
-def cross_validate(
-    spec: FeatureSpec, material: Any, fold_of_segment: Integers, epochs: int, seed: int
-) -> HeldOut:
-    """Train one network a fold and note the logits of the rest. ``material`` is a ``genre_network.Segments``."""
-    from training import genre_network
-
-    looks = epochs // _LOOK_EVERY
-    full = np.zeros((looks, len(material.labels), len(GENRES)), np.float32)
-    limited = np.zeros_like(full)
-    for fold, (train, test) in enumerate(train_and_test(fold_of_segment)):
-        own = material[train]
-        network = genre_network.build(spec.frames, spec.n_mfcc, len(GENRES), own)
-
-        def look(epoch: int, network: Any = network, test: Integers = test) -> None:
-            if epoch % _LOOK_EVERY == 0:
-                position = epoch // _LOOK_EVERY - 1
-                full[position, test] = genre_network.logits(network, material.full[test])
-                limited[position, test] = genre_network.logits(network, material.limited[test])
-
-        genre_network.train(network, own, epochs, genre_network.Recipe(), seed, look)
-        print(f"fold {fold + 1} trained", flush=True)
-    return HeldOut(full, limited)
+def cross_validate(spec: FeatureSpec, material: Segments, fold_of: Integers, epochs: int, seed: int) -> HeldOut:
+    """Train one network a fold and note its logits for the rest. ``fold_of`` is the fold of each segment."""
+    held_out = HeldOut(*(np.zeros((len(material.labels), len(GENRES)), np.float32) for _ in range(2)))
+    for fold, (train_on, test_on) in enumerate(train_and_test(fold_of)):
+        network = build(spec.frames, spec.n_mfcc, len(GENRES), material[train_on])
+        train(network, material[train_on], epochs, Recipe(), seed)
+        held_out.full[test_on] = logits(network, material.full[test_on])
+        held_out.limited[test_on] = logits(network, material.limited[test_on])
+        print(f"fold {fold + 1} is trained", flush=True)
+    return held_out
 
 
-def best_look(held_out: HeldOut, labels: Integers) -> int:
-    """The look at which the held-out segments have the least log loss, each look at its own best temperature."""
-    losses = [log_loss(logits, labels, fit_temperature(logits, labels)) for logits in held_out.full]
-    return int(np.argmin(losses))
-
-
-def figures(
-    clips: list[Clip], track_of: Integers, fold_of_segment: Integers, full: Array, limited: Array
-) -> dict[str, Any]:
-    """Everything the card says, from the held-out logits [segments, classes] at the chosen epoch."""
+def figures(clips: list[Clip], track_of: Integers, fold_of: Integers, held_out: HeldOut) -> dict[str, Any]:
+    """Everything the card says, from the held-out logits; ``track_of`` and ``fold_of`` of each segment."""
     truth = np.array([GENRES.index(clip.label) for clip in clips])
     groups = [clip.group for clip in clips]
     segment_truth = truth[track_of]
-    plain = softmax(full)
-    calibrated = calibrated_by_fold(full, segment_truth, fold_of_segment)
+    plain = softmax(held_out.full)
+    calibrated = calibrated_by_fold(held_out.full, segment_truth, fold_of)
     tracks_plain, tracks = mean_by_track(plain, track_of), mean_by_track(calibrated, track_of)
     answers = tracks.argmax(axis=1)
-    answers_limited = mean_by_track(softmax(limited), track_of).argmax(axis=1)
+    answers_limited = mean_by_track(softmax(held_out.limited), track_of).argmax(axis=1)
     narrow = np.array([clip.native_rate is not None and clip.native_rate <= 2 * _LIMITED_HZ for clip in clips])
     segment_groups = [groups[track] for track in track_of]
     return {
@@ -116,10 +94,7 @@ def figures(
         "segment_ece_after": round(expected_calibration_error(calibrated, segment_truth), 3),
         "track_ece_before": round(expected_calibration_error(tracks_plain, truth), 3),
         "track_ece_after": round(expected_calibration_error(tracks, truth), 3),
-        "recall": {
-            genre: _share(answers[truth == index] == index)
-            for index, genre in enumerate(GENRES)
-        },
+        "recall": {genre: _share(answers[truth == index] == index) for index, genre in enumerate(GENRES)},
         "confusion": confusion(answers, truth, len(GENRES)).tolist(),
     }
 
@@ -133,7 +108,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="clips as genre/track.ext, with or without index.csv")
     parser.add_argument("--out", type=Path, required=True, help="model folder to write")
     parser.add_argument("--folds", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=40, help="most epochs; the folds choose how many of them")
+    parser.add_argument("--epochs", type=int, default=30, help="passes over all segments")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--cache", type=Path, default=Path(".cache/features"), help="computed features")
@@ -141,43 +116,38 @@ def main() -> None:
     started = time.perf_counter()
 
     versions = prepare(arguments.seed, arguments.threads)
-    from training import genre_network
-
     spec = MFCC13
     clips = read_clips(arguments.data)
     full = clip_features(clips, spec, arguments.cache, arguments.threads)
     limited = clip_features(clips, spec, arguments.cache, arguments.threads, _LIMITED_HZ)
     track_of = np.repeat(np.arange(len(clips)), [len(segments) for segments in full])
     labels = np.array([GENRES.index(clip.label) for clip in clips])[track_of]
-    material = genre_network.Segments(np.concatenate(full), np.concatenate(limited), labels)
+    material = Segments(np.concatenate(full), np.concatenate(limited), labels)
     fold_of = fold_of_each(
         [clip.label for clip in clips], [clip.group for clip in clips], arguments.folds, arguments.seed
     )[track_of]
 
     held_out = cross_validate(spec, material, fold_of, arguments.epochs, arguments.seed)
-    look = best_look(held_out, labels)
-    epochs = (look + 1) * _LOOK_EVERY
-    print(f"training on all {len(clips)} clips for {epochs} epochs", flush=True)
-    network = genre_network.build(spec.frames, spec.n_mfcc, len(GENRES), material)
-    genre_network.train(network, material, epochs, genre_network.Recipe(), arguments.seed)
+    network = build(spec.frames, spec.n_mfcc, len(GENRES), material)
+    train(network, material, arguments.epochs, Recipe(), arguments.seed)
 
     arguments.out.mkdir(parents=True, exist_ok=True)
     network.save(arguments.out / _WEIGHTS)
-    measured = figures(clips, track_of, fold_of, held_out.full[look], held_out.limited[look])
+    measured = figures(clips, track_of, fold_of, held_out)
     manifest = write_manifest(
         arguments.out,
         arguments.out.name,
         kind="genre",
         labels=GENRES,
         feature_spec=spec,
-        temperature=round(fit_temperature(held_out.full[look], labels), 4),
+        temperature=round(fit_temperature(held_out.full, labels), 4),
         weights=_WEIGHTS,
         versions=versions,
         command=shlex.join(["python", "-m", "training.genre", *sys.argv[1:]]),
         figures={
             **measured,
             "folds": arguments.folds,
-            "epochs": epochs,
+            "epochs": arguments.epochs,
             "training_s": round(time.perf_counter() - started),
         },
     )

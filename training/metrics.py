@@ -31,9 +31,7 @@ class Interval:
         return {"value": round(self.value, 3), "low": round(self.low, 3), "high": round(self.high, 3)}
 
 
-def bootstrap(
-    rows: Floats, groups: Sequence[str], statistic: Callable[[Floats], float], seed: int = 0
-) -> Interval:
+def bootstrap(rows: Floats, groups: Sequence[str], statistic: Callable[[Floats], float], seed: int = 0) -> Interval:
     """``statistic`` of ``rows`` [n, ...] with a 95% interval by bootstrap over groups.
 
     Groups (artists) are drawn, not rows: songs of one artist are right or wrong together, and an interval that takes
@@ -65,8 +63,8 @@ def confusion(predicted: Integers, truth: Integers, classes: int) -> npt.NDArray
 def expected_calibration_error(probabilities: Floats, truth: Integers) -> float:
     """Mean gap between confidence and share of right answers, over ten equal bins of confidence, weighted by count.
 
-    Guo et al. 2017, "On Calibration of Modern Neural Networks". 0 is perfect. With n items even a perfect model shows
-    about 0.8 / sqrt(n / 10): read it beside n.
+    Guo et al. 2017, "On Calibration of Modern Neural Networks". 0 is perfect. With few items even a perfect model shows
+    an error: some 0.1 with a hundred, 0.03 with a thousand.
     """
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == truth

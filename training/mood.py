@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import keras
 import numpy as np
 import numpy.typing as npt
 import scipy.stats
@@ -61,8 +62,6 @@ _EMOTIONS: Final = {
 
 def build() -> Any:
     """The untrained network: ten standardised features in, four logits out."""
-    import keras
-
     inputs = keras.Input((len(AUDIO_FEATURES),), name="features")
     x = keras.layers.Dense(_HIDDEN, activation="relu")(inputs)
     x = keras.layers.Dropout(_DROPOUT)(x)
@@ -71,8 +70,6 @@ def build() -> Any:
 
 def train(features: Floats, labels: Integers, epochs: int) -> Any:
     """A network trained on standardised ``features`` [n, 10], as they are and without what audio cannot tell."""
-    import keras
-
     features = np.concatenate([features, without(features, _IGNORED_IN_AUDIO)])
     labels = np.concatenate([labels, labels])
     network = build()

@@ -61,9 +61,7 @@ def render(sample: Sample, scores: Path, soundfont: Path, out: Path) -> Path:
 
 def master(track: AudioSegment) -> AudioSegment:
     """The track without the silence at both ends, peaking 1 dB below full scale, faded in and out."""
-    sounding = [
-        start for start in range(0, len(track), 50) if track[start : start + 50].dBFS > track.max_dBFS - 50.0
-    ]
+    sounding = [start for start in range(0, len(track), 50) if track[start : start + 50].dBFS > track.max_dBFS - 50.0]
     cut = track[sounding[0] : sounding[-1] + _TAIL_MS]
     return normalize(cut, headroom=_HEADROOM_DB).fade_in(_FADE_IN_MS).fade_out(_FADE_OUT_MS)
 

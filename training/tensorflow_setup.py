@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
+from importlib.metadata import PackageNotFoundError, version
+
+import keras
+import tensorflow as tf
 
 
 def prepare(seed: int, threads: int) -> dict[str, str]:
     """Seed every generator and bound the threads; returns the versions for the manifest. Call before any model."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    import keras
-    import tensorflow as tf
-
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     keras.utils.set_random_seed(seed)
@@ -18,8 +17,6 @@ def prepare(seed: int, threads: int) -> dict[str, str]:
 
 
 def _own_version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
     try:
         return version("tonestream")
     except PackageNotFoundError:

@@ -23,6 +23,7 @@ from shared.contracts.codec import MalformedMessageError, decode, faults, outgoi
 from shared.contracts.errors import DependencyError, ErrorCode
 from shared.contracts.messages import ErrorReport, Stage, Status, Track, TrackRequest, TrackResult
 from shared.contracts.topics import Channel, Topics
+from shared.models import ModelError, load_manifest
 from shared.runtime import logs
 from shared.settings import Settings
 
@@ -54,8 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(f"tonestream: {error}", file=sys.stderr)
         return WRONG_USAGE
-    except (BusError, DependencyError, RuntimeError, ImportError) as error:
-        # RuntimeError: a missing program (ffmpeg), a damaged model, a service that ended. All say what to do.
+    except (BusError, DependencyError, ModelError, RuntimeError, ImportError) as error:
+        # RuntimeError: a missing program (ffmpeg), a service that ended. All say what to do.
         print(f"tonestream: {error}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
@@ -330,7 +331,6 @@ def _settings(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _version(options: argparse.Namespace, settings: Settings) -> int:
-    from shared.models import load_manifest
 
     models = {
         kind: load_manifest(settings.models_dir / name).model_id

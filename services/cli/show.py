@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from typing import Final, Literal
 
 from rich.console import Console
 from rich.markup import escape
@@ -13,6 +14,19 @@ from rich.table import Table
 from rich.text import Text
 
 from shared.contracts.messages import Genre, Mood, Status, TrackResult
+
+#: Standard output that is no terminal has no width to keep to.
+_WIDTH_OF_FILES: Final = 240
+_ANSWER_COLUMNS: Final[tuple[tuple[str, Literal["left", "right"]], ...]] = (
+    ("length", "right"),
+    ("genre", "left"),
+    ("agree", "right"),
+    ("mood", "left"),
+    ("from", "left"),
+    ("status", "left"),
+)
+#: Columns the answers take with the gaps between them.
+_ANSWER_WIDTH: Final = 64
 
 
 @contextlib.contextmanager
@@ -30,17 +44,16 @@ def progress(total: int | None) -> Iterator[Callable[[str], None]]:
 def table(results: Sequence[TrackResult]) -> None:
     """One row a track on standard output; what went wrong stands below."""
     console = Console()
+    if not console.is_terminal:
+        console.width = _WIDTH_OF_FILES
     shown = Table(box=None, pad_edge=False, header_style="bold")
-    shown.add_column("track", overflow="ellipsis", no_wrap=True, ratio=3 if console.is_terminal else None)
-    shown.add_column("length", justify="right")
-    shown.add_column("genre")
-    shown.add_column("agree", justify="right")
-    shown.add_column("mood")
-    shown.add_column("mood from")
-    shown.add_column("status")
+    # Where the terminal is narrow the name gives way, never the answer.
+    shown.add_column("track", overflow="ellipsis", no_wrap=True)
+    for name, justify in _ANSWER_COLUMNS:
+        shown.add_column(name, justify=justify, no_wrap=True, min_width=len(name))
     for result in results:
         shown.add_row(
-            Text(_name(result)),
+            Text(_short_name(result, console.width - _ANSWER_WIDTH)),
             _length(result.track.duration_s),
             _answer(result.genre),
             "" if result.genre is None else f"{result.genre.agreement:.0%}",
@@ -59,6 +72,12 @@ def table(results: Sequence[TrackResult]) -> None:
         console.print(f"{done} of {len(results)} tracks ok")
 
 
+def _short_name(result: TrackResult, width: int) -> str:
+    """The track's name in ``width`` columns at most: its end tells more than its beginning."""
+    name = _name(result)
+    return name if len(name) <= max(width, 12) else "…" + name[-(max(width, 12) - 1) :]
+
+
 def line(result: TrackResult) -> str:
     """One result as a line of text, for a terminal that follows."""
     why = "; ".join(f"{error.code.value}: {error.message}" for error in result.errors)
@@ -67,11 +86,11 @@ def line(result: TrackResult) -> str:
 
 
 def _name(result: TrackResult) -> str:
-    source = _printable(result.track.source)
-    if result.track.title is None:
-        return source
-    artist = f"{result.track.artist} – " if result.track.artist else ""
-    return f"{_printable(artist + result.track.title)} ({source})"
+    """A file is known by its path; what came from the web by artist and title, where they are known."""
+    track = result.track
+    if track.title is None or track.key.startswith(("blob:", "input:")):
+        return _printable(track.source)
+    return _printable(f"{track.artist} – {track.title}" if track.artist else track.title)
 
 
 def _answer(half: Genre | Mood | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import threading
 
 from shared.bus.connect import kafka_bus
 
@@ -19,6 +20,18 @@ log = logging.getLogger(__name__)
 
 def run_worker(stage: Stage, settings: Settings) -> None:
     """Run until SIGTERM or SIGINT: the batch in hand is finished and committed, then the group is left."""
+    stopping = threading.Event()
+    loop: ServiceLoop | None = None
+
+    def stop(signal_number: int, frame: object) -> None:
+        log.info("stopping", extra={"signal": signal.Signals(signal_number).name})
+        stopping.set()
+        if loop is not None:
+            loop.stop()
+
+    # Before anything that takes time: a worker told to stop while it loads its model stops, too.
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
     pulse = Pulse()
     health = (
         HealthServer(pulse, settings.health_host, settings.health_port, settings.health_stale_s)
@@ -36,13 +49,8 @@ def run_worker(stage: Stage, settings: Settings) -> None:
     bus = kafka_bus(settings, client_id=f"tonestream-{stage.value}")
     membership = bus.join(topics.group(stage.value), [topics.name(channel) for channel in service.inputs])
     loop = ServiceLoop(service, membership, topics, policy, pulse)
-
-    def stop(signal_number: int, frame: object) -> None:
-        log.info("stopping", extra={"signal": signal.Signals(signal_number).name})
+    if stopping.is_set():
         loop.stop()
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
     watchdog = Watchdog(pulse, settings.stall_timeout_s)
     log.info("started", extra={"service": stage.value})
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -11,22 +12,32 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 PUBLIC_PORTS: Final = frozenset({80, 443})
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
-_IPV4_COMPATIBLE: Final = ipaddress.IPv6Network("::/96")
+#: The only part of IPv6 that is given out on the internet.
+_GLOBAL_UNICAST: Final = ipaddress.IPv6Network("2000::/3")
+#: Not for web servers either, though some versions of Python's ``ipaddress`` call them global.
+_CLOSED: Final[tuple[Network, ...]] = (
+    ipaddress.IPv4Network("192.0.0.0/24"),  # protocol assignments; a cloud's metadata service lives here
+    ipaddress.IPv4Network("192.88.99.0/24"),  # 6to4 relays
+    ipaddress.IPv4Network("168.63.129.16/32"),  # another cloud's own services, as seen by its machines
+    ipaddress.IPv6Network("2001::/23"),  # protocol assignments, Teredo among them
+    ipaddress.IPv6Network("2001:db8::/32"),  # documentation
+    ipaddress.IPv6Network("2002::/16"),  # 6to4: wraps any IPv4 address
+    ipaddress.IPv6Network("3fff::/20"),  # documentation
+)
+_HOST: Final = re.compile(r"(?!-)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
+_PORTS: Final = range(1, 65536)
 
 
 def is_public(address: Address) -> bool:
-    """Whether the address belongs to the public internet, seen through every form that wraps an IPv4 address."""
-    return all(part.is_global and not part.is_multicast for part in (address, *_wrapped(address)))
-
-
-def _wrapped(address: Address) -> list[ipaddress.IPv4Address]:
-    """The IPv4 addresses that an IPv6 address leads to: mapped, compatible, 6to4, Teredo, NAT64."""
-    if isinstance(address, ipaddress.IPv4Address):
-        return []
-    found = [part for part in (address.ipv4_mapped, address.sixtofour, *(address.teredo or ())) if part is not None]
-    if address in _NAT64 or address in _IPV4_COMPATIBLE:
-        found.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-    return found
+    """Whether the address belongs to the public internet. Every form that wraps an IPv4 address is refused, but for
+    NAT64 around a public one: networks without IPv4 reach the rest of the internet by it."""
+    if isinstance(address, ipaddress.IPv6Address):
+        if address in _NAT64:
+            return is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+        if address not in _GLOBAL_UNICAST:
+            return False
+    closed = any(address in network for network in _CLOSED)
+    return address.is_global and not address.is_multicast and not closed
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +64,7 @@ class AllowList:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """From ``host``, ``host:port``, ``network`` or ``network:port``, separated by commas.
+        """From ``host``, ``host:port``, ``network`` or ``network:port``, separated by commas; port ``*`` is any port.
 
         An IPv6 address or network with a port stands in brackets. Raises ValueError naming the entry.
         """
@@ -69,19 +80,22 @@ class AllowList:
 def _parse(text: str) -> _Entry:
     place, port = text, None
     if text.startswith("["):
-        place, _, rest = text[1:].partition("]")
-        if rest and not rest.startswith(":"):
-            raise ValueError(f"fetch_allow: {text!r} has something other than a port behind the bracket")
-        port = rest[1:] or None
+        place, closed, rest = text[1:].partition("]")
+        if not closed or (rest and not rest.startswith(":")):
+            raise ValueError(f"fetch_allow: {text!r} is not an address in brackets, with or without a port")
+        port = rest[1:] if rest else None
     elif text.count(":") == 1:
         place, port = text.split(":")
-    try:
-        number = None if port in (None, "*") else int(port)
-    except ValueError:
-        raise ValueError(f"fetch_allow: {text!r} has no valid port") from None
+    number = None
+    if port not in (None, "*"):
+        number = int(port) if re.fullmatch(r"[0-9]{1,5}", port) else 0
+        if number not in _PORTS:
+            raise ValueError(f"fetch_allow: {text!r} has no valid port")
     try:
         return _Entry(None, ipaddress.ip_network(place, strict=False), number)
     except ValueError:
-        if "/" in place or not place:
+        host = place.lower().rstrip(".")
+        # A name that ends in a number is a mistyped address.
+        if text.startswith("[") or not _HOST.fullmatch(host) or host.rpartition(".")[2].isdigit():
             raise ValueError(f"fetch_allow: {text!r} is neither a host nor a network") from None
-        return _Entry(place.lower().rstrip("."), None, number)
+        return _Entry(host, None, number)

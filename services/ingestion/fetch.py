@@ -93,9 +93,11 @@ class Fetcher:
             for _ in range(self._limits.max_redirects + 1):
                 target = _checked(url)
                 with self._request(pool, target, validators, deadline) as response:
-                    if response.status in _REDIRECTS and (location := _header(response, b"location")):
-                        url = urljoin(url, location)
+                    if response.status in _REDIRECTS and (location := _location(response)):
+                        url = _joined(url, location)
                         continue
+                    if response.status == 304 and validators is not None:
+                        return Fetched(0, *_versions(response), not_modified=True)
                     return self._receive(response, destination, deadline)
         raise TonestreamError(ErrorCode.FETCH_FAILED, f"more than {self._limits.max_redirects} redirects")
 
@@ -106,8 +108,10 @@ class Fetcher:
     def _request(
         self, pool: httpcore.ConnectionPool, target: SplitResult, validators: Validators | None, deadline: float
     ) -> Iterator[httpcore.Response]:
+        host = _ascii_host(target)
+        shown = f"[{host}]" if ":" in host else host
         headers = [
-            (b"Host", target.netloc.encode("idna" if not target.netloc.isascii() else "ascii")),
+            (b"Host", (shown if target.port is None else f"{shown}:{target.port}").encode("ascii")),
             (b"User-Agent", _USER_AGENT),
             (b"Accept", b"audio/*, application/ogg, application/octet-stream, */*;q=0.1"),
             # Compressed audio gains nothing and could unpack to any size.
@@ -118,7 +122,6 @@ class Fetcher:
         if validators is not None and validators.last_modified:
             headers.append((b"If-Modified-Since", validators.last_modified.encode("latin-1", "ignore")))
         waits = {"connect": self._limits.connect_s, "read": self._limits.first_byte_s, "write": 10.0, "pool": 10.0}
-        host = _ascii_host(target)
         default_port = 443 if target.scheme == "https" else 80
         address = httpcore.URL(
             scheme=target.scheme.encode(),
@@ -131,32 +134,31 @@ class Fetcher:
                 yield response
         except httpcore.TimeoutException as error:
             late = time.monotonic() >= deadline
-            what = f"the download took longer than {self._limits.total_s:g} s" if late else "the server did not answer in time"
-            raise TransientError(ErrorCode.FETCH_TIMEOUT, what) from error
+            what = f"took longer than {self._limits.total_s:g} s" if late else "stood still: the server did not answer"
+            raise TransientError(ErrorCode.FETCH_TIMEOUT, f"the download {what}") from error
         except (httpcore.NetworkError, httpcore.ProtocolError, ssl.SSLError) as error:
             raise TransientError(ErrorCode.FETCH_FAILED, f"the download broke off: {str(error)[:200]}") from error
 
     def _receive(self, response: httpcore.Response, destination: Path, deadline: float) -> Fetched:
-        etag, last_modified = _header(response, b"etag"), _header(response, b"last-modified")
-        if response.status == 304:
-            return Fetched(0, etag, last_modified, not_modified=True)
         _check_status(response)
         content_type = (_header(response, b"content-type") or "").partition(";")[0].strip().lower()
         if content_type in _WEB_PAGES:
             raise TonestreamError(
                 ErrorCode.UNSUPPORTED_MEDIA, "the URL leads to a web page; give the address of the audio file itself"
             )
-        if (encoding := _header(response, b"content-encoding") or "identity") != "identity":
-            raise TonestreamError(ErrorCode.FETCH_FAILED, f"the server sends {encoding[:40]} though it was asked not to")
+        encoding = (_header(response, b"content-encoding") or "identity").strip().lower()
+        if encoding != "identity":
+            raise TonestreamError(ErrorCode.FETCH_FAILED, f"the server sends {encoding[:40]!r} without being asked to")
         announced = _header(response, b"content-length")
-        if announced is not None and announced.isdigit() and int(announced) > self._limits.max_bytes:
+        if announced is not None and announced.isdecimal() and int(announced) > self._limits.max_bytes:
             raise self._too_large()
         try:
             size = self._write(response.iter_stream(), destination, deadline)
         except BaseException:
-            destination.unlink(missing_ok=True)
+            if destination.is_file():  # and not a device
+                destination.unlink(missing_ok=True)
             raise
-        return Fetched(size, etag, last_modified)
+        return Fetched(size, *_versions(response))
 
     def _write(self, chunks: Iterable[bytes], destination: Path, deadline: float) -> int:
         size = 0
@@ -271,7 +273,7 @@ def _checked(url: str) -> SplitResult:
         target = urlsplit(url)
         port_is_valid = target.port is None or target.port > 0
     except ValueError as error:
-        raise TonestreamError(ErrorCode.FETCH_FAILED, f"the server redirects to an invalid URL: {error}") from error
+        raise TonestreamError(ErrorCode.FETCH_FAILED, f"the URL is not valid: {error}") from error
     if target.scheme not in {"http", "https"} or not target.hostname or not port_is_valid:
         raise TonestreamError(ErrorCode.FETCH_FORBIDDEN, "only http and https URLs are fetched")
     if target.username is not None or target.password is not None:
@@ -292,8 +294,33 @@ def _ascii_host(target: SplitResult) -> str:
 def _request_target(target: SplitResult) -> bytes:
     path = target.path or "/"
     text = f"{path}?{target.query}" if target.query else path
-    # Characters beyond ASCII travel percent-encoded; what is encoded already stays as it is.
-    return "".join(c if c.isascii() else "".join(f"%{byte:02X}" for byte in c.encode()) for c in text).encode("ascii")
+    # Blanks and characters beyond ASCII travel percent-encoded; what is encoded already stays as it is.
+    return b"".join(
+        bytes([byte]) if 0x20 < byte < 0x7F else b"%%%02X" % byte for byte in text.encode("utf-8", "surrogatepass")
+    )
+
+
+def _location(response: httpcore.Response) -> str | None:
+    """Where a redirect leads. Signed URLs are long, and servers put UTF-8 into them without encoding it."""
+    found = next((value for key, value in response.headers if key.lower() == b"location"), None)
+    if found is None:
+        return None
+    try:
+        return found.decode("utf-8")
+    except UnicodeDecodeError:
+        return found.decode("latin-1")
+
+
+def _joined(url: str, location: str) -> str:
+    try:
+        return urljoin(url, location)
+    except ValueError as error:
+        raise TonestreamError(ErrorCode.FETCH_FAILED, f"the server redirects to an invalid URL: {error}") from error
+
+
+def _versions(response: httpcore.Response) -> tuple[str | None, str | None]:
+    """ETag and Last-Modified."""
+    return _header(response, b"etag"), _header(response, b"last-modified")
 
 
 def _header(response: httpcore.Response, name: bytes) -> str | None:
@@ -314,11 +341,9 @@ def _retry_after_s(text: str | None) -> float | None:
     """Seconds of a Retry-After header, which holds seconds or a date; None where it holds neither."""
     if text is None:
         return None
-    try:
-        return max(0.0, float(text))
-    except ValueError:
-        pass
+    if text.strip().isdecimal():
+        return float(text[:10])
     try:
         return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, OverflowError, OSError):
         return None

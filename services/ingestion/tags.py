@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Final
 
 from tinytag import TinyTag
-from tinytag.tinytag import TinyTagException
 
 log = logging.getLogger(__name__)
 
@@ -19,14 +18,15 @@ def read_tags(file: Path) -> tuple[str | None, str | None]:
     try:
         with file.open("rb") as opened:
             tag = TinyTag.get(filename=None, file_obj=opened, duration=False)
-    except (TinyTagException, OSError, ValueError, KeyError, IndexError, OverflowError, MemoryError) as error:
-        log.debug("no tags: %s", error)
+        return _clean(tag.title), _clean(tag.artist)
+    except Exception as error:  # a parser of anybody's bytes: there is no end to what it may raise
+        log.debug("no tags: %r", error)
         return None, None
-    return _clean(tag.title), _clean(tag.artist)
 
 
 def _clean(text: str | None) -> str | None:
     if not text:
         return None
-    printable = "".join(character for character in text if character.isprintable()).strip()
-    return printable[:_MAX_LENGTH] or None
+    spaced = " ".join(text.split())
+    printable = "".join(character for character in spaced if character.isprintable()).strip()
+    return printable[:_MAX_LENGTH].rstrip() or None

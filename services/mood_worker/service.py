@@ -6,7 +6,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, ClassVar, Self
 
-from shared.audio.measures import measure_wav
+from shared.audio.measures import SILENCE_DB, measure_wav
 from shared.blobs.store import BlobStore
 from shared.contracts.errors import ErrorCode, TonestreamError
 from shared.contracts.features import AUDIO_FEATURES
@@ -86,7 +86,10 @@ class MoodWorker(TrackByTrackService):
         if track.audio.segments == 0:
             raise TonestreamError(ErrorCode.TOO_SHORT, f"{track.audio.duration_s:.2f} s of audio are too short for a mood")
         with self._blobs.open(track.audio.blob) as wav:
-            return measure_wav(wav).as_dict(), "audio"
+            measured = measure_wav(wav)
+        if measured.loudness <= SILENCE_DB:
+            raise TonestreamError(ErrorCode.SILENT_AUDIO, "nothing sounds in the track")
+        return measured.as_dict(), "audio"
 
     @staticmethod
     def _no_audio(track: IngestedTrack) -> TonestreamError:

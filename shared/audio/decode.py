@@ -7,9 +7,11 @@ chose, and is held to limits of CPU time, wall time and decoded seconds (not the
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
@@ -18,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
-from shared.contracts.errors import DependencyError, ErrorCode, TonestreamError
+from shared.contracts.errors import DependencyError, ErrorCode, TonestreamError, TransientError
 
 #: Sample rate of all decoded audio, Hz.
 SAMPLE_RATE: Final = 22050
@@ -26,6 +28,12 @@ SAMPLE_RATE: Final = 22050
 _BYTES_PER_SAMPLE: Final = 2
 _CHUNK: Final = 1 << 18
 _STDERR_KEPT: Final = 4000
+#: The shell's exit statuses for a program it cannot run.
+_NOT_RUN: Final = frozenset({126, 127})
+#: ffmpeg's exit status when it was asked to end: what it decoded so far is not the whole file.
+_INTERRUPTED: Final = 255
+#: Signals that no damaged file brings about.
+_FROM_OUTSIDE: Final = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 #: ffmpeg's demuxer by the first bytes of the file: (offset, magic, demuxer).
 _MAGIC: Final[tuple[tuple[int, bytes, str], ...]] = (
     (0, b"RIFF", "wav"),
@@ -42,15 +50,15 @@ _MAGIC: Final[tuple[tuple[int, bytes, str], ...]] = (
 _FORM_TYPES: Final[dict[str, tuple[bytes, ...]]] = {"wav": (b"WAVE",), "aiff": (b"AIFF", b"AIFC")}
 
 
-class MissingDependencyError(RuntimeError):
-    """A program the pipeline needs is not on this machine."""
+class MissingDependencyError(DependencyError, RuntimeError):
+    """A program the pipeline needs is not on this machine, or cannot be run."""
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeLimits:
     """``max_duration_s`` of decoded audio; ``timeout_s`` of wall time; ``memory_bytes`` of address space.
 
-    CPU time is limited to the wall time: ffmpeg decodes with one thread.
+    CPU time is limited too, to a few times the wall time: that ends a decoder whose worker died.
     """
 
     max_duration_s: float = 4 * 3600.0
@@ -78,11 +86,11 @@ def find_ffmpeg(configured: Path | None = None) -> str:
     Raises MissingDependencyError, with what to do about it.
     """
     if configured is not None:
-        if not os.access(configured, os.X_OK):
+        if not (configured.is_file() and os.access(configured, os.X_OK)):
             raise MissingDependencyError(f"TONESTREAM_FFMPEG names {configured}, which cannot be run")
-        return str(configured)
+        return str(configured.absolute())
     if system := shutil.which("ffmpeg"):
-        return system
+        return str(Path(system).absolute())
     try:
         import imageio_ffmpeg
 
@@ -116,7 +124,8 @@ def sniff_format(file: Path) -> str:
     if kind := _mpeg_kind(head):
         return kind
     raise TonestreamError(
-        ErrorCode.UNSUPPORTED_MEDIA, "not an audio file (MP3, WAV, FLAC, OGG, M4A, AAC, AIFF, AU, WMA and WebM are read)"
+        ErrorCode.UNSUPPORTED_MEDIA,
+        "not an audio file (MP3, WAV, FLAC, OGG, M4A, AAC, AIFF, AU, WMA and WebM are read)",
     )
 
 
@@ -135,22 +144,47 @@ def decode(source: Path, destination: Path, limits: DecodeLimits, ffmpeg: str) -
     """Decode ``source`` to a WAV at ``destination``: mono, 16 bits, 22.05 kHz, the same for the same bytes.
 
     A damaged frame is skipped, as every player does; a file of which nothing can be decoded is corrupt_audio. Raises
-    TonestreamError (unsupported_media, corrupt_audio, too_long) and DependencyError where the disk gives out.
+    TonestreamError (unsupported_media, corrupt_audio, too_long); TransientError where someone else ended the decoder;
+    DependencyError where the disk gives out or the decoder cannot be run. A failure leaves no file at ``destination``.
     Memory does not grow with the track. Safe from many threads.
     """
-    demuxer = sniff_format(source)
-    command = _command(ffmpeg, demuxer, source.resolve(), limits)
-    with tempfile.TemporaryFile() as complaints:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=complaints,
-            cwd="/",
-            env={"PATH": os.defpath, "LC_ALL": "C"},
-        )
+    try:
+        return _decode(source, destination, limits, ffmpeg)
+    except BaseException:
+        if destination.is_file():  # and not a device
+            destination.unlink(missing_ok=True)
+        raise
+
+
+def _decode(source: Path, destination: Path, limits: DecodeLimits, ffmpeg: str) -> DecodedAudio:
+    try:
+        demuxer = sniff_format(source)
+        source = source.resolve()
+        complaints = tempfile.TemporaryFile()  # noqa: SIM115 (the with statement below closes it)
+    except OSError as error:
+        raise DependencyError(f"the audio cannot be read: {error}") from error
+    with complaints:
+        try:
+            process = subprocess.Popen(
+                _command(ffmpeg, demuxer, source, limits),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=complaints,
+                cwd="/",
+                env={"PATH": os.defpath, "LC_ALL": "C"},
+                process_group=0,
+            )
+        except OSError as error:
+            raise DependencyError(f"the decoder cannot be started: {error}") from error
         assert process.stdout is not None
-        deadline = threading.Timer(limits.timeout_s, process.kill)
+        timed_out = threading.Event()
+
+        def end() -> None:
+            timed_out.set()
+            _kill(process)
+
+        deadline = threading.Timer(limits.timeout_s, end)
+        deadline.daemon = True
         deadline.start()
         try:
             decoded = _write_wav(process.stdout, destination, limits.max_duration_s)
@@ -158,22 +192,35 @@ def decode(source: Path, destination: Path, limits: DecodeLimits, ffmpeg: str) -
         except OSError as error:
             raise DependencyError(f"the decoded audio cannot be written: {error}") from error
         finally:
-            timed_out = not deadline.is_alive()
             deadline.cancel()
-            process.kill()
+            _kill(process)
             process.wait()
             process.stdout.close()
-        if timed_out:
+        if timed_out.is_set():
             raise TonestreamError(
-                ErrorCode.CORRUPT_AUDIO, f"decoding did not end within {limits.timeout_s:g} s; the file is damaged or forged"
+                ErrorCode.CORRUPT_AUDIO,
+                f"decoding did not end within {limits.timeout_s:g} s; the file is damaged or forged",
             )
+        if status in _NOT_RUN:
+            raise MissingDependencyError(f"{ffmpeg} cannot be run ({_complaint(complaints, status, source)})")
+        if -status in _FROM_OUTSIDE or status == _INTERRUPTED:
+            # Nothing in the file does that: a shutdown, or the kernel when memory is short.
+            raise TransientError(ErrorCode.INTERNAL, "the decoder was ended from outside")
         if decoded.samples == 0:
-            raise TonestreamError(ErrorCode.CORRUPT_AUDIO, _no_audio(complaints, status, source))
+            said = _complaint(complaints, status, source)
+            raise TonestreamError(ErrorCode.CORRUPT_AUDIO, f"no audio can be decoded from the file ({said})")
         if status < 0:
             raise TonestreamError(
                 ErrorCode.CORRUPT_AUDIO, f"the decoder was stopped by its limits (signal {-status}) on this file"
             )
     return decoded
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """End the decoder with whatever it may have started."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _command(ffmpeg: str, demuxer: str, source: Path, limits: DecodeLimits) -> list[str]:
@@ -182,11 +229,12 @@ def _command(ffmpeg: str, demuxer: str, source: Path, limits: DecodeLimits) -> l
         "-protocol_whitelist", "file,pipe", "-f", demuxer, "-i", f"file:{source}",
         "-map", "0:a:0", "-vn", "-sn", "-dn",
         # Decode one second beyond the limit, so that a track over it is told from one that just fits.
-        "-t", f"{limits.max_duration_s + 1:g}",
+        "-t", f"{limits.max_duration_s + 1:.3f}",
         "-ac", "1", "-ar", str(SAMPLE_RATE), "-bitexact", "-c:a", "pcm_s16le", "-f", "s16le", "pipe:1",
     ]  # fmt: skip
     # A shell sets the limits and becomes ffmpeg: nothing runs between fork and exec in this many-threaded process.
-    limited = f"ulimit -t {int(limits.timeout_s) + 1}; ulimit -v {limits.memory_bytes // 1024} 2>/dev/null; exec \"$@\""
+    cpu_s, memory_kib = 4 * int(limits.timeout_s) + 4, limits.memory_bytes // 1024
+    limited = f'ulimit -t {cpu_s} 2>/dev/null; ulimit -v {memory_kib} 2>/dev/null; exec "$@"'
     return ["/bin/sh", "-c", limited, "sh", *decoder]
 
 
@@ -213,10 +261,9 @@ def _write_wav(pcm: IO[bytes], destination: Path, max_duration_s: float) -> Deco
     return DecodedAudio(destination, written // _BYTES_PER_SAMPLE, digest.hexdigest())
 
 
-def _no_audio(complaints: IO[bytes], status: int, source: Path) -> str:
-    """What ffmpeg said, without our path and without control characters."""
+def _complaint(complaints: IO[bytes], status: int, source: Path) -> str:
+    """What ffmpeg said first, without our path and without control characters."""
     complaints.seek(0)
     said = complaints.read(_STDERR_KEPT).decode("utf-8", "replace").replace(f"file:{source}", "the file")
     first = next((line.strip() for line in said.splitlines() if line.strip()), f"exit status {status}")
-    printable = "".join(character for character in first if character.isprintable())
-    return f"no audio can be decoded from the file ({printable[:200]})"
+    return "".join(character for character in first if character.isprintable())[:200]

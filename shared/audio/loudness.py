@@ -19,13 +19,15 @@ _OFFSET_DB: Final = -0.691
 def block_powers(samples: npt.NDArray[np.float32], sample_rate: int) -> npt.NDArray[np.float64]:
     """Mean squares of K-weighted ``samples`` [n] in [-1, 1], over blocks of 400 ms, one every 100 ms.
 
-    Less than one block of samples counts as one block.
+    Less than one block of samples counts as one block; none count as a block of silence.
     """
+    if len(samples) == 0:
+        return np.zeros(1)
     weighted = scipy.signal.sosfilt(_k_weighting(sample_rate), samples)
     step = round(_STEP_S * sample_rate)
     steps_a_block = round(_BLOCK_S / _STEP_S)
     if len(weighted) < steps_a_block * step:
-        return np.atleast_1d(np.mean(np.square(weighted))) if len(weighted) else np.zeros(1)
+        return np.atleast_1d(np.mean(np.square(weighted)))
     whole = weighted[: len(weighted) // step * step].reshape(-1, step)
     steps = np.mean(np.square(whole), axis=1)
     powers: npt.NDArray[np.float64] = np.convolve(steps, np.full(steps_a_block, 1.0 / steps_a_block), mode="valid")

@@ -41,7 +41,6 @@ _FLOOR: Final = 1e-8
 _EXCERPT_S: Final = 15.0
 _PITCH_HZ: Final = (100.0, 2000.0)
 _VOICE_HZ: Final = (300.0, 3400.0)
-_BASS_HZ: Final = 250.0
 _TREBLE_HZ: Final = 2500.0
 
 
@@ -68,7 +67,8 @@ class MeasuredFeatures:
 def measure(samples: Array, sample_rate: int = SAMPLE_RATE) -> MeasuredFeatures:
     """The ten features of a whole mono track, float32 [n] in [-1, 1]. Cost and memory grow with its length.
 
-    Silence has tempo 0, loudness -60 dB and the lowest energy. Raises ValueError for other than one channel.
+    Silence has tempo 0, loudness -60 dB, no energy and 0.5 where nothing can be said. Raises ValueError for other than
+    one channel.
     """
     if samples.ndim != 1:
         raise ValueError(f"one channel [n] is needed, not {samples.shape}")
@@ -125,13 +125,14 @@ class _Sound:
 
 def _features(excerpts: Sequence[Array], duration_s: float, sample_rate: int) -> MeasuredFeatures:
     loudness = integrated_loudness(np.concatenate([block_powers(part, sample_rate) for part in excerpts]))
-    if loudness == float("-inf"):
-        return MeasuredFeatures(duration_s * 1000.0, 0.0, SILENCE_DB, 0.0, 0.0, 0.5, 0.5, 0.0, 0.0, 0.5)
-    sound = _listen(excerpts, loudness, sample_rate)
+    sound = _listen(excerpts, loudness, sample_rate) if loudness > SILENCE_DB else None
+    if sound is None:
+        level = max(loudness, SILENCE_DB)
+        return MeasuredFeatures(duration_s * 1000.0, 0.0, level, 0.0, 0.0, 0.5, 0.5, 0.0, 0.0, 0.5)
     return MeasuredFeatures(
         duration_ms=duration_s * 1000.0,
         tempo=sound.rhythm.tempo,
-        loudness=float(np.clip(loudness, SILENCE_DB, 0.0)),
+        loudness=min(loudness, 0.0),
         energy=energy(sound),
         danceability=danceability(sound),
         acousticness=acousticness(sound),
@@ -142,7 +143,8 @@ def _features(excerpts: Sequence[Array], duration_s: float, sample_rate: int) ->
     )
 
 
-def _listen(excerpts: Sequence[Array], loudness: float, sample_rate: int) -> _Sound:
+def _listen(excerpts: Sequence[Array], loudness: float, sample_rate: int) -> _Sound | None:
+    """What there is to hear below 8 kHz; None where that is nothing."""
     frame_rate = sample_rate / _HOP
     powers = [power_spectrum(part, _N_FFT, _HOP) for part in excerpts if len(part)]
     reference = max(float(power.sum(axis=1).max()) for power in powers)
@@ -153,6 +155,8 @@ def _listen(excerpts: Sequence[Array], loudness: float, sample_rate: int) -> _So
     spectrum = np.concatenate([_pitched(power, sample_rate) for power in powers]) / np.float32(reference)
     mel = np.concatenate(mels)
     sounding = mel.sum(axis=1) > _FLOOR * 100
+    if not sounding.any():
+        return None
     return _Sound(
         loudness=loudness,
         mel=mel[sounding],
@@ -173,12 +177,18 @@ def energy(sound: _Sound) -> float:
     """
     evenness = float(np.median(_flatness_db(sound.decibels, sound.mel)))
     return float(
-        np.mean([_ramp(sound.loudness, -32.0, -9.0), _ramp(float(sound.onsets.mean()), 0.4, 2.2), _ramp(evenness, -24.0, -8.0)])
+        np.mean(
+            [
+                _ramp(sound.loudness, -32.0, -9.0),
+                _ramp(float(sound.onsets.mean()), 0.4, 2.2),
+                _ramp(evenness, -24.0, -8.0),
+            ]
+        )
     )
 
 
 def danceability(sound: _Sound) -> float:
-    """How well a steady beat carries, 0..1: clarity of the beat, strength of the bass, a tempo near 115 BPM.
+    """How well a steady beat carries, 0..1: clarity and strength of the beat, a tempo near 115 BPM.
 
     Spotify: "tempo, rhythm stability, beat strength, and overall regularity". The clarity is the pulse clarity of
     Lartillot et al. 2008 (height of the autocorrelation of onsets). Limit: syncopated music reads too low.
@@ -241,7 +251,9 @@ def speechiness(sound: _Sound) -> float:
     """
     level = sound.mel.sum(axis=1)
     pauses = float((level < 0.5 * level.mean()).mean())
-    return float(_ramp(sound.modulation, 0.2, 0.6) * _ramp(pauses, 0.2, 0.7) * (1.0 - 0.5 * _ramp(sound.tonality, 0.3, 0.8)))
+    return float(
+        _ramp(sound.modulation, 0.2, 0.6) * _ramp(pauses, 0.2, 0.7) * (1.0 - 0.5 * _ramp(sound.tonality, 0.3, 0.8))
+    )
 
 
 def valence(sound: _Sound) -> float:
@@ -334,7 +346,5 @@ def _key_fit(chroma: Array) -> tuple[float, float]:
     if float(np.ptp(chroma)) == 0.0:
         return 0.0, 0.0
     keys = [np.roll(chroma, -tonic) for tonic in range(12)]
-    major, minor = (
-        max(float(np.corrcoef(key, profile)[0, 1]) for key in keys) for profile in (_MAJOR, _MINOR)
-    )
+    major, minor = (max(float(np.corrcoef(key, profile)[0, 1]) for key in keys) for profile in (_MAJOR, _MINOR))
     return major, minor

@@ -75,6 +75,6 @@ def _autocorrelation(onset: Floats, lags: int) -> Floats:
     spectrum = np.fft.rfft(centred, size)
     raw = np.fft.irfft(np.square(np.abs(spectrum)), size)[:lags]
     # Unbiased: a lag of which fewer pairs exist must not look weaker, or fast tempi would always win.
-    pairs = np.maximum(len(centred) - np.arange(lags), len(centred) // 4)
+    pairs = np.maximum(len(centred) - np.arange(lags), max(1, len(centred) // 4))
     unbiased: Floats = raw * len(centred) / pairs
     return unbiased

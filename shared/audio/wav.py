@@ -25,7 +25,8 @@ def open_wav(file: BinaryIO, sample_rate: int) -> Iterator[wave.Wave_read]:
             if form != (1, 2, sample_rate):
                 raise TonestreamError(
                     ErrorCode.CORRUPT_AUDIO,
-                    f"decoded audio is 1 channel of 2 bytes at {sample_rate} Hz, not {form[0]} of {form[1]} at {form[2]}",
+                    f"decoded audio is 1 channel of 2 bytes at {sample_rate} Hz,"
+                    f" not {form[0]} of {form[1]} at {form[2]}",
                 )
             yield opened
     except (wave.Error, EOFError) as error:
@@ -47,9 +48,7 @@ def read_samples(opened: wave.Wave_read, count: int) -> npt.NDArray[np.float32]:
     return np.frombuffer(data, dtype="<i2").astype(np.float32) / np.float32(_FULL_SCALE)
 
 
-def iter_segments(
-    file: BinaryIO, spec: FeatureSpec, batch: int
-) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+def iter_segments(file: BinaryIO, spec: FeatureSpec, batch: int) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
     """The whole segments of the track, at most ``batch`` at a time: (index of the first, float32 [n, samples]).
 
     Holds one batch in memory, however long the track is. Raises TonestreamError (corrupt_audio).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -32,6 +33,8 @@ __all__ = ["KafkaBus", "KafkaConfig", "KafkaMembership", "KafkaPublisher", "Kafk
 
 #: Most records that are fetched to find out whether a reader is at the end.
 _LOOK_AHEAD_RECORDS = 100
+#: How long a reader waits for transactions under way before it says that it is not at the end.
+_TRANSACTION_S = 1.0
 
 
 class KafkaBus:
@@ -47,7 +50,7 @@ class KafkaBus:
         wanted = {
             spec.name: {
                 "num_partitions": spec.partitions,
-                "replication_factor": spec.replication_factor,
+                "replication_factor": self._config.replication_factor,
                 "configs": _topic_configs(spec),
             }
             for spec in topics
@@ -130,16 +133,31 @@ class _Closing:
 class KafkaPublisher(_Closing):
     """Appends records without a transaction: each once and in order within its key, also when sending is retried.
 
-    After BusUnavailableError some of them may be stored, or still become so.
+    After an error some of them may be stored; after BusUnavailableError some may still become so.
     """
 
     def __init__(self, config: KafkaConfig) -> None:
-        self._max_buffered_bytes = config.max_buffered_bytes
-        self._producer: KafkaProducer = build(KafkaProducer, config.producer("publisher"))
+        self._config = config
+        # One call at a time: a record that is refused fails all that is under way, whoever sent it.
+        self._lock = threading.Lock()
+        self._producer: KafkaProducer = self._connect()
 
     def publish(self, outputs: Sequence[Outgoing], timeout_s: float = 30.0) -> None:
-        with translated():
-            send_all(self._producer, outputs, time.monotonic() + timeout_s, self._max_buffered_bytes)
+        deadline = time.monotonic() + timeout_s
+        if not self._lock.acquire(timeout=timeout_s):
+            raise BusUnavailableError("other threads' records were not acknowledged in time")
+        try:
+            if self._producer._transaction_manager.has_fatal_error():
+                # kafka-python gives an idempotent producer up for good at the first record that a broker refuses.
+                close_producer(self._producer, 0)
+                self._producer = self._connect()
+            with translated():
+                send_all(self._producer, outputs, deadline, self._config.max_buffered_bytes)
+        finally:
+            self._lock.release()
+
+    def _connect(self) -> KafkaProducer:
+        return build(KafkaProducer, self._config.producer("publisher"))
 
     def close(self) -> None:
         close_producer(self._producer, CLOSE_TIMEOUT_S)
@@ -152,12 +170,19 @@ class KafkaReader(_Closing):
         self._timeout_s = config.commit_timeout_s
         self._partitions = list(partitions)
         self._ahead: deque[Record] = deque()
-        self._consumer: KafkaConsumer = build(KafkaConsumer, config.consumer("reader", group_id=None))
+        self._consumer: KafkaConsumer = build(KafkaConsumer, config.consumer("reader"))
+        try:
+            # A consumer is told the ends for its own isolation level only; this one is asked for the others'.
+            watermarks = config.consumer("reader-ends", isolation_level="read_uncommitted")
+            self._watermarks: KafkaConsumer = build(KafkaConsumer, watermarks)
+        except BaseException:
+            self._consumer.close(autocommit=False)
+            raise
         try:
             self._consumer.assign(self._partitions)
             if not from_beginning:
                 # seek_to_end() looks the end up at the first poll only, and would miss what is published before it.
-                for partition, end in self._ends().items():
+                for partition, end in self._end_offsets(self._consumer).items():
                     self._consumer.seek(partition, end)
         except BaseException:
             self.close()
@@ -174,34 +199,35 @@ class KafkaReader(_Closing):
         return records
 
     def at_end(self) -> bool:
-        """See the interface. The end is that of committed records: a transaction that is open now comes later.
+        """See the interface. False as well while a transaction before the end is under way: it may be committed.
 
-        The marks that end a transaction take up offsets and deliver nothing, so only fetching tells whether anything
-        is left before the end. What it finds is kept for ``poll``.
+        A commit is done when its outcome is on record; its records become readable a moment later. So the last stable
+        offset would be an end too early, and this waits a little for the high watermark instead. The marks that end a
+        transaction take up offsets and deliver nothing: only fetching tells whether any record is left before it. What
+        it finds is kept for ``poll``.
         """
-        deadline = time.monotonic() + self._timeout_s
-        ends = self._ends()
+        deadline = time.monotonic() + _TRANSACTION_S
+        ends = self._end_offsets(self._watermarks)
         while not self._ahead:
             with translated():
-                behind = [
-                    partition
+                behind = any(
+                    (self._consumer.position(partition, timeout_ms=milliseconds(SLICE_S)) or 0) < end
                     for partition, end in ends.items()
-                    if (self._consumer.position(partition, timeout_ms=milliseconds(SLICE_S)) or 0) < end
-                ]
+                )
             if not behind:
                 return True
             if time.monotonic() > deadline:
-                raise BusUnavailableError(f"{len(behind)} partitions could not be read to their end in time")
+                return False
             self._ahead.extend(fetch(self._consumer, _LOOK_AHEAD_RECORDS, timeout_s=0.05))
         return False
 
-    def _ends(self) -> dict[TopicPartition, int]:
-        """Under read_committed this is the last stable offset: the first open transaction begins there."""
+    def _end_offsets(self, consumer: KafkaConsumer) -> dict[TopicPartition, int]:
         with translated():
-            ends: dict[TopicPartition, int] = self._consumer.end_offsets(
+            ends: dict[TopicPartition, int] = consumer.end_offsets(
                 self._partitions, timeout_ms=milliseconds(self._timeout_s)
             )
             return ends
 
     def close(self) -> None:
-        self._consumer.close(autocommit=False, timeout_ms=milliseconds(CLOSE_TIMEOUT_S))
+        for consumer in (self._consumer, self._watermarks):
+            consumer.close(autocommit=False, timeout_ms=milliseconds(CLOSE_TIMEOUT_S))

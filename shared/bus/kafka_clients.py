@@ -75,6 +75,8 @@ class KafkaConfig:
     #: The largest record that is sent at all. Topics set their own, smaller limits.
     max_message_bytes: int = 6 * 1024 * 1024
     compression: str | None = "lz4"
+    #: Replicas of the topics that are created; -1 for the broker's default.
+    replication_factor: int = -1
 
     def common(self, role: str) -> dict[str, Any]:
         """The settings that every kind of client takes."""
@@ -215,9 +217,9 @@ def _await(producer: KafkaProducer, waiting: list[tuple[Outgoing, Any]], deadlin
 
 
 def _first_failure(waiting: Sequence[tuple[Outgoing, Any]]) -> BusError | None:
-    """What went wrong. A record that is too large is the cause when the others of its transaction fail with it."""
+    """What went wrong. One record that is too large fails the others with it, often by the same error: blame it."""
     failures = [(output, future.exception) for output, future in waiting if future.is_done and future.failed()]
-    failures.sort(key=lambda failure: not isinstance(failure[1], _TOO_LARGE))
+    failures.sort(key=lambda failure: (not isinstance(failure[1], _TOO_LARGE), -len(failure[0].value)))
     return _blamed(*failures[0]) if failures else None
 
 

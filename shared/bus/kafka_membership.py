@@ -34,7 +34,9 @@ from shared.bus.kafka_clients import (
 log = logging.getLogger(__name__)
 
 #: A rebalance that is under way at a commit is waited for this long: the partitions mostly stay where they are.
-_SETTLE_S = 3.0
+_SETTLE_S = 1.0
+#: How long ``keep_alive`` may help a rebalance along.
+_REJOIN_SLICE_S = 0.05
 
 
 class _Tenures(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -45,23 +47,44 @@ class _Tenures(ConsumerRebalanceListener):  # type: ignore[misc]
     ``on_partitions_lost`` ends all its tenures.
     """
 
-    def __init__(self) -> None:
-        self.consumer: KafkaConsumer | None = None
+    def __init__(self, consumer: KafkaConsumer) -> None:
         self.since: dict[TopicPartition, int] = {}
         self.generation = -1
         self._rebalances = 0
+        self._consumer = consumer
+        self._joined: Any = None
+        self._hold_on_to_joins()
+
+    def _hold_on_to_joins(self) -> None:
+        """Work round kafka-python 3.0.12 losing the answer to a join that arrives between two polls.
+
+        Its next poll then joins once more, which can go on for ever where polls are short (``keep_alive``); or, when
+        new partitions were the reason, never looks again: the member stays without heartbeats and partitions. Here
+        the answer is kept until it is taken, and a join under way counts as a reason to look.
+        """
+        coordinator = self._consumer._coordinator
+        join, need_rejoin = coordinator._do_join_and_sync_async, coordinator.need_rejoin
+
+        async def join_or_answer() -> Any:
+            if self._joined is None:
+                self._joined = await join()
+            return self._joined
+
+        coordinator._do_join_and_sync_async = join_or_answer
+        coordinator.need_rejoin = lambda: need_rejoin() or coordinator._join_task is not None
 
     def on_partitions_revoked(self, revoked: Any) -> None:
         """Says nothing yet: the eager protocol revokes all partitions before it hands most of them back."""
 
     def on_partitions_lost(self, lost: Any) -> None:
         self.since = {}
+        self._joined = None
 
     def on_partitions_assigned(self, assigned: Any) -> None:
-        assert self.consumer is not None
+        self._joined = None
         self._rebalances += 1
         self.since = {partition: self.since.get(partition, self._rebalances) for partition in assigned}
-        self.generation = self.consumer.group_metadata().generation_id
+        self.generation = self._consumer.group_metadata().generation_id
 
 
 class KafkaMembership:
@@ -76,7 +99,6 @@ class KafkaMembership:
         self._transactional_id = f"{group}-{host}-{uuid.uuid4().hex[:12]}"
         self._producer: KafkaProducer | None = None
         self._unsettled = False
-        self._tenures = _Tenures()
         self._delivered: dict[TopicPartition, int] = {}
         self._kept: deque[tuple[int, Record]] = deque()
         self._rewind_due = False
@@ -89,12 +111,23 @@ class KafkaMembership:
                 # Same number, same member, whatever the topic: the records of a key meet in one place.
                 partition_assignment_strategy=(RangePartitionAssignor,),
                 session_timeout_ms=milliseconds(config.session_timeout_s),
-                heartbeat_interval_ms=min(3000, milliseconds(config.session_timeout_s / 4)),
+                heartbeat_interval_ms=min(3000, milliseconds(config.session_timeout_s / 6)),
                 max_poll_interval_ms=milliseconds(config.max_poll_interval_s),
             ),
         )
-        self._tenures.consumer = self._consumer
+        self._tenures = _Tenures(self._consumer)
         self._consumer.subscribe(topics=list(topics), listener=self._tenures)
+        try:
+            with translated():
+                # Not before the partitions are known: a leader that joins earlier assigns nothing to anybody at first.
+                self._consumer._net.run(
+                    self._consumer._manager.wait_for,
+                    self._consumer._cluster.request_update(),
+                    milliseconds(config.connect_timeout_s),
+                )
+        except BaseException:
+            self.close()
+            raise
 
     # Reading
 
@@ -122,7 +155,9 @@ class KafkaMembership:
         with translated():
             self._consumer.pause(*self._consumer.assignment())
             try:
-                for record in fetch(self._consumer, max_records=1, timeout_s=0):
+                # A rebalance takes some requests; without one there is nothing to wait for.
+                wait_s = _REJOIN_SLICE_S if self._consumer._coordinator.need_rejoin() else 0.0
+                for record in fetch(self._consumer, max_records=1, timeout_s=wait_s):
                     tenure = self._tenures.since.get(TopicPartition(record.topic, record.partition), 0)
                     self._kept.append((tenure, record))
             finally:
@@ -168,10 +203,12 @@ class KafkaMembership:
     # Committing
 
     def commit(self, outputs: Sequence[Outgoing], consumed: Sequence[Record]) -> None:
+        if not outputs and not consumed:
+            return
         deadline = time.monotonic() + self._config.commit_timeout_s
         # 1. Is it still ours? Cheap, and saves most of the transactions that the broker would refuse below. One
         #    snapshot of the group metadata serves the check and the commit: nothing can change in between.
-        membership = self._settled_membership(deadline)
+        membership = self._settled_membership(deadline) if consumed else self._consumer.group_metadata()
         offsets = self._offsets(membership, consumed)
         # 2. A producer without a transaction under way, whatever became of the one before.
         producer = self._ready_producer()
@@ -203,7 +240,6 @@ class KafkaMembership:
             if time.monotonic() > until:
                 break
             self.keep_alive()
-            time.sleep(0.02)
         return membership
 
     def _offsets(

@@ -87,7 +87,7 @@ class MemoryBus:
     """
 
     def __init__(
-        self, capacity_records: int = 20_000, capacity_bytes: int = 256 * 1024 * 1024, patience_s: float = 1.0
+        self, capacity_records: int = 20_000, capacity_bytes: int = 64 * 1024 * 1024, patience_s: float = 1.0
     ) -> None:
         self._capacity_records = capacity_records
         self._capacity_bytes = capacity_bytes
@@ -207,7 +207,6 @@ class MemoryBus:
             self._append(outputs)
             state.committed.update(upto)
             self._drop_passed({topic for topic, _ in upto})
-            self._changed.notify_all()
 
     def _publish(self, outputs: Sequence[Outgoing], timeout_s: float) -> None:
         with self._changed:
@@ -226,13 +225,11 @@ class MemoryBus:
             state = self._groups[group]
             if state.members.pop(number, None) is not None:
                 self._rebalance(state)
-                self._changed.notify_all()
 
     def _forget_reader(self, number: int) -> None:
         with self._changed:
             positions = self._readers.pop(number, {})
             self._drop_passed({topic for topic, _ in positions})
-            self._changed.notify_all()
 
     # Inside the lock
 
@@ -344,6 +341,8 @@ class MemoryBus:
                 passed = min(positions, default=0)
                 while partition.start < passed and partition.records:
                     self._drop_first(topic, partition)
+        # There may be room now for those who wait for it.
+        self._changed.notify_all()
 
     def _rebalance(self, state: _Group) -> None:
         """Deal the partitions of each topic round to the members that asked for it.

@@ -236,8 +236,11 @@ def start_kafka(port: int | None = None) -> KafkaBroker:
     failures = []
     ways = {"docker": DockerBroker, "java": JavaBroker}
     for way in os.environ.get("TONESTREAM_TEST_KAFKA", "docker,java").split(","):
+        if way not in ways:
+            failures.append(f"{way!r}: no such way")
+            continue
         try:
-            return ways[way.strip()](port)
+            return ways[way](port)
         except NotAvailableError as error:
             failures.append(f"{way}: {error}")
     raise NotAvailableError("no Kafka broker: " + "; ".join(failures))

@@ -8,7 +8,6 @@ Ours keep an append-only file, so that they come back from a restart with what t
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 import tempfile
@@ -25,7 +24,7 @@ _OPTIONS = ["--save", "", "--appendonly", "yes", "--appendfsync", "always"]
 
 
 class RedisServer(ABC):
-    """A server that runs. ``stop``, ``kill`` and ``start`` keep its address and its data; ``close`` ends it for good."""
+    """A server that runs. ``stop``, ``kill`` and ``start`` keep its address and data; ``close`` ends it for good."""
 
     way: str
     url: str
@@ -182,7 +181,6 @@ def _version(url: str) -> str:
     errors = [redis.exceptions.BusyLoadingError, redis.exceptions.ConnectionError]
     try:
         with redis.Redis.from_url(url, retry=retry, retry_on_error=errors, socket_timeout=5) as client:
-            found = re.search(r"redis_version.: .([0-9.]+)", str(client.info("server")))
+            return str(client.info("server")["redis_version"])
     except redis.exceptions.RedisError as error:
         raise NotAvailableError(f"{url} does not answer: {error}") from None
-    return found.group(1) if found else "unknown"

@@ -1,0 +1,172 @@
+"""The pipeline as its users run it: every worker a process of its own, on real Kafka and Redis."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+
+from services.cli.registry import SERVICE_NAMES
+from shared.contracts.topics import Channel, Topics
+
+_STOP_S = 40.0
+
+
+class Pipeline:
+    """A context manager: creates the topics, starts one worker a service, ends them all."""
+
+    def __init__(self, folder: Path, bootstrap_servers: str, redis_url: str, prefix: str, **settings: str) -> None:
+        self.folder = folder
+        self.bootstrap_servers = bootstrap_servers
+        self.topics = Topics(prefix)
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("TONESTREAM_") or "MODELS" in name},
+            "TONESTREAM_KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers,
+            "TONESTREAM_REDIS_URL": redis_url,
+            "TONESTREAM_REDIS_PREFIX": prefix,
+            "TONESTREAM_TOPIC_PREFIX": prefix,
+            "TONESTREAM_BLOB_URL": f"file://{folder}/blobs",
+            **{f"TONESTREAM_{name.upper()}": value for name, value in settings.items()},
+        }
+        self.workers: list[tuple[str, subprocess.Popen[bytes]]] = []
+
+    def __enter__(self) -> Self:
+        created = self.command("topics", "create")
+        assert created.returncode == 0, created.stderr
+        for service in SERVICE_NAMES:
+            self.start(service)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for _, process in self.workers:
+            if process.poll() is None:
+                process.kill()
+        for _, process in self.workers:
+            process.wait()
+
+    def start(self, service: str) -> subprocess.Popen[bytes]:
+        """One more worker of that service."""
+        log = self.folder / f"{service}-{len(self.workers)}.log"
+        with log.open("wb") as opened:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "services.cli.main", "worker", service],
+                env=self.environment,
+                stderr=opened,
+                stdout=opened,
+            )
+        self.workers.append((service, process))
+        return process
+
+    def command(self, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Run ``tonestream`` with these arguments against this pipeline."""
+        return subprocess.run(
+            [sys.executable, "-m", "services.cli.main", *arguments],
+            env=self.environment, input=stdin, capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+
+    def stop(self) -> dict[str, int]:
+        """SIGTERM to all; returns each worker's exit status."""
+        for _, process in self.workers:
+            process.send_signal(signal.SIGTERM)
+        return {
+            f"{service}-{number}": process.wait(_STOP_S) for number, (service, process) in enumerate(self.workers)
+        }
+
+    def dead(self) -> list[str]:
+        """The workers that have ended."""
+        return [service for service, process in self.workers if process.poll() is not None]
+
+    def logs(self) -> str:
+        """All that the workers said, for a failing test."""
+        return "\n".join(f"--- {log.name}\n{log.read_text(errors='replace')}" for log in sorted(self.folder.glob("*.log")))
+
+    # As an outsider would: plain kafka-python, plain JSON
+
+    def publish(self, requests: Iterable[Mapping[str, Any] | bytes]) -> None:
+        producer = KafkaProducer(bootstrap_servers=self.bootstrap_servers)
+        try:
+            for request in requests:
+                value = request if isinstance(request, bytes) else json.dumps(request).encode()
+                producer.send(self.topics.name(Channel.REQUESTS), value=value)
+            producer.flush(timeout=30)
+        finally:
+            producer.close(timeout=10)
+
+    def results(self, count: int, timeout_s: float) -> list[dict[str, Any]]:
+        """All results from the beginning, once there are ``count`` and every group has read all there is for it."""
+        consumer = KafkaConsumer(
+            self.topics.name(Channel.RESULTS),
+            bootstrap_servers=self.bootstrap_servers,
+            isolation_level="read_committed",
+            auto_offset_reset="earliest",
+            enable_auto_commit=False,
+        )
+        deadline = time.monotonic() + timeout_s
+        found: list[dict[str, Any]] = []
+        try:
+            while time.monotonic() < deadline:
+                complete = len(found) >= count and not self.lag()
+                new = [json.loads(r.value) for records in consumer.poll(timeout_ms=500).values() for r in records]
+                found += new
+                if complete and not new:
+                    return found
+                assert not self.dead(), f"{self.dead()} ended\n{self.logs()}"
+        finally:
+            consumer.close()
+        raise AssertionError(
+            f"{len(found)} of {count} results after {timeout_s:.0f} s; lag {self.lag()}\n{self.logs()}"
+        )
+
+    def members(self, service: str) -> int:
+        """How many workers of a service share its partitions at the moment."""
+        admin = KafkaAdminClient(bootstrap_servers=self.bootstrap_servers)
+        try:
+            group = self.topics.group(service)
+            described = admin.describe_groups([group])[group]
+            return sum(bool(member["member_assignment"]) for member in described["members"])
+        finally:
+            admin.close()
+
+    def lag(self) -> Counter[str]:
+        """Records each group has still to read; empty when there are none."""
+        inputs = {
+            "ingestion": [Channel.REQUESTS],
+            "feature-extraction": [Channel.TRACKS],
+            "genre-worker": [Channel.FEATURES],
+            "mood-worker": [Channel.TRACKS],
+            "aggregator": [Channel.TRACKS, Channel.PREDICTIONS, Channel.MOODS],
+        }
+        lag: Counter[str] = Counter()
+        for service, channels in inputs.items():
+            consumer = KafkaConsumer(
+                bootstrap_servers=self.bootstrap_servers,
+                group_id=self.topics.group(service),
+                isolation_level="read_committed",
+                enable_auto_commit=False,
+            )
+            try:
+                for channel in channels:
+                    name = self.topics.name(channel)
+                    partitions = [TopicPartition(name, p) for p in consumer.partitions_for_topic(name) or ()]
+                    ends = consumer.end_offsets(partitions)
+                    for partition in partitions:
+                        behind = ends[partition] - (consumer.committed(partition) or 0)
+                        # The last transaction leaves a marker at the end of the partition, which nobody reads; a
+                        # record that is to be read still has one behind it.
+                        transactional = channel is not Channel.REQUESTS
+                        lag[service] += behind if behind > transactional else 0
+            finally:
+                consumer.close()
+        return +lag

@@ -1,0 +1,157 @@
+"""Cutting a track into segments, out of a WAV of any length, and telling silence."""
+
+from __future__ import annotations
+
+import io
+import tracemalloc
+import wave
+from pathlib import Path
+from typing import BinaryIO
+
+import fsspec
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from shared.audio.segments import is_silent, level_dbfs, segment_count
+from shared.audio.spec import MFCC13, FeatureSpec
+from shared.audio.wav import iter_segments
+from shared.contracts.errors import ErrorCode, TonestreamError
+
+SAMPLES = MFCC13.segment_samples
+
+
+def wav_bytes(pcm: np.ndarray, rate: int = 22050, channels: int = 1) -> bytes:
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as wav:
+        wav.setnchannels(channels)
+        wav.setsampwidth(2)
+        wav.setframerate(rate)
+        wav.writeframes(pcm.astype("<i2").tobytes())
+    return buffer.getvalue()
+
+
+def counting(samples: int) -> np.ndarray:
+    return np.arange(samples) % 30_000
+
+
+@pytest.mark.parametrize(
+    ("samples", "segments"),
+    [(0, 0), (SAMPLES - 1, 0), (SAMPLES, 1), (2 * SAMPLES - 1, 1), (10 * SAMPLES + 594, 10)],
+)
+def test_a_last_part_shorter_than_a_segment_is_dropped(samples: int, segments: int) -> None:
+    assert segment_count(samples, MFCC13) == segments
+    found = list(iter_segments(io.BytesIO(wav_bytes(counting(samples))), MFCC13, 4))
+    assert sum(len(part) for _, part in found) == segments
+
+
+@pytest.mark.parametrize("batch", [1, 3, 7, 100])
+def test_the_segments_are_the_track_in_order_whatever_the_batch(batch: int) -> None:
+    pcm = counting(7 * SAMPLES + 100)
+    parts = list(iter_segments(io.BytesIO(wav_bytes(pcm)), MFCC13, batch))
+    assert [first for first, _ in parts] == list(range(0, 7, batch))
+    assert all(part.dtype == np.float32 and part.shape[1] == SAMPLES for _, part in parts)
+    np.testing.assert_array_equal(np.concatenate([part for _, part in parts]).ravel() * 32768, pcm[: 7 * SAMPLES])
+
+
+def test_a_track_is_read_through_fsspec(tmp_path: Path) -> None:
+    (tmp_path / "track.wav").write_bytes(wav_bytes(counting(2 * SAMPLES)))
+    with fsspec.open(f"file://{tmp_path}/track.wav", "rb") as file:
+        assert [len(part) for _, part in iter_segments(file, MFCC13, 32)] == [2]
+        assert not file.closed
+
+
+class _Endless(io.RawIOBase):
+    """A WAV of three hours that exists only where it is read."""
+
+    def __init__(self, header: bytes, size: int) -> None:
+        self._header, self._size, self._at = header, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        size = max(0, min(size, self._size - self._at))
+        data = self._header[self._at : self._at + size].ljust(size, b"\1")
+        self._at += size
+        return data
+
+
+def endless_wav(hours: float) -> BinaryIO:
+    data = int(hours * 3600 * 22050) * 2
+    header = bytearray(wav_bytes(np.zeros(0)))
+    header[4:8] = (36 + data).to_bytes(4, "little")
+    header[40:44] = data.to_bytes(4, "little")
+    return _Endless(bytes(header), 44 + data)  # type: ignore[return-value]
+
+
+def test_a_track_of_three_hours_is_never_in_memory_as_a_whole() -> None:
+    tracemalloc.start()
+    try:
+        found = sum(len(part) for _, part in iter_segments(endless_wav(3.0), MFCC13, 8))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found == 3600
+    assert peak < 20 * 1024**2  # the whole track would take 950 MB
+
+
+GOOD = wav_bytes(counting(SAMPLES))
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"",
+        b"RIFF",
+        b"not a wav file at all, but long enough to look at",
+        GOOD[:30],
+        GOOD[:-1],
+        GOOD[:-20_000],
+        wav_bytes(counting(SAMPLES), rate=44100),
+        wav_bytes(counting(SAMPLES), channels=2),
+    ],
+    ids=["empty", "stub", "text", "half a header", "odd byte missing", "cut off", "44.1 kHz", "stereo"],
+)
+def test_a_bad_wav_is_corrupt_audio(bad: bytes) -> None:
+    with pytest.raises(TonestreamError) as caught:
+        list(iter_segments(io.BytesIO(bad), MFCC13, 4))
+    assert caught.value.code is ErrorCode.CORRUPT_AUDIO
+
+
+def test_digital_silence_dither_and_a_constant_offset_are_silent() -> None:
+    random = np.random.default_rng(1)
+    dither = (random.integers(-1, 2, SAMPLES) / 32768).astype(np.float32)
+    assert is_silent(np.zeros(SAMPLES, np.float32))
+    assert is_silent(dither)
+    assert is_silent(np.full(SAMPLES, 0.1, np.float32) + dither)
+
+
+def test_quiet_music_is_not_silent() -> None:
+    time = np.arange(SAMPLES) / 22050
+    assert not is_silent((0.001 * np.sin(2 * np.pi * 440 * time)).astype(np.float32))
+
+
+def test_levels_are_relative_to_full_scale() -> None:
+    time = np.arange(SAMPLES) / 22050
+    sine = np.sin(2 * np.pi * 441 * time).astype(np.float32)
+    assert level_dbfs(sine) == pytest.approx(-3.01, abs=0.01)
+    assert level_dbfs(sine * 0.1) == pytest.approx(-23.01, abs=0.01)
+    assert level_dbfs(np.empty(0, np.float32)) == float("-inf")
+
+
+def test_a_spec_is_one_json_object_and_cannot_change() -> None:
+    assert FeatureSpec.model_validate_json(MFCC13.model_dump_json()) == MFCC13
+    assert (MFCC13.segment_samples, MFCC13.frames) == (66150, 130)
+    with pytest.raises(ValidationError):
+        MFCC13.n_mfcc = 20  # type: ignore[misc]
