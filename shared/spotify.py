@@ -167,7 +167,8 @@ class SpotifyClient:
         except requests.Timeout as error:
             raise TransientError(ErrorCode.SPOTIFY_UNAVAILABLE, "Spotify did not answer in time") from error
         except (spotipy.SpotifyBaseException, requests.RequestException, *_NONSENSE) as error:
-            raise self._told(error) from error
+            # Not chained: spotipy's text holds whatever the server wrote, which may repeat the request.
+            raise self._told(error) from None
 
     def _told(self, error: Exception) -> TonestreamError:
         # spotipy raises while it handles the HTTP error, now and then by mistake. Where there is one, go by that.

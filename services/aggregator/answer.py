@@ -143,9 +143,7 @@ def _mood(standing: Standing) -> tuple[Mood | None, ErrorReport | None]:
     )
 
 
-def _timings(
-    track: IngestedTrack, standing: Standing, predictions: Sequence[SegmentPrediction]
-) -> dict[str, float]:
+def _timings(track: IngestedTrack, standing: Standing, predictions: Sequence[SegmentPrediction]) -> dict[str, float]:
     """Milliseconds of work by stage, those of the segments added up."""
     timings = dict(track.timings_ms)
     for part in (*predictions, *((standing.mood,) if standing.mood is not None else ())):

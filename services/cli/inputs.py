@@ -12,7 +12,23 @@ from shared.contracts.tracks import looks_like_spotify
 
 #: A folder is searched for these; a file that is named itself is tried whatever it is called.
 AUDIO_SUFFIXES: Final = frozenset(
-    [".mp3", ".wav", ".flac", ".ogg", ".oga", ".opus", ".m4a", ".mp4", ".aac", ".aif", ".aiff", ".au", ".wma", ".webm", ".mka"]
+    [
+        ".mp3",
+        ".wav",
+        ".flac",
+        ".ogg",
+        ".oga",
+        ".opus",
+        ".m4a",
+        ".mp4",
+        ".aac",
+        ".aif",
+        ".aiff",
+        ".au",
+        ".wma",
+        ".webm",
+        ".mka",
+    ]
 )
 
 

@@ -59,7 +59,9 @@ class GenreWorker(Service):
         features = delivery.message
         assert isinstance(features, SegmentFeatures)
         if features.feature_spec != self._spec.id:
-            wrong = f"features {features.feature_spec!r}; the model {self._model.manifest.model_id} takes {self._spec.id!r}"
+            wrong = (
+                f"features {features.feature_spec!r}; the model {self._model.manifest.model_id} takes {self._spec.id!r}"
+            )
         elif features.matrix.shape != self._shape:
             wrong = f"a feature matrix of {features.matrix.shape}; {self._spec.id!r} has {self._shape}"
         else:

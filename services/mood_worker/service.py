@@ -84,7 +84,9 @@ class MoodWorker(TrackByTrackService):
         if track.audio is None:
             raise self._no_audio(track)
         if track.audio.segments == 0:
-            raise TonestreamError(ErrorCode.TOO_SHORT, f"{track.audio.duration_s:.2f} s of audio are too short for a mood")
+            raise TonestreamError(
+                ErrorCode.TOO_SHORT, f"{track.audio.duration_s:.2f} s of audio are too short for a mood"
+            )
         with self._blobs.open(track.audio.blob) as wav:
             measured = measure_wav(wav)
         if measured.loudness <= SILENCE_DB:

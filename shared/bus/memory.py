@@ -178,9 +178,7 @@ class MemoryBus:
 
     def _at_end(self, number: int) -> bool:
         with self._changed:
-            return all(
-                position >= self._partition(slot).end for slot, position in self._readers[number].items()
-            )
+            return all(position >= self._partition(slot).end for slot, position in self._readers[number].items())
 
     def _commit(
         self,

@@ -57,11 +57,7 @@ class Standing:
     def complete(self) -> bool:
         if self.track is None:
             return False
-        return (
-            self.track.cached is not None
-            or self.overdue is not None
-            or (self.mood is not None and self.genre_ended)
-        )
+        return self.track.cached is not None or self.overdue is not None or (self.mood is not None and self.genre_ended)
 
 
 class VoteState:

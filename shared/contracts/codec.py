@@ -46,12 +46,13 @@ Message = (
 REQUEST_ID_HEADER: Final = "tonestream.request_id"
 CONTENT_TYPE_HEADER: Final = "content-type"
 
-_JSON: Final = b"application/json"
-_BINARY: Final = b"application/vnd.tonestream.features"
+JSON_CONTENT_TYPE: Final = "application/json"
+BINARY_CONTENT_TYPE: Final = "application/vnd.tonestream.features"
 _MAGIC: Final = b"TSF1"
 _LENGTH: Final = struct.Struct("<I")
 
-_CHANNEL_OF: Final[dict[type[BaseModel], Channel]] = {
+#: The topic of every message.
+CHANNEL_OF: Final[dict[type[BaseModel], Channel]] = {
     TrackRequest: Channel.REQUESTS,
     IngestedTrack: Channel.TRACKS,
     SegmentFeatures: Channel.FEATURES,
@@ -91,7 +92,7 @@ class NewerSchemaError(MalformedMessageError):
 
 def channel_of(message: Message) -> Channel:
     """The topic a message belongs to."""
-    return _CHANNEL_OF[type(message)]
+    return CHANNEL_OF[type(message)]
 
 
 def encode(message: Message) -> bytes:
@@ -131,7 +132,7 @@ def outgoing(topics: Topics, message: Message, key: str | None = None) -> Outgoi
         key = message.track.key if isinstance(message, TrackResult) else message.track_key
     headers: Headers = (
         (REQUEST_ID_HEADER, message.request_id.encode()),
-        (CONTENT_TYPE_HEADER, _BINARY if channel is Channel.FEATURES else _JSON),
+        (CONTENT_TYPE_HEADER, (BINARY_CONTENT_TYPE if channel is Channel.FEATURES else JSON_CONTENT_TYPE).encode()),
     )
     return Outgoing(topics.name(channel), key.encode(), encode(message), headers)
 
@@ -187,7 +188,9 @@ def _decode_features(value: bytes) -> SegmentFeatures:
         raise MalformedMessageError("shape: two positive whole numbers are needed")
     body = value[start + length :]
     if len(body) != shape[0] * shape[1] * 4:
-        raise MalformedMessageError(f"matrix: {len(body)} bytes do not make a float32 matrix of {shape[0]} x {shape[1]}")
+        raise MalformedMessageError(
+            f"matrix: {len(body)} bytes do not make a float32 matrix of {shape[0]} x {shape[1]}"
+        )
     fields["matrix"] = np.frombuffer(body, dtype="<f4").reshape(shape)
     try:
         return SegmentFeatures.model_validate(fields)

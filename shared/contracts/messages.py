@@ -18,6 +18,7 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -172,6 +173,14 @@ class IngestedTrack(_Message):
         return self
 
 
+_MATRIX_ON_THE_WIRE = {
+    "type": "string",
+    "contentEncoding": "binary",
+    "description": "Behind the header: little-endian float32 [frames, coefficients], row by row; the header's field"
+    " `shape` holds both numbers.",
+}
+
+
 class SegmentFeatures(_Message):
     """feature_extraction -> genre_worker: the MFCC matrix of one segment, float32 [frames, coefficients].
 
@@ -185,7 +194,7 @@ class SegmentFeatures(_Message):
     start_s: Seconds
     end_s: Seconds
     feature_spec: ModelId
-    matrix: npt.NDArray[np.float32] = Field(exclude=True)
+    matrix: Annotated[npt.NDArray[np.float32], WithJsonSchema(_MATRIX_ON_THE_WIRE)] = Field(exclude=True)
     timings_ms: Timings = Field(default_factory=dict)
 
     @field_validator("matrix")

@@ -47,9 +47,7 @@ def looks_like_spotify(text: str) -> bool:
     """Whether a person who typed this meant something on Spotify (it may still be no valid track)."""
     text = text.strip()
     return bool(
-        _SPOTIFY_ID.fullmatch(text)
-        or text.startswith("spotify:")
-        or urlsplit(text).hostname == "open.spotify.com"
+        _SPOTIFY_ID.fullmatch(text) or text.startswith("spotify:") or urlsplit(text).hostname == "open.spotify.com"
     )
 
 

@@ -52,7 +52,9 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         fields = " ".join(f"{key}={value}" for key, value in _fields(record).items())
-        line = f"{record.levelname.lower():7} {record.name}: {record.getMessage()}" + (f"  [{fields}]" if fields else "")
+        line = f"{record.levelname.lower():7} {record.name}: {record.getMessage()}" + (
+            f"  [{fields}]" if fields else ""
+        )
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 

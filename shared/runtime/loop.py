@@ -95,9 +95,7 @@ class ServiceLoop:
         self._name = service.stage.value
         self._next_tick = 0.0
         self._side = (
-            None
-            if policy.keep_alive_s is None
-            else ThreadPoolExecutor(1, thread_name_prefix=f"{self._name}-batch")
+            None if policy.keep_alive_s is None else ThreadPoolExecutor(1, thread_name_prefix=f"{self._name}-batch")
         )
 
     def stop(self) -> None:
@@ -188,9 +186,7 @@ class ServiceLoop:
             except MalformedMessageError as error:
                 unreadable[position] = self._refuse(record, error)
         handled = iter(self._handle_with_retries(deliveries))
-        return [
-            unreadable[position] if position in unreadable else next(handled) for position in range(len(records))
-        ]
+        return [unreadable[position] if position in unreadable else next(handled) for position in range(len(records))]
 
     def _handle_with_retries(self, deliveries: list[Delivery]) -> list[_Settled]:
         verdicts: list[Verdict] = [Outcome()] * len(deliveries)

@@ -256,9 +256,7 @@ def test_what_a_member_did_not_commit_goes_to_its_successor(bus: Bus, source: st
         assert _values(_take(successor, 20)) == list(range(20))
 
 
-def test_records_that_were_polled_are_not_delivered_again_without_a_rewind(
-    bus: Bus, source: str, names: Names
-) -> None:
+def test_records_that_were_polled_are_not_delivered_again_without_a_rewind(bus: Bus, source: str, names: Names) -> None:
     _publish(bus, _numbered(source, 10))
     with bus.join(names.group("g"), [source]) as member:
         _take(member, 10)
@@ -381,9 +379,7 @@ def test_a_rebalance_does_not_disturb_work_on_partitions_that_stay(
             assert _values(_drained(reader)) == _values(stayed)
 
 
-def test_keep_alive_keeps_the_membership_through_a_long_unit(
-    bus: Bus, source: str, target: str, names: Names
-) -> None:
+def test_keep_alive_keeps_the_membership_through_a_long_unit(bus: Bus, source: str, target: str, names: Names) -> None:
     _publish(bus, _numbered(source, 20))
     with bus.join(names.group("g"), [source]) as member, bus.reader([target]) as reader:
         records = _take(member, 10)
@@ -583,9 +579,7 @@ def test_a_kafka_member_gets_over_a_restart_of_the_broker(kafka_broker: KafkaBro
     if isinstance(kafka_broker, GivenBroker):
         pytest.skip("the broker was given by KAFKA_BOOTSTRAP_SERVERS and is not ours to restart")
     bus = KafkaBus(
-        KafkaConfig(
-            kafka_broker.bootstrap_servers, session_timeout_s=10.0, commit_timeout_s=2.0, connect_timeout_s=1.0
-        )
+        KafkaConfig(kafka_broker.bootstrap_servers, session_timeout_s=10.0, commit_timeout_s=2.0, connect_timeout_s=1.0)
     )
     source, target = _created(bus, names.topic("source")), _created(bus, names.topic("target"))
     _publish(bus, _numbered(source, 20))

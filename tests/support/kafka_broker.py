@@ -29,7 +29,7 @@ from pathlib import Path
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
-from tests.support.processes import NotAvailableError, docker_image, end, free_port, run, tail, wait_for_port
+from tests.support.processes import NotAvailableError, docker_image, end, free_port, run, wait_for_port
 
 POM = Path(__file__).parents[2] / "deploy" / "kafka" / "pom.xml"
 START_TIMEOUT_S = 60.0
@@ -318,6 +318,3 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
-
-
-__all__ = ["KafkaBroker", "NotAvailableError", "kafka_version", "start_kafka", "tail"]

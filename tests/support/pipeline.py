@@ -30,7 +30,11 @@ class Pipeline:
         self.bootstrap_servers = bootstrap_servers
         self.topics = Topics(prefix)
         self.environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("TONESTREAM_") or "MODELS" in name},
+            **{
+                name: value
+                for name, value in os.environ.items()
+                if not name.startswith("TONESTREAM_") or "MODELS" in name
+            },
             "TONESTREAM_KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers,
             "TONESTREAM_REDIS_URL": redis_url,
             "TONESTREAM_REDIS_PREFIX": prefix,
@@ -80,9 +84,7 @@ class Pipeline:
         """SIGTERM to all; returns each worker's exit status."""
         for _, process in self.workers:
             process.send_signal(signal.SIGTERM)
-        return {
-            f"{service}-{number}": process.wait(_STOP_S) for number, (service, process) in enumerate(self.workers)
-        }
+        return {f"{service}-{number}": process.wait(_STOP_S) for number, (service, process) in enumerate(self.workers)}
 
     def dead(self) -> list[str]:
         """The workers that have ended."""
@@ -90,7 +92,9 @@ class Pipeline:
 
     def logs(self) -> str:
         """All that the workers said, for a failing test."""
-        return "\n".join(f"--- {log.name}\n{log.read_text(errors='replace')}" for log in sorted(self.folder.glob("*.log")))
+        return "\n".join(
+            f"--- {log.name}\n{log.read_text(errors='replace')}" for log in sorted(self.folder.glob("*.log"))
+        )
 
     # As an outsider would: plain kafka-python, plain JSON
 

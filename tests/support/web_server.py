@@ -108,7 +108,11 @@ class WebServer:
 
     def hang(self, path: str) -> None:
         """Take the request and say nothing."""
-        self.add_handler(path, lambda exchange: exchange.wait(60.0) and None)
+
+        def say_nothing(exchange: Exchange) -> None:
+            exchange.wait(60.0)
+
+        self.add_handler(path, say_nothing)
 
     def add_handler(self, path: str, handler: Handler) -> None:
         """Let ``handler`` answer what is asked for ``path`` (the query is looked at only if ``path`` has one)."""
@@ -144,7 +148,8 @@ class WebServer:
                 handler = routes.get(self.path) or routes.get(self.path.partition("?")[0]) or _not_found
                 handler(Exchange(request, self._send, web._closing))
 
-            do_POST = do_GET
+            def do_POST(self) -> None:
+                self.do_GET()
 
             def _send(self, raw: bytes) -> None:
                 self.wfile.write(raw)

@@ -127,7 +127,14 @@ def test_truncated_features_are_malformed(cut: int) -> None:
 def test_all_other_messages_are_json_a_person_can_read() -> None:
     probabilities = dict.fromkeys(GENRES, 0.1)
     prediction = SegmentPrediction(
-        request_id="r1", track_key="k", index=0, start_s=0, end_s=3, probabilities=probabilities, feature_spec="s", model="m"
+        request_id="r1",
+        track_key="k",
+        index=0,
+        start_s=0,
+        end_s=3,
+        probabilities=probabilities,
+        feature_spec="s",
+        model="m",
     )
     fields = json.loads(encode(prediction))
     assert fields["probabilities"] == probabilities
@@ -135,7 +142,15 @@ def test_all_other_messages_are_json_a_person_can_read() -> None:
 
 
 def test_probabilities_must_be_a_distribution_over_the_ten_genres() -> None:
-    fields = {"request_id": "r", "track_key": "k", "index": 0, "start_s": 0, "end_s": 3, "feature_spec": "s", "model": "m"}
+    fields = {
+        "request_id": "r",
+        "track_key": "k",
+        "index": 0,
+        "start_s": 0,
+        "end_s": 3,
+        "feature_spec": "s",
+        "model": "m",
+    }
     for probabilities in ({"jazz": 1.0}, dict.fromkeys(GENRES, 0.2), dict.fromkeys(GENRES, -0.1)):
         with pytest.raises(MalformedMessageError, match="probabilities"):
             decode(
@@ -171,3 +186,16 @@ def test_a_message_larger_than_its_topic_takes_is_not_even_sent() -> None:
     assert len(encode(track)) < MAX_MESSAGE_BYTES[Channel.TRACKS]
     with pytest.raises(MalformedMessageError, match="takes at most"):
         encode(features(np.zeros((10_000, 100), np.float32)))
+
+
+def test_the_documents_in_the_repository_say_what_the_code_says() -> None:
+    from services.cli.docs import DOCS, generated
+
+    made = generated()
+    assert (DOCS / "settings.md").read_text(encoding="utf-8") == made["settings.md"], "run `make docs`"
+    written, new = json.loads((DOCS / "asyncapi.json").read_text(encoding="utf-8")), json.loads(made["asyncapi.json"])
+    assert written["channels"] == new["channels"], "run `make docs`"
+    assert written["components"]["messages"] == new["components"]["messages"], "run `make docs`"
+    for name, schema in new["components"]["schemas"].items():
+        # How a schema is put depends on pydantic's version; which fields it has does not.
+        assert set(written["components"]["schemas"][name].get("properties", {})) == set(schema.get("properties", {}))

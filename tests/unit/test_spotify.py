@@ -47,7 +47,10 @@ def client(spotify: SpotifyApi, clock: Clock) -> SpotifyClient:
 
 
 def client_of(
-    spotify: SpotifyApi, clock: Callable[[], float] = time.monotonic, secret: str = CLIENT_SECRET, timeout_s: float = 5.0
+    spotify: SpotifyApi,
+    clock: Callable[[], float] = time.monotonic,
+    secret: str = CLIENT_SECRET,
+    timeout_s: float = 5.0,
 ) -> SpotifyClient:
     return SpotifyClient(
         SpotifyCredentials(CLIENT_ID, secret),
@@ -116,7 +119,9 @@ def test_a_token_that_never_holds_is_a_final_fault_after_one_more_try(
     assert spotify.asked == 2
 
 
-@pytest.mark.parametrize("body", [b'{"error": {"status": 403, "message": "Forbidden"}}', b'{"error": "no"}', b"", b"[]"])
+@pytest.mark.parametrize(
+    "body", [b'{"error": {"status": 403, "message": "Forbidden"}}', b'{"error": "no"}', b"", b"[]"]
+)
 def test_audio_features_that_are_closed_to_the_app_are_not_asked_for_again(
     spotify: SpotifyApi, client: SpotifyClient, clock: Clock, body: bytes
 ) -> None:
@@ -170,7 +175,9 @@ def test_a_token_service_that_talks_nonsense_is_a_transient_fault(
 
 
 @pytest.mark.parametrize("where", ["track", "features", "token"])
-@pytest.mark.parametrize("body", [b'{"error": {"status": 429, "message": "API rate limit exceeded"}}', b'{"error": "x"}'])
+@pytest.mark.parametrize(
+    "body", [b'{"error": {"status": 429, "message": "API rate limit exceeded"}}', b'{"error": "x"}']
+)
 def test_a_wait_that_spotify_asks_for_is_passed_on_and_kept_without_asking_again(
     spotify: SpotifyApi, client: SpotifyClient, clock: Clock, where: str, body: bytes
 ) -> None:
@@ -231,8 +238,18 @@ def test_a_server_that_is_not_there_is_a_transient_fault() -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"<html></html>", b"null", b"[]", b"{}", b"7", b'{"name": "x", "artists": null, "duration_ms": 1}']
-    + [b'{"name": "x", "artists": [], "duration_ms": NaN}', b'{"audio_features": 3}', b'{"audio_features": [{}]}'],
+    [
+        b"",
+        b"<html></html>",
+        b"null",
+        b"[]",
+        b"{}",
+        b"7",
+        b'{"name": "x", "artists": null, "duration_ms": 1}',
+        b'{"name": "x", "artists": [], "duration_ms": NaN}',
+        b'{"audio_features": 3}',
+        b'{"audio_features": [{}]}',
+    ],
 )
 def test_an_answer_that_makes_no_sense_is_a_transient_fault(
     spotify: SpotifyApi, client: SpotifyClient, body: bytes
@@ -284,9 +301,8 @@ def test_the_secret_and_the_tokens_are_never_shown(
 
     assert caplog.records, "urllib3 logs at least"
     text = "\n".join(shown + [record.getMessage() for record in caplog.records] + [caplog.text])
-    # Tracebacks quote the source, so a name may stand there; a value must not.
     for secret in (CLIENT_SECRET, basic, "token-1"):
-        assert secret not in text.replace("Basic {basic}", "")
+        assert secret not in text
 
 
 def test_several_threads_share_a_client(spotify: SpotifyApi, client: SpotifyClient) -> None:

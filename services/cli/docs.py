@@ -1,0 +1,30 @@
+"""Write the documents that follow from the code: ``python -m services.cli.docs`` (``make docs``)."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+from shared.contracts.asyncapi import document
+from shared.settings import as_markdown
+
+DOCS: Final = Path(__file__).resolve().parent.parent.parent / "docs"
+
+
+def generated() -> dict[str, str]:
+    """The documents by file name."""
+    settings = f"# Settings\n\nEnvironment variables, made from `shared/settings.py` by `make docs`.\n\n{as_markdown()}\n"
+    asyncapi = json.dumps(document(version("tonestream")), indent=2, sort_keys=True) + "\n"
+    return {"settings.md": settings, "asyncapi.json": asyncapi}
+
+
+def main() -> None:
+    """Write them to ``docs/``."""
+    for name, text in generated().items():
+        (DOCS / name).write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
