@@ -1,0 +1,188 @@
+"""Ingestion on real bytes from a local web server: what it announces, what it remembers, what it does not do twice."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.ingestion.service import Ingestion
+from shared.blobs.store import BlobStore
+from shared.bus.base import Record
+from shared.cache.connection import Keys, connect
+from shared.cache.results import ResultCache
+from shared.contracts.codec import encode
+from shared.contracts.errors import ErrorCode, TonestreamError, TransientError
+from shared.contracts.messages import ErrorReport, IngestedTrack, Stage, Status, Track, TrackRequest, TrackResult
+from shared.recipe import Recipe
+from shared.runtime.service import Delivery, Origin, Outcome, Verdict
+from shared.settings import Settings
+from tests.support.web_server import WebServer
+
+SAMPLE = min((Path(__file__).resolve().parent.parent.parent / "samples").glob("*.mp3"))
+ETAG = {"ETag": '"v1"'}
+
+
+class Bench:
+    def __init__(self, folder: Path, web: WebServer) -> None:
+        self.web = web
+        self.settings = Settings.model_validate(
+            {
+                "redis_url": f"memory://{folder}",
+                "blob_url": f"file://{folder}/blobs",
+                "fetch_allow": "127.0.0.1",
+                "fetch_total_timeout_s": 10,
+            }
+        )
+        self.service = Ingestion.build(self.settings)
+        self.blobs = BlobStore(self.settings.blob_url)
+        self.recipe = Recipe.of(self.settings)
+        self.results = ResultCache(connect(self.settings.redis_url.get_secret_value()), Keys("tonestream"), 1000)
+        self.offsets = itertools.count()
+
+    def delivery(self, request_id: str, **fields: Any) -> Delivery:
+        request = TrackRequest(request_id=request_id, **fields)
+        offset = next(self.offsets)
+        return Delivery(Record("tonestream.requests", 0, offset, b"k", encode(request), (), 1234), request)
+
+    def verdict(self, delivery: Delivery) -> Verdict:
+        (verdict,) = self.service.handle([delivery])
+        return verdict
+
+    def track(self, request_id: str, **fields: Any) -> IngestedTrack:
+        return announced(self.verdict(self.delivery(request_id, **fields)))
+
+    def answer(self, track: IngestedTrack) -> TrackResult:
+        """Put a finished answer for the track's audio into the cache, as the aggregator would."""
+        assert track.audio is not None
+        error = ErrorReport(code=ErrorCode.SILENT_AUDIO, stage=Stage.FEATURE_EXTRACTION, message="test")
+        result = TrackResult(
+            request_id=track.request_id, status=Status.FAILED, track=Track(key="k", source="s"), errors=(error,)
+        )
+        self.results.keep(self.recipe.result_key(track.audio.sha256, "audio"), result)
+        return result
+
+
+def announced(verdict: Verdict) -> IngestedTrack:
+    assert isinstance(verdict, Outcome), verdict
+    (message,) = verdict.messages
+    assert isinstance(message, IngestedTrack)
+    return message
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    with WebServer() as web:
+        made = Bench(tmp_path, web)
+        yield made
+        made.service.close()
+
+
+def test_audio_is_announced_with_its_names_length_and_segments_and_stored_by_content(bench: Bench) -> None:
+    bench.web.add("/a.mp3", SAMPLE.read_bytes())
+    bench.web.add("/b.mp3", SAMPLE.read_bytes())
+    first = bench.track("r1", audio_url=bench.web.url("/a.mp3"))
+    second = bench.track("r2", audio_url=bench.web.url("/b.mp3"))
+    assert first.audio is not None and second.audio is not None
+    assert first.artist == "Tonestream" and first.title
+    assert first.received_at_ms == 1234
+    assert first.audio.segments == int(first.audio.duration_s // 3)
+    assert first.audio.blob == second.audio.blob == f"blob:audio/{first.audio.sha256}.wav"
+    with bench.blobs.open(first.audio.blob) as stored:
+        assert stored.read(4) == b"RIFF"
+    assert first.track_key != second.track_key
+
+
+def test_an_answer_in_the_cache_travels_with_the_track_unless_forced(bench: Bench) -> None:
+    bench.web.add("/a.mp3", SAMPLE.read_bytes())
+    cached = bench.answer(bench.track("r1", audio_url=bench.web.url("/a.mp3")))
+    assert bench.track("r2", audio_url=bench.web.url("/a.mp3")).cached == cached
+    assert bench.track("r3", audio_url=bench.web.url("/a.mp3"), force=True).cached is None
+
+
+def test_a_source_the_server_says_is_unchanged_is_not_downloaded_again(bench: Bench) -> None:
+    bench.web.add("/a.mp3", SAMPLE.read_bytes(), headers=ETAG)
+    url = bench.web.url("/a.mp3")
+    cached = bench.answer(bench.track("r1", audio_url=url))
+    again = bench.track("r2", audio_url=url)
+    assert again.cached == cached and again.audio is None
+    assert bench.web.requests[-1].headers["if-none-match"] == ETAG["ETag"]
+    # A new version is a new download, and its own audio.
+    bench.web.add("/a.mp3", SAMPLE.read_bytes()[: 150 * 1024], headers={"ETag": '"v2"'})
+    changed = bench.track("r3", audio_url=url)
+    assert changed.cached is None and changed.audio is not None
+
+
+def test_an_unchanged_source_whose_answer_has_expired_is_downloaded(bench: Bench) -> None:
+    bench.web.add("/a.mp3", SAMPLE.read_bytes(), headers=ETAG)
+    url = bench.web.url("/a.mp3")
+    bench.track("r1", audio_url=url)
+    assert bench.track("r2", audio_url=url).audio is not None
+
+
+def test_a_file_that_cannot_be_decoded_is_remembered_as_such(bench: Bench) -> None:
+    bench.web.add("/bad.mp3", b"no audio" * 100, headers=ETAG)
+    url = bench.web.url("/bad.mp3")
+    first = bench.verdict(bench.delivery("r1", audio_url=url))
+    assert isinstance(first, TonestreamError) and first.code is ErrorCode.UNSUPPORTED_MEDIA
+    again = bench.track("r2", audio_url=url)
+    assert again.error is not None and again.error.code is ErrorCode.UNSUPPORTED_MEDIA
+    assert bench.web.count("/bad.mp3") == 2
+
+
+def test_the_same_request_twice_is_answered_once_but_a_redelivered_one_again(bench: Bench) -> None:
+    bench.web.add("/a.mp3", SAMPLE.read_bytes())
+    delivery = bench.delivery("r1", audio_url=bench.web.url("/a.mp3"))
+    first = announced(bench.verdict(delivery))
+    assert announced(bench.verdict(delivery)).audio == first.audio
+    assert bench.verdict(bench.delivery("r1", audio_url=bench.web.url("/a.mp3"))) == Outcome()
+
+
+def test_a_reason_for_no_audio_travels_on_in_the_name_of_what_was_asked_for(bench: Bench) -> None:
+    delivery = bench.delivery("r1", audio_url=bench.web.url("/gone.mp3"))
+    fault = bench.verdict(delivery)
+    assert isinstance(fault, TonestreamError) and fault.code is ErrorCode.FETCH_FAILED
+    failed = announced(bench.service.give_up(Origin("r1", "k", delivery.record), fault))
+    assert failed.error is not None and "404" in failed.error.message
+    assert failed.source == bench.web.url("/gone.mp3")
+
+
+def test_a_busy_server_is_a_fault_that_may_heal(bench: Bench) -> None:
+    bench.web.add("/a.mp3", status=503, headers={"Retry-After": "7"})
+    fault = bench.verdict(bench.delivery("r1", audio_url=bench.web.url("/a.mp3")))
+    assert isinstance(fault, TransientError) and fault.retry_after_s == 7
+
+
+def test_a_spotify_id_without_credentials_says_what_is_missing(bench: Bench) -> None:
+    track = bench.track("r1", track_id="4uLU6hMCjMI75M1A2tKUQC")
+    assert track.audio is None and track.error is not None
+    assert track.error.code is ErrorCode.SPOTIFY_UNAVAILABLE
+    assert "TONESTREAM_SPOTIFY_CLIENT_ID" in track.error.message
+
+
+def test_an_upload_is_removed_once_its_request_is_committed(bench: Bench) -> None:
+    reference = bench.blobs.put(SAMPLE, "uploads/one")
+    kept = bench.blobs.put(SAMPLE, "catalogue/one.mp3")
+    for request_id, blob in (("r1", reference), ("r2", kept)):
+        outcome = bench.verdict(bench.delivery(request_id, audio_url=blob))
+        assert isinstance(outcome, Outcome)
+        assert bench.blobs.exists(blob)
+        for clean_up in outcome.after_commit:
+            clean_up()
+    assert not bench.blobs.exists(reference)
+    assert bench.blobs.exists(kept)
+
+
+def test_a_blob_that_is_gone_is_a_typed_failure(bench: Bench) -> None:
+    fault = bench.verdict(bench.delivery("r1", audio_url="blob:uploads/nothing"))
+    assert isinstance(fault, TonestreamError) and "not in the blob store" in fault.message
+
+
+def test_blobs_that_nobody_cleaned_up_are_swept_by_age(bench: Bench) -> None:
+    reference = bench.blobs.put(SAMPLE, "audio/old.wav")
+    assert bench.blobs.sweep(older_than_s=3600) == 0
+    assert bench.blobs.sweep(older_than_s=-1) == 1
+    assert not bench.blobs.exists(reference)

@@ -1,0 +1,203 @@
+"""Feature extraction, genre worker and mood worker: what goes in, what comes out, what is refused."""
+
+from __future__ import annotations
+
+import wave
+from pathlib import Path
+from typing import Any
+
+import librosa
+import numpy as np
+import pytest
+
+from services.feature_extraction.service import FeatureExtraction
+from services.genre_worker.service import GenreWorker
+from services.mood_worker.service import MoodWorker
+from shared.audio.spec import MFCC13
+from shared.blobs.store import BlobStore
+from shared.bus.base import Record
+from shared.contracts.codec import Message
+from shared.contracts.errors import ErrorCode, TonestreamError
+from shared.contracts.labels import GENRES
+from shared.contracts.messages import (
+    ErrorReport,
+    IngestedAudio,
+    IngestedTrack,
+    MoodPrediction,
+    SegmentFeatures,
+    SegmentPrediction,
+    SilentSegment,
+    Stage,
+)
+from shared.keras_models import GenreModel, MoodModel
+from shared.runtime.service import Delivery, Origin, Outcome, Service, Verdict
+from shared.settings import Settings
+
+RATE = 22050
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> BlobStore:
+    return BlobStore(f"file://{tmp_path}/blobs")
+
+
+@pytest.fixture(scope="module")
+def genre_model() -> GenreModel:
+    settings = Settings()
+    return GenreModel.load(settings.models_dir / settings.genre_model)
+
+
+@pytest.fixture(scope="module")
+def mood_model() -> MoodModel:
+    settings = Settings()
+    return MoodModel.load(settings.models_dir / settings.mood_model)
+
+
+def music(seconds: float) -> np.ndarray:
+    """Chords that change every half second, with a little noise."""
+    t = np.arange(int(seconds * RATE)) / RATE
+    chords = np.array([[220, 277, 330], [247, 311, 370], [196, 247, 294]])[(t / 0.5).astype(int) % 3]
+    noise = np.random.default_rng(3).standard_normal(t.size) * 0.01
+    return (np.sin(2 * np.pi * chords * t[:, None]).sum(axis=1) * 0.1 + noise).astype(np.float32)
+
+
+def stored(blobs: BlobStore, tmp_path: Path, samples: np.ndarray, **more: Any) -> IngestedTrack:
+    """The samples as ingestion would announce them."""
+    file = tmp_path / "decoded.wav"
+    with wave.open(str(file), "wb") as wav:
+        wav.setnchannels(1)
+        wav.setsampwidth(2)
+        wav.setframerate(RATE)
+        wav.writeframes((samples * 32767).astype("<i2").tobytes())
+    audio = IngestedAudio(
+        blob=blobs.put(file, "audio/x.wav"),
+        sha256="ab" * 32,
+        duration_s=len(samples) / RATE,
+        segments=len(samples) // MFCC13.segment_samples,
+    )
+    return IngestedTrack.model_validate(
+        {"request_id": "r1", "track_key": "k", "source": "s", "audio": audio, **more}
+    )
+
+
+def handle(service: Service, *messages: Message) -> list[Verdict]:
+    deliveries = [Delivery(Record("t", 0, number, b"k", b""), message) for number, message in enumerate(messages)]
+    return list(service.handle(deliveries))
+
+
+def code(verdict: Verdict) -> ErrorCode:
+    assert isinstance(verdict, TonestreamError), verdict
+    return verdict.code
+
+
+def test_each_segment_has_the_mfccs_librosa_gives_for_it_alone(blobs: BlobStore, tmp_path: Path) -> None:
+    track = stored(blobs, tmp_path, music(10.5))
+    (outcome,) = handle(FeatureExtraction(blobs, MFCC13, 1), track)
+    assert isinstance(outcome, Outcome)
+    assert [(m.index, m.start_s, m.end_s) for m in outcome.messages if isinstance(m, SegmentFeatures)] == [
+        (0, 0.0, 3.0),
+        (1, 3.0, 6.0),
+        (2, 6.0, 9.0),
+    ]
+    samples = (music(10.5) * 32767).astype("<i2").astype(np.float32) / 32768
+    for message in outcome.messages:
+        assert isinstance(message, SegmentFeatures)
+        alone = samples[message.index * 66150 : (message.index + 1) * 66150]
+        expected = librosa.feature.mfcc(y=alone, sr=RATE, n_mfcc=13, n_fft=2048, hop_length=512).T
+        assert message.matrix.shape == expected.shape == (130, 13)
+        assert np.abs(message.matrix - expected).max() < 1e-3
+
+
+def test_silence_has_no_genre_and_silent_segments_have_no_vote(blobs: BlobStore, tmp_path: Path) -> None:
+    service = FeatureExtraction(blobs, MFCC13, 1)
+    (silent,) = handle(service, stored(blobs, tmp_path, np.zeros(9 * RATE, np.float32)))
+    assert code(silent) is ErrorCode.SILENT_AUDIO
+    half = music(9.0)
+    half[: 3 * RATE] = 0
+    (outcome,) = handle(service, stored(blobs, tmp_path, half))
+    assert isinstance(outcome, Outcome)
+    assert [type(message) for message in outcome.messages] == [SilentSegment, SegmentFeatures, SegmentFeatures]
+
+
+def test_less_than_a_segment_is_too_short_for_a_genre_and_a_mood(
+    blobs: BlobStore, tmp_path: Path, mood_model: MoodModel
+) -> None:
+    track = stored(blobs, tmp_path, music(2.9))
+    (no_genre,) = handle(FeatureExtraction(blobs, MFCC13, 1), track)
+    (no_mood,) = handle(MoodWorker(blobs, mood_model, None, 1), track)
+    assert code(no_genre) is code(no_mood) is ErrorCode.TOO_SHORT
+
+
+def test_workers_have_nothing_to_do_where_there_is_no_audio_or_an_answer_already(blobs: BlobStore) -> None:
+    error = ErrorReport(code=ErrorCode.NO_AUDIO, stage=Stage.INGESTION, message="no preview")
+    track = IngestedTrack(request_id="r1", track_key="k", source="s", error=error)
+    assert handle(FeatureExtraction(blobs, MFCC13, 1), track) == [Outcome()]
+
+
+def test_a_blob_shorter_than_announced_is_a_typed_failure(blobs: BlobStore, tmp_path: Path) -> None:
+    track = stored(blobs, tmp_path, music(9.0))
+    assert track.audio is not None
+    longer = track.model_copy(update={"audio": track.audio.model_copy(update={"segments": 9})})
+    (verdict,) = handle(FeatureExtraction(blobs, MFCC13, 1), longer)
+    assert code(verdict) is ErrorCode.INTERNAL
+
+
+def features(index: int, **more: Any) -> SegmentFeatures:
+    matrix = np.random.default_rng(index).standard_normal((130, 13)).astype(np.float32) * 20
+    fields = {"request_id": f"r{index}", "track_key": "k", "index": index, "start_s": 3.0 * index}
+    fields |= {"end_s": 3.0 * index + 3, "feature_spec": MFCC13.id, "matrix": matrix, **more}
+    return SegmentFeatures.model_validate(fields)
+
+
+def test_a_batch_across_tracks_is_predicted_at_once_with_the_answers_of_each_alone(genre_model: GenreModel) -> None:
+    worker = GenreWorker(genre_model)
+    batch = [features(index) for index in range(20)]
+    together = handle(worker, *batch)
+    for message, verdict in zip(batch, together, strict=True):
+        (alone,) = handle(worker, message)
+        for outcome in (verdict, alone):
+            assert isinstance(outcome, Outcome)
+        prediction, same = verdict.messages[0], alone.messages[0]  # type: ignore[union-attr]
+        assert isinstance(prediction, SegmentPrediction) and isinstance(same, SegmentPrediction)
+        assert prediction.request_id == message.request_id and prediction.index == message.index
+        assert list(prediction.probabilities) == list(GENRES)
+        assert prediction.probabilities == pytest.approx(same.probabilities, abs=1e-5)
+        assert prediction.model == genre_model.manifest.model_id
+
+
+def test_features_of_another_spec_or_shape_are_refused_and_the_others_predicted(genre_model: GenreModel) -> None:
+    verdicts = handle(
+        GenreWorker(genre_model),
+        features(0),
+        features(1, feature_spec="mel96"),
+        features(2, matrix=np.zeros((130, 20), np.float32)),
+        features(3),
+    )
+    assert isinstance(verdicts[0], Outcome) and isinstance(verdicts[3], Outcome)
+    assert "mel96" in str(verdicts[1]) and "(130, 20)" in str(verdicts[2])
+    assert code(verdicts[1]) is code(verdicts[2]) is ErrorCode.INTERNAL
+
+
+def test_the_mood_of_audio_says_that_it_was_measured(blobs: BlobStore, tmp_path: Path, mood_model: MoodModel) -> None:
+    (outcome,) = handle(MoodWorker(blobs, mood_model, None, 1), stored(blobs, tmp_path, music(12.0)))
+    assert isinstance(outcome, Outcome)
+    (mood,) = outcome.messages
+    assert isinstance(mood, MoodPrediction)
+    assert mood.source == "audio" and mood.features is not None
+    assert mood.features["duration_ms"] == pytest.approx(12_000)
+
+
+def test_silence_has_no_mood(blobs: BlobStore, tmp_path: Path, mood_model: MoodModel) -> None:
+    track = stored(blobs, tmp_path, np.zeros(9 * RATE, np.float32))
+    (verdict,) = handle(MoodWorker(blobs, mood_model, None, 1), track)
+    assert code(verdict) is ErrorCode.SILENT_AUDIO
+
+
+def test_without_audio_the_mood_fails_for_the_reason_ingestion_gave(blobs: BlobStore, mood_model: MoodModel) -> None:
+    error = ErrorReport(code=ErrorCode.FETCH_FAILED, stage=Stage.INGESTION, message="404")
+    track = IngestedTrack(request_id="r1", track_key="k", source="s", error=error)
+    worker = MoodWorker(blobs, mood_model, None, 1)
+    (fault,) = handle(worker, track)
+    assert isinstance(fault, TonestreamError)
+    (failed,) = worker.give_up(Origin("r1", "k", Record("t", 0, 0, b"k", b"")), fault).messages
+    assert isinstance(failed, MoodPrediction) and failed.error == error
