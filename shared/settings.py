@@ -19,7 +19,7 @@ VoteStrategy = Literal["soft", "majority", "parts"]
 class Settings(BaseSettings):
     """One typed object, read once at the start and handed down."""
 
-    model_config = SettingsConfigDict(env_prefix="TONESTREAM_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="TONESTREAM_", env_ignore_empty=True, extra="ignore", frozen=True)
 
     # Kafka
     kafka_bootstrap_servers: str = Field(

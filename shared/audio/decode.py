@@ -136,6 +136,8 @@ def _mpeg_kind(head: bytes) -> str | None:
     layer = (head[1] >> 1) & 0b11
     if layer == 0b00:
         return "aac" if head[1] & 0xF0 == 0xF0 else None
+    if layer == 0b11:
+        return None  # Layer I: nobody has such files, and UTF-16 text begins like one
     version, bitrate, rate = (head[1] >> 3) & 0b11, head[2] >> 4, (head[2] >> 2) & 0b11
     return None if version == 0b01 or bitrate == 0b1111 or rate == 0b11 else "mp3"
 
@@ -242,7 +244,7 @@ def _write_wav(pcm: IO[bytes], destination: Path, max_duration_s: float) -> Deco
     most = int(max_duration_s * SAMPLE_RATE) * _BYTES_PER_SAMPLE
     digest = hashlib.sha256()
     written = 0
-    with wave.open(str(destination), "wb") as wav:
+    with destination.open("wb") as file, wave.open(file, "wb") as wav:
         wav.setnchannels(1)
         wav.setsampwidth(_BYTES_PER_SAMPLE)
         wav.setframerate(SAMPLE_RATE)

@@ -339,6 +339,14 @@ def test_a_status_that_says_no_is_final(web: WebServer, file: Path, status: int)
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
+def test_a_status_that_may_pass_is_transient(web: WebServer, file: Path, status: int) -> None:
+    web.add("/busy", status=status)
+    error = fault(web.url("/busy"), file)
+    assert isinstance(error, TransientError)
+    assert error.code is ErrorCode.FETCH_FAILED
+
+
+@pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize(
     ("retry_after", "seconds"),
     [
@@ -348,7 +356,7 @@ def test_a_status_that_says_no_is_final(web: WebServer, file: Path, status: int)
         ("Mon, 01 Jan 0001 00:00:00 GMT", None), ("Fri, 32 Dec 2099 99:00:00 GMT", None),
     ],
 )  # fmt: skip
-def test_a_status_that_may_pass_is_transient_with_the_wait_the_server_asks_for(
+def test_a_wait_that_the_server_asks_for_is_passed_on(
     web: WebServer, file: Path, status: int, retry_after: str | Callable[[], str] | None, seconds: float | None
 ) -> None:
     told = retry_after() if callable(retry_after) else retry_after
