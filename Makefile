@@ -7,6 +7,9 @@ SERVICE ?= genre-worker
 N ?= 2
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
+# Through the environment, so that the shell does not take a URL's & and ; for its own.
+export INPUT
+
 .DEFAULT_GOAL := help
 .PHONY: help run test lint test-services up down logs scale train docs clean
 
@@ -14,7 +17,7 @@ help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 run: $(VENV)/.run ## classify INPUT (default: the bundled samples)
-	@$(VENV)/bin/tonestream classify $(INPUT)
+	@$(VENV)/bin/tonestream classify $$INPUT
 
 test: $(VENV)/.test test-services ## every test: unit, contract and integration, on real Kafka and Redis
 	$(VENV)/bin/python -m pytest
@@ -36,10 +39,11 @@ logs: ## follow the logs of all services
 scale: ## run N workers of SERVICE, e.g. make scale SERVICE=genre-worker N=3
 	$(COMPOSE) up --detach --no-recreate --scale $(SERVICE)=$(N) $(SERVICE)
 
-train: $(VENV)/.test ## train both models on DATA (see training/README.md) and write them to models/
+train: $(VENV)/.test ## train both models on DATA and write them to models/
 	@test -n "$(DATA)" || { echo "make train DATA=folder-with-gtzan_dev-and-moods"; exit 2; }
 	$(VENV)/bin/python -m training.genre --data $(DATA)/gtzan_dev --out models/mfcc-lstm-seed
-	$(VENV)/bin/python -m training.mood --csv $(DATA)/moods/moods_dev.csv --audio-reference $(DATA) --out models/mood-ten
+	$(VENV)/bin/python -m training.mood --csv $(DATA)/moods/moods_dev.csv --audio-reference $(DATA)/gtzan_dev \
+		--audio-reference $(DATA)/emotify_dev --listeners $(DATA)/emotify_dev/index.csv --out models/mood-ten
 
 docs: $(VENV)/.run ## write docs/settings.md and docs/asyncapi.json from the code
 	$(VENV)/bin/python -m services.cli.docs

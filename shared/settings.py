@@ -41,7 +41,7 @@ class Settings(BaseSettings):
         300.0, gt=0, description="Longest time between two polls, in seconds, before the group gives a worker up."
     )
     kafka_transaction_timeout_s: float = Field(
-        15.0, gt=0, description="The broker ends the transaction of a dead worker after this many seconds."
+        30.0, gt=0, description="The broker ends the transaction of a dead worker after this many seconds."
     )
     kafka_commit_timeout_s: float = Field(
         30.0, gt=0, description="Longest time for one commit, in seconds; after it the unit of work is redone."

@@ -15,7 +15,9 @@ DOCS: Final = Path(__file__).resolve().parent.parent.parent / "docs"
 
 def generated() -> dict[str, str]:
     """The documents by file name."""
-    settings = f"# Settings\n\nEnvironment variables, made from `shared/settings.py` by `make docs`.\n\n{as_markdown()}\n"
+    settings = (
+        f"# Settings\n\nEnvironment variables, made from `shared/settings.py` by `make docs`.\n\n{as_markdown()}\n"
+    )
     asyncapi = json.dumps(document(version("tonestream")), indent=2, sort_keys=True) + "\n"
     return {"settings.md": settings, "asyncapi.json": asyncapi}
 

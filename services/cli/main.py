@@ -194,9 +194,8 @@ def _refused(given: Input, request_id: str, code: ErrorCode, reason: str) -> Tra
 
 
 def _submit(options: argparse.Namespace, settings: Settings) -> int:
-    from shared.bus.connect import kafka_bus
-
     from shared.blobs.store import UPLOADS, BlobStore
+    from shared.bus.connect import kafka_bus
 
     logs.configure(settings.log_level, "text")
     given = [text for argument in options.inputs for text in (_lines() if argument == "-" else [argument])]
@@ -204,8 +203,8 @@ def _submit(options: argparse.Namespace, settings: Settings) -> int:
     files = [one for one in inputs if one.kind == "file"]
     if files and "blob_url" not in settings.model_fields_set:
         raise UsageError(
-            f"{files[0].given!r} is no URL and no Spotify track. A local file can be submitted where this machine and the"
-            " workers share a blob store (TONESTREAM_BLOB_URL); `tonestream classify` needs none"
+            f"{files[0].given!r} is no URL and no Spotify track. A local file can be submitted where this machine and"
+            " the workers share a blob store (TONESTREAM_BLOB_URL); `tonestream classify` needs none"
         )
     requests = []
     blobs = BlobStore(settings.blob_url) if files else None
@@ -237,9 +236,8 @@ def _lines() -> list[str]:
 
 
 def _results(options: argparse.Namespace, settings: Settings) -> int:
-    from shared.bus.connect import kafka_bus
-
     from services.cli import show
+    from shared.bus.connect import kafka_bus
 
     logs.configure(settings.log_level, "text")
     as_json = options.json or not sys.stdout.isatty()

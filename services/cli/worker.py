@@ -6,9 +6,8 @@ import logging
 import signal
 import threading
 
-from shared.bus.connect import kafka_bus
-
 from services.cli.registry import build_service
+from shared.bus.connect import kafka_bus
 from shared.contracts.messages import Stage
 from shared.contracts.topics import Topics
 from shared.runtime.health import HealthServer, Pulse

@@ -152,7 +152,8 @@ class Ingestion(TrackByTrackService):
             requests=Claims(client, keys, "request", settings.state_ttl_s),
             max_bytes=settings.fetch_max_bytes,
             blob_ttl_s=settings.blob_ttl_s,
-            threads=worker_threads(settings),
+            # Downloads wait more than they work: a slow server shall not keep the others of its batch waiting.
+            threads=max(cls.batch_records, worker_threads(settings)),
         )
 
     def handle_one(self, delivery: Delivery) -> Outcome:

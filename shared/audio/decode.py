@@ -28,6 +28,8 @@ SAMPLE_RATE: Final = 22050
 _BYTES_PER_SAMPLE: Final = 2
 _CHUNK: Final = 1 << 18
 _STDERR_KEPT: Final = 4000
+#: What a WAV file can hold, in bytes of samples: its header counts them, and 36 of its own, in 32 bits.
+_MOST_IN_WAV: Final = 0xFFFFFFFF - 36
 #: The shell's exit statuses for a program it cannot run.
 _NOT_RUN: Final = frozenset({126, 127})
 #: ffmpeg's exit status when it was asked to end: what it decoded so far is not the whole file.
@@ -199,9 +201,10 @@ def _decode(source: Path, destination: Path, limits: DecodeLimits, ffmpeg: str) 
             process.wait()
             process.stdout.close()
         if timed_out.is_set():
+            # Not the file's fault for certain, so not a code that is remembered for it.
             raise TonestreamError(
-                ErrorCode.CORRUPT_AUDIO,
-                f"decoding did not end within {limits.timeout_s:g} s; the file is damaged or forged",
+                ErrorCode.INTERNAL,
+                f"decoding did not end within {limits.timeout_s:g} s: the file is forged, or the machine overloaded",
             )
         if status in _NOT_RUN:
             raise MissingDependencyError(f"{ffmpeg} cannot be run ({_complaint(complaints, status, source)})")
@@ -211,10 +214,10 @@ def _decode(source: Path, destination: Path, limits: DecodeLimits, ffmpeg: str) 
         if decoded.samples == 0:
             said = _complaint(complaints, status, source)
             raise TonestreamError(ErrorCode.CORRUPT_AUDIO, f"no audio can be decoded from the file ({said})")
-        if status < 0:
-            raise TonestreamError(
-                ErrorCode.CORRUPT_AUDIO, f"the decoder was stopped by its limits (signal {-status}) on this file"
-            )
+        if status != 0:
+            # It skips what is damaged and ends well; otherwise it gave up on the file with most of it unread.
+            said = _complaint(complaints, status, source)
+            raise TonestreamError(ErrorCode.CORRUPT_AUDIO, f"the decoder gave up on the file ({said})")
     return decoded
 
 
@@ -236,11 +239,17 @@ def _command(ffmpeg: str, demuxer: str, source: Path, limits: DecodeLimits) -> l
     ]  # fmt: skip
     # A shell sets the limits and becomes ffmpeg: nothing runs between fork and exec in this many-threaded process.
     cpu_s, memory_kib = 4 * int(limits.timeout_s) + 4, limits.memory_bytes // 1024
-    limited = f'ulimit -t {cpu_s} 2>/dev/null; ulimit -v {memory_kib} 2>/dev/null; exec "$@"'
+    # The one file it writes are its complaints. A damaged track brings megabytes of them; beyond the limit they are
+    # lost, and the signal that would end it for that is ignored.
+    limited = (
+        f"trap '' XFSZ; ulimit -f 64 2>/dev/null; ulimit -t {cpu_s} 2>/dev/null; ulimit -v {memory_kib} 2>/dev/null; "
+        'exec "$@"'
+    )
     return ["/bin/sh", "-c", limited, "sh", *decoder]
 
 
 def _write_wav(pcm: IO[bytes], destination: Path, max_duration_s: float) -> DecodedAudio:
+    max_duration_s = min(max_duration_s, _MOST_IN_WAV / (SAMPLE_RATE * _BYTES_PER_SAMPLE))
     most = int(max_duration_s * SAMPLE_RATE) * _BYTES_PER_SAMPLE
     digest = hashlib.sha256()
     written = 0

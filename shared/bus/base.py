@@ -133,7 +133,10 @@ class Publisher(Protocol):
     """Appends records from outside a group. Thread-safe."""
 
     def publish(self, outputs: Sequence[Outgoing], timeout_s: float = 30.0) -> None:
-        """Return when all of ``outputs`` are stored. Raises BackPressureError, BusUnavailableError, MessageTooLargeError."""
+        """Return when all of ``outputs`` are stored; after an error some of them may be.
+
+        Raises BackPressureError, BusUnavailableError, MessageTooLargeError.
+        """
         ...
 
     def close(self) -> None: ...

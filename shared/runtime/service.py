@@ -59,7 +59,7 @@ class Service(ABC):
     #: Whether a record that is no message is somebody's mistake to be answered (the entry), not a defect to be kept.
     answers_invalid_input: ClassVar[bool] = False
 
-    def start(self) -> None:
+    def start(self) -> None:  # noqa: B027 (most have nothing to warm up)
         """Load and warm up what the first batch needs."""
 
     @abstractmethod
@@ -79,7 +79,7 @@ class Service(ABC):
         """Messages that are due without a delivery. Called between batches; publishing them twice does no harm."""
         return ()
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 (most hold nothing)
         """Let go of threads and connections."""
 
 

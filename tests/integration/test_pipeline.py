@@ -20,7 +20,8 @@ from typing import Any
 import pytest
 
 from shared.audio.decode import find_ffmpeg
-from tests.conftest import Names
+from shared.contracts.topics import Channel
+from tests.support.names import Names
 from tests.support.pipeline import Pipeline
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.timeout(420)]
@@ -161,6 +162,49 @@ def test_twenty_requests_get_twenty_results_and_twenty_more_while_the_genre_work
         assert set(pipeline.stop().values()) == {0}
         last_words = [line for line in pipeline.logs().splitlines() if '"message": "stopped"' in line]
         assert len(last_words) == 6
+
+
+def test_without_mood_workers_a_request_ends_partial_when_its_time_is_up(
+    tmp_path: Path, bootstrap_servers: str, redis_url: str, names: Names, web: str
+) -> None:
+    with Pipeline(
+        tmp_path, bootstrap_servers, redis_url, names.prefix, fetch_allow="127.0.0.1", result_deadline_s="3"
+    ) as pipeline:
+        ((_, mood_worker),) = [worker for worker in pipeline.workers if worker[0] == "mood-worker"]
+        mood_worker.kill()
+        mood_worker.wait()
+        pipeline.workers = [worker for worker in pipeline.workers if worker[1] is not mood_worker]
+        pipeline.publish([{"request_id": "late", "audio_url": f"{web}/{SAMPLES[0].name}"}])
+        (result,) = pipeline.results(1, PATIENCE_S, but_not="mood-worker")
+        assert result["status"] == "partial"
+        assert result["genre"] is not None and result["mood"] is None
+        assert [(error["code"], error["stage"]) for error in result["errors"]] == [("internal", "aggregator")]
+        # The worker is back: its mood comes too late, and makes no second result.
+        pipeline.start("mood-worker")
+        wait_until(lambda: not pipeline.lag())
+        assert len(pipeline.results(1, PATIENCE_S)) == 1
+
+
+def test_a_killed_genre_worker_costs_time_and_no_results(
+    tmp_path: Path, bootstrap_servers: str, redis_url: str, names: Names, web: str
+) -> None:
+    with Pipeline(
+        tmp_path, bootstrap_servers, redis_url, names.prefix, fetch_allow="127.0.0.1",
+        kafka_session_timeout_s="6", kafka_transaction_timeout_s="5", batch_records="4",
+    ) as pipeline:  # fmt: skip
+        wait_until(lambda: pipeline.members("genre-worker") == 1)
+        pipeline.publish(
+            {"request_id": f"k{n}", "audio_url": f"{web}/{SAMPLES[n % 4].name}", "force": True} for n in range(20)
+        )
+        ((_, victim),) = [worker for worker in pipeline.workers if worker[0] == "genre-worker"]
+        wait_until(lambda: pipeline.read(Channel.PREDICTIONS) > 0)
+        victim.kill()
+        victim.wait()
+        pipeline.workers = [worker for worker in pipeline.workers if worker[1] is not victim]
+        pipeline.start("genre-worker")
+        results = pipeline.results(20, PATIENCE_S)
+        assert Counter(result["request_id"] for result in results) == Counter(f"k{n}" for n in range(20))
+        assert {result["status"] for result in results} == {"ok"}
 
 
 def test_the_command_line_submits_and_reads_and_a_worker_tells_its_health(

@@ -75,9 +75,7 @@ def stored(blobs: BlobStore, tmp_path: Path, samples: np.ndarray, **more: Any) -
         duration_s=len(samples) / RATE,
         segments=len(samples) // MFCC13.segment_samples,
     )
-    return IngestedTrack.model_validate(
-        {"request_id": "r1", "track_key": "k", "source": "s", "audio": audio, **more}
-    )
+    return IngestedTrack.model_validate({"request_id": "r1", "track_key": "k", "source": "s", "audio": audio, **more})
 
 
 def handle(service: Service, *messages: Message) -> list[Verdict]:

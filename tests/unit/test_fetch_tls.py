@@ -1,0 +1,116 @@
+"""Fetching over TLS: the connection goes to the checked address, the certificate is held against the name."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from services.ingestion import fetch as fetching
+from services.ingestion.addresses import AllowList
+from services.ingestion.fetch import Fetcher, FetchLimits
+from shared.contracts.errors import ErrorCode, TonestreamError
+
+NAME = "media.example"
+LIMITS = FetchLimits(total_s=5.0, connect_s=2.0, first_byte_s=2.0)
+
+
+class TlsServer:
+    """Answers every request with ``abc`` under a certificate for NAME, and notes which name it was asked for."""
+
+    def __init__(self, certificate: Path, key: Path) -> None:
+        self.names: list[str | None] = []
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(certificate, key)
+        self._context.sni_callback = lambda _socket, name, _context: self.names.append(name)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join(5.0)
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            connection.settimeout(2.0)
+            with connection, suppress(OSError), self._context.wrap_socket(connection, server_side=True) as opened:
+                opened.recv(65536)
+                opened.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\nabc")
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate for NAME that signs itself, and its key."""
+    if shutil.which("openssl") is None:
+        pytest.skip("makes its certificate with openssl")
+    folder = tmp_path_factory.mktemp("tls")
+    made, key = folder / "certificate.pem", folder / "key.pem"
+    names = ["-subj", f"/CN={NAME}", "-addext", f"subjectAltName=DNS:{NAME}"]
+    out = ["-keyout", str(key), "-out", str(made), "-days", "2"]
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *out, *names],
+        check=True,
+        stderr=subprocess.DEVNULL,
+    )
+    return made, key
+
+
+@pytest.fixture
+def server(certificate: tuple[Path, Path]) -> Iterator[TlsServer]:
+    started = TlsServer(*certificate)
+    yield started
+    started.close()
+
+
+@pytest.fixture
+def trusted(certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The operator's own authority, named by SSL_CERT_FILE."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+    fetching._ssl_context.cache_clear()
+    yield
+    fetching._ssl_context.cache_clear()
+
+
+def fetcher() -> Fetcher:
+    return Fetcher(LIMITS, AllowList.parse("127.0.0.0/8:*"), lambda host, port: ["127.0.0.1"])
+
+
+@pytest.mark.usefixtures("trusted")
+def test_the_certificate_is_held_against_the_name_though_the_connection_goes_to_the_address(
+    server: TlsServer, tmp_path: Path
+) -> None:
+    assert fetcher().fetch(f"https://{NAME}:{server.port}/", tmp_path / "source").size == 3
+    with pytest.raises(TonestreamError, match="Hostname mismatch"):
+        fetcher().fetch(f"https://other.example:{server.port}/", tmp_path / "other")
+    assert server.names == [NAME, "other.example"]
+
+
+def test_a_certificate_that_nobody_vouches_for_is_refused(server: TlsServer, tmp_path: Path) -> None:
+    with pytest.raises(TonestreamError, match="CERTIFICATE_VERIFY_FAILED") as caught:
+        fetcher().fetch(f"https://{NAME}:{server.port}/", tmp_path / "source")
+    assert caught.value.code is ErrorCode.FETCH_FAILED
+    assert not (tmp_path / "source").exists()
+
+
+@pytest.mark.usefixtures("trusted")
+def test_a_proxy_named_in_the_environment_is_not_used(
+    server: TlsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    assert fetcher().fetch(f"https://{NAME}:{server.port}/", tmp_path / "source").size == 3
