@@ -16,6 +16,10 @@ _ROOT = Path(__file__).resolve().parent.parent
 VoteStrategy = Literal["soft", "majority", "parts"]
 
 
+class SettingsError(ValueError):
+    """A setting whose value makes no sense; the message names it."""
+
+
 class Settings(BaseSettings):
     """One typed object, read once at the start and handed down."""
 

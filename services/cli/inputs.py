@@ -43,6 +43,11 @@ class Input:
     def path(self) -> Path:
         return Path(self.given)
 
+    @property
+    def exists(self) -> bool:
+        """Whether there is such a path."""
+        return _exists(self.path)
+
 
 def expand(arguments: Sequence[str]) -> Iterator[Input]:
     """Files, URLs and Spotify tracks, in the order given; folders recursively, in the order of their names.
@@ -52,9 +57,9 @@ def expand(arguments: Sequence[str]) -> Iterator[Input]:
     """
     for argument in arguments:
         path = Path(argument).expanduser()
-        if path.is_dir():
+        if _exists(path) and path.is_dir():
             yield from (Input("file", str(file)) for file in _audio_files(path))
-        elif path.exists():
+        elif _exists(path):
             yield Input("file", str(path))
         elif looks_like_spotify(argument):
             yield Input("spotify", argument)
@@ -62,6 +67,13 @@ def expand(arguments: Sequence[str]) -> Iterator[Input]:
             yield Input("url", argument)
         else:
             yield Input("file", str(path))
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # too long for a name, or with bytes no name has: a URL may be both
+        return False
 
 
 def _audio_files(folder: Path) -> Iterator[Path]:

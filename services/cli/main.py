@@ -25,7 +25,7 @@ from shared.contracts.messages import ErrorReport, Stage, Status, Track, TrackRe
 from shared.contracts.topics import Channel, Topics
 from shared.models import ModelError, load_manifest
 from shared.runtime import logs
-from shared.settings import Settings
+from shared.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
     from services.cli.embedded import EmbeddedPipeline
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         status: int = options.run(options, settings)
         return status
-    except UsageError as error:
+    except (UsageError, SettingsError) as error:
         print(f"tonestream: {error}", file=sys.stderr)
         return WRONG_USAGE
     except (BusError, DependencyError, ModelError, RuntimeError, ImportError) as error:
@@ -159,7 +159,7 @@ def _in_pipeline(
 def _request(given: Input, request_id: str, pipeline: EmbeddedPipeline) -> TrackRequest:
     if given.kind != "file":
         return _remote_request(given, request_id)
-    if not given.path.exists():
+    if not given.exists:
         raise UsageError("there is no such file, and it is neither a URL nor a Spotify track")
     if not given.path.is_file():
         raise UsageError("it is not a regular file")
@@ -211,7 +211,7 @@ def _submit(options: argparse.Namespace, settings: Settings) -> int:
     for one in inputs:
         request_id = uuid.uuid4().hex
         if blobs is not None and one.kind == "file":
-            if not one.path.is_file():
+            if not (one.exists and one.path.is_file()):
                 raise UsageError(f"there is no file {one.given!r}")
             reference = blobs.put(one.path, f"{UPLOADS}/{request_id}")
             requests.append(

@@ -36,7 +36,7 @@ from shared.contracts.tracks import BLOB_SCHEME
 from shared.models import load_manifest
 from shared.recipe import Recipe, mood_sources
 from shared.runtime.service import Delivery, Origin, Outcome, TrackByTrackService
-from shared.settings import Settings
+from shared.settings import Settings, SettingsError
 from shared.spotify import SpotifyClient, SpotifyTrack, spotify_client
 from shared.threads import worker_threads
 
@@ -127,6 +127,10 @@ class Ingestion(TrackByTrackService):
     @classmethod
     def build(cls, settings: Settings) -> Self:
         ffmpeg = find_ffmpeg(settings.ffmpeg)
+        try:
+            allow = AllowList.parse(settings.fetch_allow)
+        except ValueError as error:
+            raise SettingsError(str(error)) from error
         limits = DecodeLimits(max_duration_s=settings.max_track_s, timeout_s=settings.decode_timeout_s)
         client = connect(settings.redis_url.get_secret_value())
         keys = Keys(settings.redis_prefix)
@@ -140,7 +144,7 @@ class Ingestion(TrackByTrackService):
                     first_byte_s=settings.fetch_first_byte_timeout_s,
                     max_redirects=settings.fetch_max_redirects,
                 ),
-                AllowList.parse(settings.fetch_allow),
+                allow,
             ),
             spotify=spotify_client(settings),
             decode_file=lambda source, destination: decode(source, destination, limits, ffmpeg),

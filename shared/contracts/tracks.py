@@ -14,6 +14,7 @@ MAX_URL_LENGTH: Final = 2048
 _SPOTIFY_ID: Final = re.compile(r"[0-9A-Za-z]{22}")
 _SPOTIFY_URI: Final = re.compile(r"spotify:([a-z]+):([0-9A-Za-z]+)")
 _SPOTIFY_PATH: Final = re.compile(r"/(?:intl-[a-z-]+/)?(?:embed/)?([a-z]+)/([0-9A-Za-z]+)/?", re.IGNORECASE)
+_SPOTIFY_HOST: Final = re.compile(r"https?://open\.spotify\.com(?:/|$)", re.IGNORECASE)
 _BLOB_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)*")
 
 
@@ -46,9 +47,7 @@ def _track_of(kind: str, identifier: str) -> str:
 def looks_like_spotify(text: str) -> bool:
     """Whether a person who typed this meant something on Spotify (it may still be no valid track)."""
     text = text.strip()
-    return bool(
-        _SPOTIFY_ID.fullmatch(text) or text.startswith("spotify:") or urlsplit(text).hostname == "open.spotify.com"
-    )
+    return bool(_SPOTIFY_ID.fullmatch(text) or text.startswith("spotify:") or _SPOTIFY_HOST.match(text))
 
 
 def checked_audio_url(text: str) -> str:

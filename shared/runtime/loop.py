@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextvars import copy_context
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from shared.bus.base import (
     BackPressureError,
@@ -35,6 +35,7 @@ from shared.contracts.codec import (
     salvaged_request_id,
 )
 from shared.contracts.errors import DependencyError, ErrorCode, TonestreamError, TransientError
+from shared.contracts.messages import TrackResult
 from shared.contracts.topics import Topics
 from shared.runtime import metrics
 from shared.runtime.dead_letters import dead_letter
@@ -45,6 +46,9 @@ from shared.runtime.service import Delivery, Origin, Outcome, Service, Verdict
 log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
+
+#: The longest track key that a message takes; an outsider's record may have any.
+_LONGEST_KEY: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +135,11 @@ class ServiceLoop:
                 self._side.shutdown(wait=False, cancel_futures=True)
 
     def _turn(self) -> None:
+        self._tick()
         records = self._membership.poll(self._policy.batch_records, self._policy.poll_s)
         self._pulse.polled()
         self._pulse.waiting(None)
         metrics.LAST_POLL.labels(self._name).set_to_current_time()
-        self._tick()
         if not records:
             return
         self._pulse.batch_started()
@@ -153,11 +157,10 @@ class ServiceLoop:
         self._next_tick = time.monotonic() + self._policy.tick_s
         try:
             due = [outgoing(self._topics, message) for message in self._service.tick()]
-        except DependencyError as error:
+            if due:
+                self._membership.commit(due, [])
+        except (DependencyError, BackPressureError) as error:
             log.warning("tick put off: %s", error)
-            return
-        if due:
-            self._membership.commit(due, [])
 
     # Handling
 
@@ -230,9 +233,9 @@ class ServiceLoop:
 
     def _conclude(self, delivery: Delivery, verdict: Verdict, attempts: int) -> _Settled:
         record, message = delivery.record, delivery.message
-        key = record.key.decode("utf-8", "replace") or getattr(message, "track_key", "")
+        key = message.track.key if isinstance(message, TrackResult) else message.track_key
         with about(request_id=message.request_id, track_key=key):
-            origin = Origin(message.request_id, key or record.coordinates, record)
+            origin = Origin(message.request_id, key, record)
             if isinstance(verdict, Outcome):
                 try:
                     return self._settled(record, verdict)
@@ -240,7 +243,8 @@ class ServiceLoop:
                     verdict = error
             if isinstance(verdict, TonestreamError):
                 log.info("failed: %s", verdict.message, extra={"code": verdict.code.value, "attempts": attempts})
-                return self._settled(record, self._service.give_up(origin, verdict), "failed")
+                answered = self._give_up(origin, verdict)
+                return self._settled(record, answered, "failed") if answered else self._bury(origin, verdict, attempts)
             return self._bury(origin, verdict, attempts)
 
     def _bury(self, origin: Origin, defect: Exception, attempts: int) -> _Settled:
@@ -249,28 +253,34 @@ class ServiceLoop:
         told = TonestreamError(
             ErrorCode.INTERNAL, f"{self._name} failed on this track ({type(defect).__name__}); its operator can see why"
         )
-        return self._settled(
-            origin.record,
-            self._service.give_up(origin, told),
-            "dead",
-            dead_letter(self._topics, origin.record, self._service.stage, defect, attempts),
-        )
+        letter = dead_letter(self._topics, origin.record, self._service.stage, defect, attempts)
+        return self._settled(origin.record, self._give_up(origin, told) or Outcome(), "dead", letter)
+
+    def _give_up(self, origin: Origin, error: TonestreamError) -> Outcome | None:
+        """The service's answer to a record it cannot handle; None where even that fails: then an operator is all
+        that is left, and the next record."""
+        try:
+            return self._service.give_up(origin, error)
+        except DependencyError:
+            raise
+        except Exception:
+            log.exception("defect while giving up")
+            return None
 
     def _refuse(self, record: Record, error: MalformedMessageError) -> _Settled:
         """The record is no message of its topic. Its request is answered as far as it can be told whose it is."""
-        request_id = salvaged_request_id(record)
-        key = record.key.decode("utf-8", "replace") or record.coordinates
-        with about(request_id=request_id or "", track_key=key, coordinates=record.coordinates):
+        origin = _origin(record)
+        with about(request_id=origin.request_id, track_key=origin.track_key, coordinates=record.coordinates):
             log.warning("not a message: %s", error.reason)
-            origin = Origin(request_id or record.coordinates, key[:200], record)
             if self._service.answers_invalid_input and not isinstance(error, NewerSchemaError):
                 told = TonestreamError(ErrorCode.INVALID_REQUEST, error.reason)
-                return self._settled(record, self._service.give_up(origin, told), "failed")
+                if answered := self._give_up(origin, told):
+                    return self._settled(record, answered, "failed")
             letter = dead_letter(self._topics, record, self._service.stage, error, attempts=1)
-            if request_id is None and not self._service.answers_invalid_input:
+            if salvaged_request_id(record) is None and not self._service.answers_invalid_input:
                 return _Settled(record, (letter,), kind="dead")
             told = TonestreamError(ErrorCode.INTERNAL, f"{self._name} could not read a message: {error.reason}")
-            return self._settled(record, self._service.give_up(origin, told), "dead", letter)
+            return self._settled(record, self._give_up(origin, told) or Outcome(), "dead", letter)
 
     def _settled(self, record: Record, outcome: Outcome, kind: str = "done", *more: Outgoing) -> _Settled:
         outputs = tuple(outgoing(self._topics, message) for message in outcome.messages)
@@ -291,12 +301,7 @@ class ServiceLoop:
                     self._commit([one])
                 return
             record = settled[0].record
-            origin = Origin(
-                salvaged_request_id(record) or record.coordinates,
-                record.key.decode("utf-8", "replace") or record.coordinates,
-                record,
-            )
-            buried = self._bury(origin, error, attempts=1)
+            buried = self._bury(_origin(record), error, attempts=1)
             self._commit_patiently(list(buried.outputs), [record])
             settled = [buried]
         for one in settled:
@@ -353,6 +358,12 @@ class ServiceLoop:
     def _retry_delay_s(self, verdict: Verdict, attempts: int) -> float:
         asked = verdict.retry_after_s if isinstance(verdict, TransientError) else None
         return max(self._backoff_s(attempts), asked or 0.0)
+
+
+def _origin(record: Record) -> Origin:
+    """Whose a record is, as far as it tells; what it does not tell is named by where it stands."""
+    key = record.key.decode("utf-8", "replace")[:_LONGEST_KEY]
+    return Origin(salvaged_request_id(record) or record.coordinates, key or record.coordinates, record)
 
 
 class Watchdog:

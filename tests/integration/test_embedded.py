@@ -87,7 +87,7 @@ def test_urls_files_that_do_not_exist_and_spotify_ids_are_each_answered_in_their
         web.add("/song.mp3", ONE.read_bytes(), headers={"Content-Type": "audio/mpeg"})
         done = tonestream(
             "classify", "--json", web.url("/song.mp3"), web.url("/gone.mp3"), "nowhere.mp3", "4uLU6hMCjMI75M1A2tKUQC",
-            "spotify:album:4uLU6hMCjMI75M1A2tKUQC", cwd=tmp_path, fetch_allow="127.0.0.1",
+            "spotify:album:4uLU6hMCjMI75M1A2tKUQC", "http://[", "x" * 5000, cwd=tmp_path, fetch_allow="127.0.0.1",
         )  # fmt: skip
         results = lines(done)
         codes = {source: [error["code"] for error in result["errors"]] for source, result in results.items()}
@@ -97,6 +97,8 @@ def test_urls_files_that_do_not_exist_and_spotify_ids_are_each_answered_in_their
             "nowhere.mp3": ["invalid_request"],
             "4uLU6hMCjMI75M1A2tKUQC": ["spotify_unavailable"],
             "spotify:album:4uLU6hMCjMI75M1A2tKUQC": ["invalid_request"],
+            "http://[": ["invalid_request"],
+            "x" * 4096: ["invalid_request"],
         }
     assert done.returncode == 1
 
@@ -129,6 +131,8 @@ def test_wrong_usage_is_status_2_with_a_word_of_help(arguments: list[str], said:
 def test_a_wrong_setting_is_named_and_a_missing_broker_or_model_is_said_in_a_line() -> None:
     wrong = tonestream("version", vote="loudest")
     assert (wrong.returncode, wrong.stdout) == (2, "") and "vote" in wrong.stderr
+    port = tonestream("classify", str(ONE), fetch_allow="localhost:99999")
+    assert port.returncode == 2 and "fetch_allow: 'localhost:99999' has no valid port" in port.stderr
     missing = tonestream("classify", str(ONE), genre_model="nothing-here")
     assert missing.returncode == 1 and "nothing-here" in missing.stderr and "Traceback" not in missing.stderr
     dead = tonestream("submit", "https://example.org/a.mp3", kafka_bootstrap_servers="127.0.0.1:1")

@@ -247,3 +247,35 @@ def test_health_is_red_before_the_first_poll_and_after_silence() -> None:
     pulse.polled()
     assert pulse.report(10)[0] is True
     assert pulse.report(-1)[0] is False
+
+
+def test_a_service_that_fails_even_at_giving_up_loses_the_record_to_the_operator_and_goes_on() -> None:
+    class Hopeless(Scripted):
+        def give_up(self, origin: Origin, error: TonestreamError) -> Outcome:
+            raise KeyError("no answer either")
+
+    service = Hopeless(lambda name: service.done(name) if name == "b" else ValueError("a defect"))
+    bench = Bench(service)
+    bench.send(request("a"), request("b"))
+    with running(bench):
+        assert [track.request_id for track in bench.tracks(1)] == ["b"]
+        (letter,) = read(bench.dead, 1)
+    assert letter.value == encode(request("a"))
+
+
+def test_a_record_key_of_any_length_does_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Scripted, "answers_invalid_input", True)
+
+    class Answering(Scripted):
+        def give_up(self, origin: Origin, error: TonestreamError) -> Outcome:
+            report = ErrorReport(code=error.code, stage=self.stage, message=error.message)
+            track = IngestedTrack(request_id=origin.request_id, track_key=origin.track_key, source="s", error=report)
+            return Outcome((track,))
+
+    bench = Bench(Answering(lambda name: TonestreamError(ErrorCode.NO_AUDIO, "none")))
+    bench.send(Outgoing(TOPICS.name(Channel.REQUESTS), b"\xff" * 1000, b"garbage"))
+    bench.send(Outgoing(TOPICS.name(Channel.REQUESTS), b"k" * 1000, encode(request("a"))))
+    with running(bench):
+        tracks = bench.tracks(2)
+    assert {track.error.code for track in tracks if track.error} == {ErrorCode.NO_AUDIO, ErrorCode.INVALID_REQUEST}
+    assert bench.dead.poll(1, 0.0) == []
