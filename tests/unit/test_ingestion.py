@@ -20,6 +20,7 @@ from shared.contracts.messages import ErrorReport, IngestedTrack, Stage, Status,
 from shared.recipe import Recipe
 from shared.runtime.service import Delivery, Origin, Outcome, Verdict
 from shared.settings import Settings
+from tests.support.spotify_api import CLIENT_ID, CLIENT_SECRET, TRACK, TRACK_ID, SpotifyApi
 from tests.support.web_server import WebServer
 
 SAMPLE = min((Path(__file__).resolve().parent.parent.parent / "samples").glob("*.mp3"))
@@ -27,10 +28,11 @@ ETAG = {"ETag": '"v1"'}
 
 
 class Bench:
-    def __init__(self, folder: Path, web: WebServer) -> None:
+    def __init__(self, folder: Path, web: WebServer, **more: Any) -> None:
         self.web = web
         self.settings = Settings.model_validate(
             {
+                **more,
                 "redis_url": f"memory://{folder}",
                 "blob_url": f"file://{folder}/blobs",
                 "fetch_allow": "127.0.0.1",
@@ -161,6 +163,47 @@ def test_a_spotify_id_without_credentials_says_what_is_missing(bench: Bench) -> 
     assert track.audio is None and track.error is not None
     assert track.error.code is ErrorCode.SPOTIFY_UNAVAILABLE
     assert "TONESTREAM_SPOTIFY_CLIENT_ID" in track.error.message
+
+
+@pytest.fixture
+def with_spotify(tmp_path: Path) -> Iterator[tuple[Bench, SpotifyApi]]:
+    with WebServer() as web, SpotifyApi() as api:
+        more = {"spotify_client_id": CLIENT_ID, "spotify_client_secret": CLIENT_SECRET}
+        made = Bench(tmp_path, web, **more, spotify_api_url=api.api_url, spotify_token_url=api.token_url)
+        yield made, api
+        made.service.close()
+
+
+def test_a_spotify_id_becomes_names_and_the_audio_of_its_preview(with_spotify: tuple[Bench, SpotifyApi]) -> None:
+    bench, api = with_spotify
+    bench.web.add("/preview", SAMPLE.read_bytes(), headers={"Content-Type": "audio/mpeg"})
+    api.add_track(TRACK_ID, {**TRACK, "preview_url": bench.web.url("/preview")})
+    track = bench.track("r1", track_id=f"spotify:track:{TRACK_ID}")
+    assert (track.title, track.artist, track.isrc) == (
+        "Cut To The Feeling",
+        "Carly Rae Jepsen, Someone Else",
+        "USUM71703861",
+    )
+    assert track.audio is not None and track.spotify_id == TRACK_ID
+    assert track.track_key == f"spotify:{TRACK_ID}"
+
+
+def test_a_track_without_a_preview_travels_on_without_audio(with_spotify: tuple[Bench, SpotifyApi]) -> None:
+    bench, api = with_spotify
+    api.add_track(TRACK_ID, {**TRACK, "preview_url": None})
+    track = bench.track("r1", track_id=TRACK_ID)
+    assert track.audio is None and track.title == "Cut To The Feeling"
+    assert track.error is not None and track.error.code is ErrorCode.NO_AUDIO
+
+
+def test_with_an_audio_url_beside_it_spotify_may_be_down(with_spotify: tuple[Bench, SpotifyApi]) -> None:
+    bench, api = with_spotify
+    api.break_track(503)
+    bench.web.add("/a.mp3", SAMPLE.read_bytes())
+    track = bench.track("r1", track_id=TRACK_ID, audio_url=bench.web.url("/a.mp3"))
+    assert track.audio is not None and track.artist == "Tonestream"
+    alone = bench.verdict(bench.delivery("r2", track_id=TRACK_ID))
+    assert isinstance(alone, TransientError) and alone.code is ErrorCode.SPOTIFY_UNAVAILABLE
 
 
 def test_an_upload_is_removed_once_its_request_is_committed(bench: Bench) -> None:

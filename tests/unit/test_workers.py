@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import wave
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ from shared.contracts.messages import (
 from shared.keras_models import GenreModel, MoodModel
 from shared.runtime.service import Delivery, Origin, Outcome, Service, Verdict
 from shared.settings import Settings
+from shared.spotify import SpotifyClient, SpotifyCredentials
+from tests.support.spotify_api import CLIENT_ID, CLIENT_SECRET, FEATURES, TRACK_ID, SpotifyApi
 
 RATE = 22050
 
@@ -199,3 +202,40 @@ def test_without_audio_the_mood_fails_for_the_reason_ingestion_gave(blobs: BlobS
     assert isinstance(fault, TonestreamError)
     (failed,) = worker.give_up(Origin("r1", "k", Record("t", 0, 0, b"k", b"")), fault).messages
     assert isinstance(failed, MoodPrediction) and failed.error == error
+
+
+@pytest.fixture
+def spotify() -> Iterator[tuple[SpotifyApi, SpotifyClient]]:
+    with SpotifyApi() as api:
+        credentials = SpotifyCredentials(CLIENT_ID, CLIENT_SECRET)
+        yield api, SpotifyClient(credentials, api_url=api.api_url, token_url=api.token_url)
+
+
+def test_where_spotify_gives_features_the_mood_is_read_from_them(
+    blobs: BlobStore, mood_model: MoodModel, spotify: tuple[SpotifyApi, SpotifyClient]
+) -> None:
+    error = ErrorReport(code=ErrorCode.NO_AUDIO, stage=Stage.INGESTION, message="no preview")
+    track = IngestedTrack(request_id="r1", track_key="k", source="s", spotify_id=TRACK_ID, error=error)
+    (outcome,) = handle(MoodWorker(blobs, mood_model, spotify[1], 1), track)
+    assert isinstance(outcome, Outcome)
+    (mood,) = outcome.messages
+    assert isinstance(mood, MoodPrediction) and mood.features is not None
+    assert mood.source == "spotify"
+    assert mood.features["valence"] == FEATURES["valence"]
+
+
+@pytest.mark.parametrize("status", [403, 429, 500])
+def test_where_spotify_refuses_features_the_audio_is_measured_and_without_audio_the_reason_told(
+    blobs: BlobStore, tmp_path: Path, mood_model: MoodModel, spotify: tuple[SpotifyApi, SpotifyClient], status: int
+) -> None:
+    api, client = spotify
+    api.break_features(status, b"{}", {"Retry-After": "7200"})
+    worker = MoodWorker(blobs, mood_model, client, 1)
+    (outcome,) = handle(worker, stored(blobs, tmp_path, music(9.0), spotify_id=TRACK_ID))
+    assert isinstance(outcome, Outcome) and isinstance(outcome.messages[0], MoodPrediction)
+    assert outcome.messages[0].source == "audio"
+    error = ErrorReport(code=ErrorCode.NO_AUDIO, stage=Stage.INGESTION, message="no preview")
+    (fault,) = handle(
+        worker, IngestedTrack(request_id="r2", track_key="k", source="s", spotify_id=TRACK_ID, error=error)
+    )
+    assert code(fault) is ErrorCode.SPOTIFY_UNAVAILABLE
