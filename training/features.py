@@ -86,7 +86,10 @@ def _cached(cache: Path, recipe: str, path: Path, compute: Callable[[Path], Arra
         return values
     values = compute(path)
     cache.mkdir(parents=True, exist_ok=True)
-    np.save(stored, values)
+    # Whole or not at all: another thread with the same recording, or the next run after a crash, may look at any time.
+    with tempfile.NamedTemporaryFile(dir=cache, suffix=".part", delete=False) as part:
+        np.save(part, values)
+    Path(part.name).replace(stored)
     return values
 
 

@@ -264,3 +264,20 @@ def test_the_mood_script_writes_a_whole_model_folder(tmp_path: Path) -> None:
     assert scalers["audio"].mean[2] != scalers["spotify"].mean[2]
     assert manifest.figures["listener_clips"] == 10
     assert manifest.model_id in (out / "CARD.md").read_text(encoding="utf-8")
+
+
+def test_the_feature_cache_never_shows_half_an_entry(tmp_path: Path) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from training.features import _cached
+
+    source, cache = tmp_path / "clip", tmp_path / "cache"
+    source.write_bytes(b"the same recording for everyone")
+    expected = np.arange(200_000, dtype=np.float32)
+
+    def look_up(number: int) -> bool:
+        return np.array_equal(_cached(cache, "test", source, lambda path: expected), expected)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(look_up, range(64)))
+    assert [file.suffix for file in cache.iterdir()] == [".npy"]
