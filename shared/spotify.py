@@ -12,7 +12,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import requests
@@ -21,7 +21,7 @@ from spotipy.cache_handler import MemoryCacheHandler
 from spotipy.oauth2 import SpotifyClientCredentials
 
 from shared.contracts.errors import ErrorCode, TonestreamError, TransientError
-from shared.contracts.features import AUDIO_FEATURES
+from shared.contracts.features import AUDIO_FEATURES, AudioFeatures
 from shared.settings import Settings
 
 # spotipy writes headers to its debug log, the secret and the tokens among them. Its errors are raised here anyway.
@@ -55,25 +55,6 @@ class SpotifyTrack:
     isrc: str | None
     preview_url: str | None
     duration_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class SpotifyAudioFeatures:
-    """The ten features in Spotify's units: ms, BPM, dB, the others 0 to 1."""
-
-    duration_ms: float
-    tempo: float
-    loudness: float
-    energy: float
-    danceability: float
-    acousticness: float
-    instrumentalness: float
-    liveness: float
-    speechiness: float
-    valence: float
-
-    def as_dict(self) -> dict[str, float]:
-        return asdict(self)
 
 
 class SpotifyClient:
@@ -128,7 +109,7 @@ class SpotifyClient:
         except _NONSENSE as error:
             raise _no_sense(error) from error
 
-    def audio_features(self, track_id: str) -> SpotifyAudioFeatures:
+    def audio_features(self, track_id: str) -> AudioFeatures:
         """The ten audio features. Apps registered since 27 November 2024 are refused them."""
         with self._lock:
             if self._clock() < self._features_closed_until:
@@ -141,7 +122,7 @@ class SpotifyClient:
         try:
             features = found[0]
             if features is not None:
-                return SpotifyAudioFeatures(**{name: _number(features[name]) for name in AUDIO_FEATURES})
+                return AudioFeatures(**{name: _number(features[name]) for name in AUDIO_FEATURES})
         except _NONSENSE as error:
             raise _no_sense(error) from error
         raise TonestreamError(ErrorCode.SPOTIFY_UNAVAILABLE, "Spotify has no audio features for this track")

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import wave
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -26,6 +26,7 @@ from shared.audio.loudness import block_powers, integrated_loudness
 from shared.audio.mfcc import mel_basis, power_spectrum
 from shared.audio.rhythm import Rhythm, onset_strength, rhythm
 from shared.audio.wav import open_wav, read_samples
+from shared.contracts.features import AudioFeatures
 
 Array = npt.NDArray[np.float32]
 
@@ -44,27 +45,7 @@ _VOICE_HZ: Final = (300.0, 3400.0)
 _TREBLE_HZ: Final = 2500.0
 
 
-@dataclass(frozen=True, slots=True)
-class MeasuredFeatures:
-    """The ten, by the names of ``AUDIO_FEATURES``: ms, BPM, dB, and seven in 0..1."""
-
-    duration_ms: float
-    tempo: float
-    loudness: float
-    energy: float
-    danceability: float
-    acousticness: float
-    instrumentalness: float
-    liveness: float
-    speechiness: float
-    valence: float
-
-    def as_dict(self) -> dict[str, float]:
-        """By name."""
-        return asdict(self)
-
-
-def measure(samples: Array, sample_rate: int = SAMPLE_RATE) -> MeasuredFeatures:
+def measure(samples: Array, sample_rate: int = SAMPLE_RATE) -> AudioFeatures:
     """The ten features of a whole mono track, float32 [n] in [-1, 1]. Cost and memory grow with its length.
 
     Silence has tempo 0, loudness -60 dB, no energy and 0.5 where nothing can be said. Raises ValueError for other than
@@ -75,7 +56,7 @@ def measure(samples: Array, sample_rate: int = SAMPLE_RATE) -> MeasuredFeatures:
     return _features([samples], len(samples) / sample_rate, sample_rate)
 
 
-def measure_wav(file: Path | BinaryIO, max_analysed_s: float = 60.0) -> MeasuredFeatures:
+def measure_wav(file: Path | BinaryIO, max_analysed_s: float = 60.0) -> AudioFeatures:
     """The ten features of a decoded track (16-bit mono WAV at 22.05 kHz), from evenly spaced excerpts of 15 s.
 
     At most ``max_analysed_s`` seconds are read, whatever the length of the track; a shorter track is read whole.
@@ -123,13 +104,13 @@ class _Sound:
     rhythm: Rhythm
 
 
-def _features(excerpts: Sequence[Array], duration_s: float, sample_rate: int) -> MeasuredFeatures:
+def _features(excerpts: Sequence[Array], duration_s: float, sample_rate: int) -> AudioFeatures:
     loudness = integrated_loudness(np.concatenate([block_powers(part, sample_rate) for part in excerpts]))
     sound = _listen(excerpts, loudness, sample_rate) if loudness > SILENCE_DB else None
     if sound is None:
         level = max(loudness, SILENCE_DB)
-        return MeasuredFeatures(duration_s * 1000.0, 0.0, level, 0.0, 0.0, 0.5, 0.5, 0.0, 0.0, 0.5)
-    return MeasuredFeatures(
+        return AudioFeatures(duration_s * 1000.0, 0.0, level, 0.0, 0.0, 0.5, 0.5, 0.0, 0.0, 0.5)
+    return AudioFeatures(
         duration_ms=duration_s * 1000.0,
         tempo=sound.rhythm.tempo,
         loudness=min(loudness, 0.0),

@@ -7,8 +7,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import closing
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from weakref import WeakSet
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
@@ -28,6 +27,7 @@ from shared.bus.kafka_clients import (
     translated,
 )
 from shared.bus.kafka_membership import KafkaMembership
+from shared.bus.roles import Closing
 
 __all__ = ["KafkaBus", "KafkaConfig", "KafkaMembership", "KafkaPublisher", "KafkaReader"]
 
@@ -115,22 +115,7 @@ def _topic_configs(spec: TopicSpec) -> dict[str, str]:
     return configs
 
 
-class _Closing:
-    """What publisher and reader share: they are left by ``close``, also at the end of a ``with`` block."""
-
-    def close(self) -> None:
-        raise NotImplementedError
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-class KafkaPublisher(_Closing):
+class KafkaPublisher(Closing):
     """Appends records without a transaction: each once and in order within its key, also when sending is retried.
 
     After an error some of them may be stored; after BusUnavailableError some may still become so.
@@ -163,7 +148,7 @@ class KafkaPublisher(_Closing):
         close_producer(self._producer, CLOSE_TIMEOUT_S)
 
 
-class KafkaReader(_Closing):
+class KafkaReader(Closing):
     """Reads all partitions that the topics had when it was made; leaves no trace on the broker."""
 
     def __init__(self, config: KafkaConfig, partitions: Sequence[TopicPartition], from_beginning: bool) -> None:

@@ -9,8 +9,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, KafkaProducer
 from kafka import errors as kafka_errors
@@ -30,6 +29,7 @@ from shared.bus.kafka_clients import (
     send_all,
     translated,
 )
+from shared.bus.roles import Closing
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class _Tenures(ConsumerRebalanceListener):  # type: ignore[misc]
         self.generation = self._consumer.group_metadata().generation_id
 
 
-class KafkaMembership:
+class KafkaMembership(Closing):
     """See :class:`shared.bus.base.Membership`."""
 
     def __init__(self, config: KafkaConfig, group: str, topics: Sequence[str]) -> None:
@@ -316,11 +316,3 @@ class KafkaMembership:
         finally:
             if self._producer is not None:
                 close_producer(self._producer, CLOSE_TIMEOUT_S)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -17,8 +17,6 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Self
 
 from shared.bus.base import (
     BackPressureError,
@@ -30,6 +28,7 @@ from shared.bus.base import (
     Record,
     TopicSpec,
 )
+from shared.bus.roles import Closing
 
 Slot = tuple[str, int]
 
@@ -360,22 +359,7 @@ class MemoryBus:
         self._changed.notify_all()
 
 
-class _Role:
-    """What the roles share: they are left by ``close``, also at the end of a ``with`` block."""
-
-    def close(self) -> None:
-        raise NotImplementedError
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-class MemoryMembership(_Role):
+class MemoryMembership(Closing):
     """A member of a group of the memory bus."""
 
     def __init__(self, bus: MemoryBus, group: str, number: int) -> None:
@@ -403,7 +387,7 @@ class MemoryMembership(_Role):
         self._bus._leave(self._group, self._number)
 
 
-class MemoryPublisher(_Role):
+class MemoryPublisher(Closing):
     """Appends from outside the groups."""
 
     def __init__(self, bus: MemoryBus) -> None:
@@ -416,7 +400,7 @@ class MemoryPublisher(_Role):
         """Nothing is held."""
 
 
-class MemoryReader(_Role):
+class MemoryReader(Closing):
     """Follows topics; what it has not read yet is kept for it."""
 
     def __init__(self, bus: MemoryBus, number: int) -> None:

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass, fields
 from typing import Final
 
-#: ``duration_ms`` in ms, ``tempo`` in BPM, ``loudness`` in dB (LUFS-like, about -60 to 0), the others 0 to 1.
-AUDIO_FEATURES: Final = (
-    "duration_ms",
-    "tempo",
-    "loudness",
-    "energy",
-    "danceability",
-    "acousticness",
-    "instrumentalness",
-    "liveness",
-    "speechiness",
-    "valence",
-)
+
+@dataclass(frozen=True, slots=True)
+class AudioFeatures:
+    """``duration_ms`` in ms, ``tempo`` in BPM, ``loudness`` in dB (LUFS-like, about -60 to 0), the others 0 to 1."""
+
+    duration_ms: float
+    tempo: float
+    loudness: float
+    energy: float
+    danceability: float
+    acousticness: float
+    instrumentalness: float
+    liveness: float
+    speechiness: float
+    valence: float
+
+    def as_dict(self) -> dict[str, float]:
+        """By name."""
+        return asdict(self)
+
+
+#: The names, in the order in which every array holds them.
+AUDIO_FEATURES: Final[tuple[str, ...]] = tuple(field.name for field in fields(AudioFeatures))

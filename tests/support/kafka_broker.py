@@ -23,13 +23,12 @@ import subprocess
 import tempfile
 import threading
 import uuid
-from abc import ABC, abstractmethod
 from pathlib import Path
 
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
-from tests.support.processes import NotAvailableError, docker_image, end, free_port, run, wait_for_port
+from tests.support.processes import NotAvailableError, Server, docker_image, end, free_port, run, wait_for_port
 
 POM = Path(__file__).parents[2] / "deploy" / "kafka" / "pom.xml"
 START_TIMEOUT_S = 60.0
@@ -72,33 +71,10 @@ def kafka_version() -> str:
     return found.group(1)
 
 
-class KafkaBroker(ABC):
-    """A broker that runs. ``stop``, ``kill`` and ``start`` keep its address and data; ``close`` ends it for good."""
+class KafkaBroker(Server):
+    """A broker that runs."""
 
-    way: str
     bootstrap_servers: str
-    version: str
-
-    @abstractmethod
-    def start(self) -> None:
-        """Start it and return when it answers."""
-
-    @abstractmethod
-    def stop(self) -> None:
-        """A controlled shutdown."""
-
-    @abstractmethod
-    def kill(self) -> None:
-        """No shutdown at all, as when the machine dies."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """End it and remove what it stored."""
-
-    def restart(self) -> None:
-        """Stop and start: same address, same data."""
-        self.stop()
-        self.start()
 
 
 class GivenBroker(KafkaBroker):

@@ -5,8 +5,38 @@ from __future__ import annotations
 import socket
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+
+
+class Server(ABC):
+    """A server that runs. ``stop``, ``kill`` and ``start`` keep its address and data; ``close`` ends it for good."""
+
+    #: How it was come by, and what it is.
+    way: str
+    version: str
+
+    @abstractmethod
+    def start(self) -> None:
+        """Start it and return when it answers."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """A controlled shutdown."""
+
+    @abstractmethod
+    def kill(self) -> None:
+        """No shutdown at all, as when the machine dies."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End it and remove what it stored."""
+
+    def restart(self) -> None:
+        """Stop and start: same address, same data."""
+        self.stop()
+        self.start()
 
 
 class NotAvailableError(Exception):

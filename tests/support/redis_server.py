@@ -11,45 +11,21 @@ import os
 import shutil
 import subprocess
 import tempfile
-from abc import ABC, abstractmethod
 from pathlib import Path
 
 import redis
 
-from tests.support.processes import NotAvailableError, docker_image, end, free_port, run, wait_for_port
+from tests.support.processes import NotAvailableError, Server, docker_image, end, free_port, run, wait_for_port
 
 IMAGE = "redis:7-bookworm"
 START_TIMEOUT_S = 20.0
 _OPTIONS = ["--save", "", "--appendonly", "yes", "--appendfsync", "always"]
 
 
-class RedisServer(ABC):
-    """A server that runs. ``stop``, ``kill`` and ``start`` keep its address and data; ``close`` ends it for good."""
+class RedisServer(Server):
+    """A Redis that runs."""
 
-    way: str
     url: str
-    version: str
-
-    @abstractmethod
-    def start(self) -> None:
-        """Start it and return when it answers."""
-
-    @abstractmethod
-    def stop(self) -> None:
-        """A controlled shutdown."""
-
-    @abstractmethod
-    def kill(self) -> None:
-        """No shutdown at all."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """End it and remove what it stored."""
-
-    def restart(self) -> None:
-        """Stop and start: same address, same data."""
-        self.stop()
-        self.start()
 
 
 class GivenRedis(RedisServer):
