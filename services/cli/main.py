@@ -124,8 +124,7 @@ def _classify(options: argparse.Namespace, settings: Settings) -> int:
     finished: list[TrackResult] = []
     order: dict[str, int] = {}
     with show.progress(len(inputs)) as advance, EmbeddedPipeline(settings) as pipeline:
-        broken: list[TrackResult] = []
-        for result in _in_pipeline(pipeline, inputs, order, broken):
+        for result in _in_pipeline(pipeline, inputs, order):
             finished.append(result)
             advance(result.track.source)
             if options.json:
@@ -135,10 +134,12 @@ def _classify(options: argparse.Namespace, settings: Settings) -> int:
     return OK if all(result.status is Status.OK for result in finished) else FAILED
 
 
-def _in_pipeline(
-    pipeline: EmbeddedPipeline, inputs: Sequence[Input], order: dict[str, int], broken: list[TrackResult]
-) -> Iterator[TrackResult]:
-    """The results as they come. Inputs of which no request can be made have theirs in ``broken``, and at the end."""
+def _in_pipeline(pipeline: EmbeddedPipeline, inputs: Sequence[Input], order: dict[str, int]) -> Iterator[TrackResult]:
+    """The results as they come; ``order`` learns which input each request ID stands for.
+
+    Inputs of which no request can be made have their results at the end.
+    """
+    broken: list[TrackResult] = []
 
     def requests() -> Iterator[TrackRequest]:
         for position, given in enumerate(inputs):
