@@ -80,6 +80,12 @@ class Settings(BaseSettings):
     )
 
     # Ingestion
+    max_unfinished: int = Field(
+        200,
+        gt=0,
+        description="Ingestion pauses while so many requests are under way: a backlog waits in Kafka, where it costs"
+        " little, and not as decoded audio in the blob store.",
+    )
     fetch_max_bytes: int = Field(200 * 1024 * 1024, gt=0, description="Largest download, in bytes.")
     fetch_total_timeout_s: float = Field(120.0, gt=0, description="Longest download, in seconds.")
     fetch_connect_timeout_s: float = Field(10.0, gt=0, description="Longest wait for a connection, in seconds.")

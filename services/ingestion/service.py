@@ -21,6 +21,7 @@ from shared.blobs.store import UPLOADS, BlobStore
 from shared.cache.claims import Claims
 from shared.cache.connection import Keys, connect
 from shared.cache.results import KnownSource, ResultCache
+from shared.cache.votes import VoteState
 from shared.contracts.codec import Message, salvaged_source
 from shared.contracts.errors import PERMANENT_FOR_AUDIO, DependencyError, ErrorCode, TonestreamError
 from shared.contracts.messages import (
@@ -106,6 +107,8 @@ class Ingestion(TrackByTrackService):
         audio: AudioBlobs,
         results: ResultCache,
         requests: Claims,
+        votes: VoteState,
+        max_unfinished: int,
         max_bytes: int,
         blob_ttl_s: float,
         threads: int,
@@ -120,6 +123,8 @@ class Ingestion(TrackByTrackService):
         self._audio = audio
         self._results = results
         self._requests = requests
+        self._votes = votes
+        self._max_unfinished = max_unfinished
         self._max_bytes = max_bytes
         self._blob_ttl_s = blob_ttl_s
         self._next_sweep = time.monotonic() + _SWEEP_EVERY_S
@@ -154,11 +159,17 @@ class Ingestion(TrackByTrackService):
             audio=AudioBlobs(blobs, client, keys, settings.blob_ttl_s),
             results=ResultCache(client, keys, settings.result_ttl_s),
             requests=Claims(client, keys, "request", settings.state_ttl_s),
+            votes=VoteState(client, keys, settings.state_ttl_s, settings.result_deadline_s),
+            max_unfinished=settings.max_unfinished,
             max_bytes=settings.fetch_max_bytes,
             blob_ttl_s=settings.blob_ttl_s,
             # Downloads wait more than they work: a slow server shall not keep the others of its batch waiting.
             threads=max(cls.batch_records, worker_threads(settings)),
         )
+
+    def ready(self) -> bool:
+        """Not while the stages behind are busy with as many requests as there may be at once."""
+        return self._votes.unfinished() < self._max_unfinished
 
     def handle_one(self, delivery: Delivery) -> Outcome:
         request = delivery.message

@@ -113,6 +113,11 @@ class VoteState:
             pipeline.zrem(self._waiting(), request_id)
             pipeline.execute()
 
+    def unfinished(self) -> int:
+        """How many requests are announced and not yet answered."""
+        with redis_faults():
+            return self._redis.zcard(self._waiting())
+
     def overdue(self, limit: int) -> list[Overdue]:
         """At most ``limit`` requests without news for longer than the deadline."""
         now = time.time()

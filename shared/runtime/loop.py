@@ -63,6 +63,7 @@ class LoopPolicy:
     batch_records: int
     poll_s: float = 1.0
     tick_s: float = 5.0
+    pause_s: float = 0.5
     retry_attempts: int = 3
     retry_budget_s: float = 30.0
     first_backoff_s: float = 0.5
@@ -136,6 +137,12 @@ class ServiceLoop:
 
     def _turn(self) -> None:
         self._tick()
+        if not self._service.ready():
+            self._membership.keep_alive()
+            self._pulse.polled()
+            self._pulse.waiting(None)
+            self._stop.wait(self._policy.pause_s)
+            return
         records = self._membership.poll(self._policy.batch_records, self._policy.poll_s)
         self._pulse.polled()
         self._pulse.waiting(None)

@@ -62,6 +62,10 @@ class Service(ABC):
     def start(self) -> None:  # noqa: B027 (most have nothing to warm up)
         """Load and warm up what the first batch needs."""
 
+    def ready(self) -> bool:
+        """Whether this is a time to take more work; asked before every poll. The loop waits, and stays in its group."""
+        return True
+
     @abstractmethod
     def handle(self, deliveries: Sequence[Delivery]) -> Sequence[Verdict]:
         """One verdict a delivery, in order.

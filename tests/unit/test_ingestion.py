@@ -224,6 +224,18 @@ def test_a_blob_that_is_gone_is_a_typed_failure(bench: Bench) -> None:
     assert isinstance(fault, TonestreamError) and "not in the blob store" in fault.message
 
 
+def test_ingestion_pauses_while_as_many_requests_are_under_way_as_there_may_be(bench: Bench) -> None:
+    bench.service._max_unfinished = 2
+    votes = bench.service._votes
+    error = ErrorReport(code=ErrorCode.NO_AUDIO, stage=Stage.INGESTION, message="none")
+    for number in range(2):
+        assert bench.service.ready()
+        votes.add([IngestedTrack(request_id=f"r{number}", track_key="k", source="s", error=error)])
+    assert not bench.service.ready()
+    votes.forget("r0")
+    assert bench.service.ready()
+
+
 def test_blobs_that_nobody_cleaned_up_are_swept_by_age(bench: Bench) -> None:
     reference = bench.blobs.put(SAMPLE, "audio/old.wav")
     assert bench.blobs.sweep(older_than_s=3600) == 0

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import ClassVar
 
 import pytest
@@ -279,3 +280,25 @@ def test_a_record_key_of_any_length_does_no_harm(monkeypatch: pytest.MonkeyPatch
         tracks = bench.tracks(2)
     assert {track.error.code for track in tracks if track.error} == {ErrorCode.NO_AUDIO, ErrorCode.INVALID_REQUEST}
     assert bench.dead.poll(1, 0.0) == []
+
+
+def test_a_service_that_is_not_ready_takes_no_work_and_stays_healthy_and_in_its_group() -> None:
+    ready = threading.Event()
+    asked = threading.Event()
+
+    class Busy(Scripted):
+        def ready(self) -> bool:
+            asked.set()
+            return ready.is_set()
+
+    service = Busy(lambda name: service.done(name))
+    bench = Bench(service, replace(PATIENT, pause_s=0.01))
+    bench.send(request("a"))
+    with running(bench):
+        assert asked.wait(5)
+        asked.clear()
+        assert asked.wait(5)
+        assert service.batches == []
+        assert bench.pulse.report(10)[0] is True
+        ready.set()
+        assert [track.request_id for track in bench.tracks(1)] == ["a"]
