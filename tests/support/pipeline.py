@@ -30,11 +30,7 @@ class Pipeline:
         self.bootstrap_servers = bootstrap_servers
         self.topics = Topics(prefix)
         self.environment = {
-            **{
-                name: value
-                for name, value in os.environ.items()
-                if not name.startswith("TONESTREAM_") or "MODELS" in name
-            },
+            **{name: value for name, value in os.environ.items() if not name.startswith("TONESTREAM_")},
             "TONESTREAM_KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers,
             "TONESTREAM_REDIS_URL": redis_url,
             "TONESTREAM_REDIS_PREFIX": prefix,
