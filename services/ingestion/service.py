@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Final, Self
 
@@ -18,11 +18,13 @@ from shared.audio.segments import segment_count
 from shared.audio.spec import FeatureSpec
 from shared.blobs.audio import AudioBlobs
 from shared.blobs.store import UPLOADS, BlobStore
+from shared.bus.base import Record
 from shared.cache.claims import Claims
 from shared.cache.connection import Keys, connect
 from shared.cache.results import KnownSource, ResultCache
 from shared.cache.votes import VoteState
-from shared.contracts.codec import Message, salvaged_source
+from shared.contracts.codec import MalformedMessageError, Message, salvaged_source
+from shared.contracts.codec import decode as decode_message
 from shared.contracts.errors import PERMANENT_FOR_AUDIO, DependencyError, ErrorCode, TonestreamError
 from shared.contracts.messages import (
     ErrorReport,
@@ -48,12 +50,13 @@ _SWEEP_EVERY_S: Final = 600.0
 
 @dataclass(frozen=True, slots=True)
 class _Fetched:
-    """What a request's source gave: a local file, or the word that nothing changed since ``known``."""
+    """What a request's source gave: a local file; or, where it is unchanged, what is known of it already."""
 
     file: Path | None
     etag: str | None = None
     last_modified: str | None = None
-    known: KnownSource | None = None
+    cached: TrackResult | None = None
+    error: ErrorReport | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +197,7 @@ class Ingestion(TrackByTrackService):
             error=ErrorReport.of(error, self.stage),
             received_at_ms=origin.record.timestamp_ms,
         )
-        return Outcome((failed,))
+        return Outcome((failed,), self._clean_up(_audio_url(origin.record)))
 
     def tick(self) -> Sequence[Message]:
         """Now and then, remove the blobs whose requests ended without cleaning up (a worker died just then)."""
@@ -223,10 +226,9 @@ class Ingestion(TrackByTrackService):
         with tempfile.TemporaryDirectory(prefix="tonestream-") as folder:
             try:
                 fetched = self._fetch(request, url, Path(folder))
-                if fetched.known is not None:
-                    return self._from_known(draft, fetched.known)
-                assert fetched.file is not None
-                return self._from_file(draft, fetched)
+                if fetched.file is None:
+                    return draft.track(cached=fetched.cached, error=fetched.error)
+                return self._from_file(draft, fetched.file, fetched)
             except OSError as error:
                 raise DependencyError(f"the working folder {folder} cannot be used: {error}") from error
 
@@ -256,34 +258,26 @@ class Ingestion(TrackByTrackService):
         validators = None if known is None else Validators(known.etag, known.last_modified)
         fetched = self._fetcher.fetch(url, file, validators)
         if fetched.not_modified and known is not None:
-            if known.error is not None or self._find(request, known.audio_sha256) is not None:
-                return _Fetched(None, known=known)
+            cached = self._find(request, known.audio_sha256)
+            if cached is not None or known.error is not None:
+                return _Fetched(None, cached=cached, error=known.error)
             fetched = self._fetcher.fetch(url, file)  # the audio is the same, its answer has expired
         return _Fetched(file, fetched.etag, fetched.last_modified)
 
-    def _from_known(self, draft: _Draft, known: KnownSource) -> IngestedTrack:
-        if known.error is not None:
-            return draft.track(error=known.error)
-        cached = self._find(draft.request, known.audio_sha256)
-        if cached is None:
-            raise DependencyError("the cached answer vanished between two looks")
-        return draft.track(cached=cached)
-
-    def _from_file(self, draft: _Draft, fetched: _Fetched) -> IngestedTrack:
-        assert fetched.file is not None
+    def _from_file(self, draft: _Draft, file: Path, fetched: _Fetched) -> IngestedTrack:
         request = draft.request
         if draft.title is None:
-            title, artist = read_tags(fetched.file)
+            title, artist = read_tags(file)
             draft = replace(draft, title=title, artist=artist)
         try:
-            decoded = self._decode(fetched.file, fetched.file.with_name("decoded.wav"))
+            decoded = self._decode(file, file.with_name("decoded.wav"))
         except TonestreamError as error:
             if error.code in PERMANENT_FOR_AUDIO:
                 self._remember(request, fetched, error=ErrorReport.of(error, self.stage))
             raise
         self._remember(request, fetched, audio_sha256=decoded.sha256)
         audio = IngestedAudio(
-            blob=f"audio/{decoded.sha256}.wav",
+            blob=AudioBlobs.reference(decoded.sha256),
             sha256=decoded.sha256,
             duration_s=round(decoded.duration_s, 3),
             segments=segment_count(decoded.samples, self._spec),
@@ -291,8 +285,8 @@ class Ingestion(TrackByTrackService):
         cached = None if request.force else self._find(request, decoded.sha256)
         if cached is not None:
             return draft.track(audio=audio, cached=cached)
-        blob = self._audio.keep(decoded.path, decoded.sha256, request.request_id)
-        return draft.track(audio=audio.model_copy(update={"blob": blob}))
+        self._audio.keep(decoded.path, decoded.sha256, request.request_id)
+        return draft.track(audio=audio)
 
     def _remember(
         self,
@@ -318,12 +312,16 @@ class Ingestion(TrackByTrackService):
     def _clean_up(self, url: str | None) -> tuple[Callable[[], None], ...]:
         if url is None or not url.startswith(f"{BLOB_SCHEME}{UPLOADS}/"):
             return ()
+        return (partial(self._blobs.delete, url),)
 
-        def remove_upload() -> None:
-            with contextlib.suppress(DependencyError):
-                self._blobs.delete(url)
 
-        return (remove_upload,)
+def _audio_url(record: Record) -> str | None:
+    """The URL a request asks for; None where it names none, or is no request at all."""
+    try:
+        request = decode_message(Channel.REQUESTS, record.value)
+    except MalformedMessageError:
+        return None
+    return request.audio_url if isinstance(request, TrackRequest) else None
 
 
 def _no_preview() -> TonestreamError:

@@ -27,15 +27,19 @@ class AudioBlobs:
         self._keys = keys
         self._ttl_s = ttl_s
 
+    @staticmethod
+    def reference(sha256: str) -> str:
+        """What the audio with that hash is called in messages."""
+        return f"{BLOB_SCHEME}{_name(sha256)}"
+
     def keep(self, wav: Path, sha256: str, owner: str) -> str:
         """Store the WAV for ``owner`` (a request ID) unless the same audio is there; returns the reference."""
-        name = f"audio/{sha256}.wav"
-        reference = f"{BLOB_SCHEME}{name}"
+        reference = self.reference(sha256)
         with redis_faults(), self._lock(sha256):
             self._redis.sadd(self._owners(sha256), owner)
             self._redis.expire(self._owners(sha256), self._ttl_s)
             if not self._blobs.exists(reference):
-                self._blobs.put(wav, name)
+                self._blobs.put(wav, _name(sha256))
         return reference
 
     def release(self, reference: str, sha256: str, owner: str) -> None:
@@ -54,3 +58,7 @@ class AudioBlobs:
             self._keys("lock", sha256), timeout=_LOCK_S, blocking_timeout=_LOCK_S
         )
         return lock
+
+
+def _name(sha256: str) -> str:
+    return f"audio/{sha256}.wav"

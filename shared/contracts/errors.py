@@ -27,13 +27,13 @@ class ErrorCode(StrEnum):
 
 
 #: Codes that follow from the bytes of the track alone. The same bytes fail again, so they may be cached.
+#: Not ``too_long`` and ``too_large``: those follow from the operator's limits, which may be raised.
 PERMANENT_FOR_AUDIO: frozenset[ErrorCode] = frozenset(
     {
         ErrorCode.UNSUPPORTED_MEDIA,
         ErrorCode.CORRUPT_AUDIO,
         ErrorCode.SILENT_AUDIO,
         ErrorCode.TOO_SHORT,
-        ErrorCode.TOO_LONG,
     }
 )
 

@@ -207,16 +207,14 @@ class ServiceLoop:
             for position, verdict in zip(pending, self._handle([deliveries[p] for p in pending]), strict=True):
                 verdicts[position] = verdict
                 attempts[position] += 1
-            pending = [
-                position
+            delays = {
+                position: self._retry_delay_s(verdicts[position], attempts[position])
                 for position in pending
                 if isinstance(verdicts[position], TransientError) and attempts[position] < self._policy.retry_attempts
-            ]
-            delays = [self._retry_delay_s(verdicts[position], attempts[position]) for position in pending]
-            affordable = [waited + delay <= self._policy.retry_budget_s for delay in delays]
-            pending = [position for position, within in zip(pending, affordable, strict=True) if within]
+            }
+            pending = [position for position, delay in delays.items() if waited + delay <= self._policy.retry_budget_s]
             if pending:
-                delay = max(delay for delay, within in zip(delays, affordable, strict=True) if within)
+                delay = max(delays[position] for position in pending)
                 metrics.RETRIES.labels(self._name).inc(len(pending))
                 self._sleep(delay)
                 waited += delay

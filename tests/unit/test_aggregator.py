@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from services.aggregator.answer import answer
 from services.aggregator.service import Aggregator
 from services.aggregator.vote import vote
 from shared.blobs.audio import AudioBlobs
@@ -22,7 +21,7 @@ from shared.cache.votes import Part, VoteState
 from shared.contracts.codec import outgoing
 from shared.contracts.errors import ErrorCode
 from shared.contracts.features import AUDIO_FEATURES
-from shared.contracts.labels import GENRES, MOODS
+from shared.contracts.labels import GENRES
 from shared.contracts.messages import (
     ErrorReport,
     GenreFailure,
@@ -316,11 +315,11 @@ def test_the_result_key_changes_with_everything_the_answer_follows_from() -> Non
     assert len({make() for make in makers}) == len(makers)
 
 
-def test_an_answer_is_the_same_whatever_the_order_of_its_predictions() -> None:
-    from shared.cache.votes import Standing
-
-    announced = track()
-    standing = Standing(announced, mood(), None, None, 3)
-    predictions = [prediction(0), prediction(1, "blues"), prediction(2)]
-    assert answer(announced, standing, predictions, "soft") == answer(announced, standing, predictions, "soft")
-    assert set(mood().probabilities or {}) == set(MOODS)
+def test_an_answer_is_the_same_whatever_the_order_of_its_parts(bench: Bench) -> None:
+    parts: list[Part] = [track(), prediction(0, p=0.5), prediction(1, "blues", p=0.7), prediction(2, p=0.6), mood()]
+    answers = []
+    for request_id, order in (("forth", parts), ("back", parts[::-1])):
+        delivered = [bench.deliver(part.model_copy(update={"request_id": request_id})) for part in order]
+        answers += results(bench.worker().handle(delivered))
+    forth, back = answers
+    assert forth.model_copy(update={"request_id": "back"}) == back

@@ -219,6 +219,31 @@ def test_an_upload_is_removed_once_its_request_is_committed(bench: Bench) -> Non
     assert bench.blobs.exists(kept)
 
 
+def test_an_upload_that_is_no_audio_is_removed_with_its_failure(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("no audio at all")
+    reference = bench.blobs.put(tmp_path / "notes", "uploads/notes")
+    delivery = bench.delivery("r1", audio_url=reference)
+    fault = bench.verdict(delivery)
+    assert isinstance(fault, TonestreamError)
+    for clean_up in bench.service.give_up(Origin("r1", "k", delivery.record), fault).after_commit:
+        clean_up()
+    assert not bench.blobs.exists(reference)
+
+
+def test_a_track_that_is_too_long_is_tried_again_for_the_limit_may_have_been_raised(bench: Bench) -> None:
+    bench.web.add("/a.mp3", SAMPLE.read_bytes(), headers=ETAG)
+    decode_file = bench.service._decode
+
+    def refuse(source: Path, destination: Path) -> Any:
+        raise TonestreamError(ErrorCode.TOO_LONG, "over the limit")
+
+    bench.service._decode = refuse
+    fault = bench.verdict(bench.delivery("r1", audio_url=bench.web.url("/a.mp3")))
+    assert isinstance(fault, TonestreamError) and fault.code is ErrorCode.TOO_LONG
+    bench.service._decode = decode_file
+    assert bench.track("r2", audio_url=bench.web.url("/a.mp3")).audio is not None
+
+
 def test_a_blob_that_is_gone_is_a_typed_failure(bench: Bench) -> None:
     fault = bench.verdict(bench.delivery("r1", audio_url="blob:uploads/nothing"))
     assert isinstance(fault, TonestreamError) and "not in the blob store" in fault.message
