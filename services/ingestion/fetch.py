@@ -101,9 +101,6 @@ class Fetcher:
                     return self._receive(response, destination, deadline)
         raise TonestreamError(ErrorCode.FETCH_FAILED, f"more than {self._limits.max_redirects} redirects")
 
-    def close(self) -> None:
-        """Nothing is held between downloads."""
-
     @contextlib.contextmanager
     def _request(
         self, pool: httpcore.ConnectionPool, target: SplitResult, validators: Validators | None, deadline: float

@@ -207,10 +207,6 @@ class Ingestion(TrackByTrackService):
                 log.info("removed forgotten blobs", extra={"removed": removed})
         return ()
 
-    def close(self) -> None:
-        super().close()
-        self._fetcher.close()
-
     def _ingest(self, request: TrackRequest, received_at_ms: int) -> IngestedTrack:
         names, spotify_error = self._spotify_track(request)
         draft = _Draft(
