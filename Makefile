@@ -39,11 +39,12 @@ logs: ## follow the logs of all services
 scale: ## run N workers of SERVICE, e.g. make scale SERVICE=genre-worker N=3
 	$(COMPOSE) up --detach --no-recreate --scale $(SERVICE)=$(N) $(SERVICE)
 
-train: $(VENV)/.test ## train both models on DATA and write them to models/
-	@test -n "$(DATA)" || { echo "make train DATA=folder-with-gtzan_dev-and-moods"; exit 2; }
-	$(VENV)/bin/python -m training.genre --data $(DATA)/gtzan_dev --out models/mfcc-lstm-seed
-	$(VENV)/bin/python -m training.mood --csv $(DATA)/moods/moods_dev.csv --audio-reference $(DATA)/gtzan_dev \
-		--audio-reference $(DATA)/emotify_dev --listeners $(DATA)/emotify_dev/index.csv --out models/mood-ten
+train: $(VENV)/.test ## train every model on DATA and write them to models/
+	@test -n "$(DATA)" || { echo "make train DATA=folder-with-gtzan_dev-moods-and-emotify_dev"; exit 2; }
+	$(VENV)/bin/tonestream train genre --data $(DATA)/gtzan_dev --model mfcc-lstm --out models/mfcc-lstm
+	$(VENV)/bin/tonestream train genre --data $(DATA)/gtzan_dev --model musicnn-lstm --out models/musicnn-lstm
+	$(VENV)/bin/tonestream train mood --csv $(DATA)/moods/moods_dev.csv --listeners $(DATA)/emotify_dev \
+		--out models/mood-ten
 
 docs: $(VENV)/.run ## write docs/settings.md and docs/asyncapi.json from the code
 	$(VENV)/bin/python -m services.cli.docs

@@ -36,7 +36,7 @@ class GenreModel:
     def __init__(self, manifest: ModelManifest, network: Any) -> None:
         spec = manifest.require_feature_spec()
         self.manifest = manifest
-        self._shape = (spec.frames, spec.n_mfcc)
+        self._shape = (spec.frames, spec.coefficients)
         self._probabilities = _compiled(network, self._shape, manifest.temperature)
 
     @classmethod
@@ -69,13 +69,56 @@ class GenreModel:
             self.predict(np.zeros((size, *self._shape), np.float32))
 
 
+class TagModel:
+    """Features of segments to an embedding and the probability of each tag. Safe from many threads."""
+
+    def __init__(self, manifest: ModelManifest, network: Any) -> None:
+        spec = manifest.require_feature_spec()
+        self.manifest = manifest
+        self._shape = (spec.frames, spec.coefficients)
+
+        def heard(batch: Any) -> Any:
+            embedding, logits = network(batch, training=False)
+            return embedding, tf.sigmoid(logits)
+
+        signature = [tf.TensorSpec((None, *self._shape), tf.float32)]
+        self._heard = tf.function(heard, input_signature=signature)
+
+    @classmethod
+    def load(cls, folder: Path, threads: int = 1) -> Self:
+        """The model in ``folder``, with TensorFlow held to ``threads`` threads. Raises ModelError."""
+        manifest = load_manifest(folder)
+        if manifest.kind != "tags":
+            raise ModelError(f"{manifest.model_id} is a {manifest.kind} model: it knows no tags")
+        return cls(manifest, _network(folder, manifest, threads))
+
+    def predict(self, features: Array) -> tuple[Array, Array]:
+        """(embedding float32 [n, 200], tag probabilities float32 [n, labels]) of features float32
+        [n, frames, coefficients].
+
+        Each tag's probability stands alone; a row does not add up to 1. Raises ValueError for features of another
+        shape than the model's spec gives.
+        """
+        if features.ndim != 3 or features.shape[1:] != self._shape:
+            raise ValueError(f"features [n, {self._shape[0]}, {self._shape[1]}] are needed, not {features.shape}")
+        embedding, tags = self._heard(features)
+        return embedding.numpy(), tags.numpy()
+
+    def warm_up(self) -> None:
+        """Trace and run once, so that the first track does not pay for it."""
+        self.predict(np.zeros((1, *self._shape), np.float32))
+
+
 class MoodModel:
     """The ten audio features of a track to calibrated probabilities. Safe from many threads."""
 
     def __init__(self, manifest: ModelManifest, network: Any) -> None:
         self.manifest = manifest
         self._scalers = manifest.require_scalers()
-        self._probabilities = _compiled(network, (len(AUDIO_FEATURES),), manifest.temperature)
+        self._probabilities = {
+            source: _compiled(_branch(network, source), (len(AUDIO_FEATURES),), manifest.temperature_of(source))
+            for source in self._scalers
+        }
 
     @classmethod
     def load(cls, folder: Path, threads: int = 1) -> Self:
@@ -93,12 +136,13 @@ class MoodModel:
         if not np.isfinite(values).all():
             raise ValueError(f"a mood needs a finite number for each of {', '.join(AUDIO_FEATURES)}: {dict(features)}")
         row = self._scalers[source].standardise(values)
-        probabilities = self._probabilities(row[None, :]).numpy()[0]
+        probabilities = self._probabilities[source](row[None, :]).numpy()[0]
         return {label: float(p) for label, p in zip(self.manifest.labels, probabilities, strict=True)}
 
     def warm_up(self) -> None:
-        """Trace and run once, so that the first track does not pay for it."""
-        self.predict(dict.fromkeys(AUDIO_FEATURES, 0.0), "audio")
+        """Trace and run once for each source, so that the first track does not pay for it."""
+        for source in self._scalers:
+            self.predict(dict.fromkeys(AUDIO_FEATURES, 0.0), source)
 
 
 def _network(folder: Path, manifest: ModelManifest, threads: int) -> Any:
@@ -116,6 +160,15 @@ def _limit_threads(threads: int) -> None:
     except RuntimeError:
         # TensorFlow runs already and keeps the number it started with.
         log.debug("TensorFlow keeps %d threads", tf.config.threading.get_intra_op_parallelism_threads())
+
+
+def _branch(network: Any, source: str) -> Any:
+    """The part of a mood network that is for features from ``source``, called like the whole."""
+
+    def branch(batch: Any, training: bool) -> Any:
+        return network(batch, training=training)[source]
+
+    return branch
 
 
 def _compiled(network: Any, shape: tuple[int, ...], temperature: float) -> Any:

@@ -1,9 +1,10 @@
 """Model folders: a manifest, weights, a card. This module reads manifests and needs no TensorFlow.
 
-A genre model maps the features of its own spec, [frames, coefficients], to one logit a label; a mood model
-maps the ten audio features, standardised, to one logit a label. Logits divided by ``temperature`` and put
-through a softmax are the calibrated probabilities. Nothing but the manifest knows how many frames or
-coefficients there are.
+A genre model maps the features of its own spec, [frames, coefficients], to one logit a label; a mood model maps
+the ten audio features, standardised, to one logit a label for each source of them (spotify, audio). Logits
+divided by ``temperature`` and put through a softmax are the calibrated probabilities. A tag model maps the
+features of its spec to an embedding and one logit a label, each put through a sigmoid: any number of tags may
+fit. Nothing but the manifest knows how many frames or coefficients there are.
 """
 
 from __future__ import annotations
@@ -64,18 +65,24 @@ class Scaler(_Frozen):
 class ModelManifest(_Frozen):
     """What a model folder holds and how it came about.
 
-    ``feature_spec`` is set for genre models, ``scalers`` (by source of the features: spotify, audio) for mood
-    models. ``figures`` are the measurements that the card explains.
+    ``feature_spec`` is set for genre and tag models, ``scalers`` (by source of the features: spotify, audio) for mood
+    models, and ``temperature_audio`` where the features measured from audio have a temperature of their own. The
+    probabilities of a whole track, raised to 1 / ``track_temperature`` (genre models) and normalised, are
+    calibrated; a best one under ``uncertain_below`` is a guess. ``figures`` are the measurements that the card
+    explains.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     model_id: Annotated[str, StringConstraints(min_length=1, max_length=200)]
-    kind: Literal["genre", "mood"]
+    kind: Literal["genre", "mood", "tags"]
     labels: tuple[str, ...]
     feature_spec: FeatureSpec | None = None
     scalers: dict[Literal["spotify", "audio"], Scaler] | None = None
     temperature: float = Field(gt=0.0)
+    temperature_audio: float | None = Field(None, gt=0.0)
+    track_temperature: float = Field(1.0, gt=0.0)
+    uncertain_below: float | None = Field(None, ge=0.0, le=1.0)
     weights: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
     versions: dict[str, str]
@@ -84,13 +91,18 @@ class ModelManifest(_Frozen):
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
-        labels = GENRES if self.kind == "genre" else MOODS
-        if self.labels != labels:
+        # Tags are whatever the network was taught to hear: each of them is true or not.
+        labels = {"genre": GENRES, "mood": MOODS, "tags": tuple(dict.fromkeys(self.labels))}[self.kind]
+        if self.labels != labels or not labels:
             raise ValueError(f"the labels of a {self.kind} model are {', '.join(labels)}, in this order")
-        if self.kind == "genre" and (self.feature_spec is None or self.scalers is not None):
-            raise ValueError("a genre model has a feature spec and no scalers")
+        if self.kind != "mood" and (self.feature_spec is None or self.scalers is not None):
+            raise ValueError(f"a {self.kind} model has a feature spec and no scalers")
         if self.kind == "mood" and (self.feature_spec is not None or set(self.scalers or {}) != {"spotify", "audio"}):
             raise ValueError("a mood model has scalers for spotify and audio, and no feature spec")
+        if self.kind != "mood" and self.temperature_audio is not None:
+            raise ValueError("only a mood model has a temperature for audio: only moods have two sources")
+        if self.kind != "genre" and self.track_temperature != 1.0:
+            raise ValueError("only a genre model has a track temperature: only genres are voted for")
         return self
 
     @property
@@ -99,18 +111,31 @@ class ModelManifest(_Frozen):
         return self.model_id.rpartition("-")[0]
 
     def fingerprint(self) -> str:
-        """Hash of everything an answer follows from: weights, labels, spec, scalers, temperature. Ends the model ID."""
+        """Hash of everything an answer follows from: weights, labels, spec, scalers, calibration. Ends the model ID."""
         parts = self.model_dump(mode="json", include={"labels", "feature_spec", "scalers", "temperature", "sha256"})
+        # Left out where they change nothing: models that were published before these fields keep their IDs.
+        if self.temperature_audio is not None:
+            parts["temperature_audio"] = self.temperature_audio
+        if self.track_temperature != 1.0:
+            parts["track_temperature"] = self.track_temperature
+        if self.uncertain_below is not None:
+            parts["uncertain_below"] = self.uncertain_below
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:_HASH_DIGITS]
 
+    def temperature_of(self, source: Literal["spotify", "audio"]) -> float:
+        """The temperature of a mood model's logits for features from ``source``."""
+        if source == "audio" and self.temperature_audio is not None:
+            return self.temperature_audio
+        return self.temperature
+
     def require_feature_spec(self) -> FeatureSpec:
-        """The spec of a genre model's features. Raises ModelError for a mood model."""
+        """The spec of a genre or tag model's features. Raises ModelError for a mood model."""
         if self.feature_spec is None:
             raise ModelError(f"{self.model_id} is a {self.kind} model: it has no feature spec")
         return self.feature_spec
 
     def require_scalers(self) -> dict[Literal["spotify", "audio"], Scaler]:
-        """The scalers of a mood model, by source. Raises ModelError for a genre model."""
+        """The scalers of a mood model, by source. Raises ModelError for another model."""
         if self.scalers is None:
             raise ModelError(f"{self.model_id} is a {self.kind} model: it has no scalers")
         return self.scalers

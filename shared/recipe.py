@@ -20,7 +20,9 @@ class Recipe:
     feature_spec: str
     genre_model: str
     mood_model: str
+    tag_model: str
     vote: VoteStrategy
+    max_segments: int | None = None
     answer_version: int = ANSWER_VERSION
 
     @classmethod
@@ -28,8 +30,9 @@ class Recipe:
         """The recipe of this installation. Reads the models' manifests; raises ModelError."""
         genre = load_manifest(settings.models_dir / settings.genre_model)
         mood = load_manifest(settings.models_dir / settings.mood_model)
+        tags = load_manifest(settings.models_dir / settings.tag_model)
         spec = genre.require_feature_spec()
-        return cls(spec.id, genre.model_id, mood.model_id, settings.vote)
+        return cls(spec.id, genre.model_id, mood.model_id, tags.model_id, settings.vote, settings.max_segments)
 
     def result_key(self, audio_sha256: str, mood_from: str) -> str:
         """The cache key of the answer for that audio; ``mood_from`` is ``audio`` or ``spotify:<track ID>``."""

@@ -108,10 +108,16 @@ class Settings(BaseSettings):
     models_dir: Path = Field(_ROOT / "models", description="Folder with the model folders.")
     genre_model: str = Field("mfcc-lstm-seed", description="Folder name of the genre model.")
     mood_model: str = Field("mood-ten", description="Folder name of the mood model.")
+    tag_model: str = Field("music-tags", description="Folder name of the tag model, with which moods are measured.")
     vote: VoteStrategy = Field(
         "soft",
         description="How segments become one genre: `soft` averages their probabilities, `majority` counts their"
         " labels, `parts` lets 30-second parts vote and then the parts.",
+    )
+    max_segments: int | None = Field(
+        None,
+        ge=1,
+        description="A track with more segments is judged by that many, evenly spaced; default all of them.",
     )
     result_deadline_s: float = Field(
         3600.0,

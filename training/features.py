@@ -1,4 +1,4 @@
-"""Audio files to features, through the very code that serves: decode, segment, MFCC, measure. Cached on disk."""
+"""Audio files to features, through the very code that serves: decode, segment, compute. Cached on disk."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache as remembered
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -17,50 +18,106 @@ import scipy.signal
 
 import shared.audio
 from shared.audio.decode import DecodeLimits, decode, find_ffmpeg
-from shared.audio.measures import measure_wav
-from shared.audio.mfcc import mfcc
+from shared.audio.features import features
+from shared.audio.measures import NO_TAGS, measure_wav
 from shared.audio.spec import FeatureSpec
+from shared.audio.track_tags import track_tags
 from shared.audio.wav import iter_segments
+from shared.contracts.errors import ErrorCode, TonestreamError, TransientError
 from shared.contracts.features import AUDIO_FEATURES
 from training.data import Clip
+from training.genre_recipe import NoProgress, Progress
+
+if TYPE_CHECKING:
+    from shared.keras_models import TagModel
 
 Array = npt.NDArray[np.float32]
 
 _BATCH: Final = 32
+_SILENT: Final[Progress] = NoProgress()
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A file that was left out, and why."""
+
+    file: Path
+    reason: str
 
 
 def clip_features(
-    clips: Sequence[Clip], spec: FeatureSpec, cache: Path, threads: int, bandwidth_hz: int | None = None
+    clips: Sequence[Clip],
+    spec: FeatureSpec,
+    cache: Path,
+    threads: int,
+    bandwidth_hz: int | None = None,
+    progress: Progress = _SILENT,
 ) -> list[Array]:
-    """Features of each clip's whole segments, float32 [segments, frames, n_mfcc], in the order of ``clips``.
+    """Features of each clip's whole segments, float32 [segments, frames, coefficients], in the order of ``clips``.
 
     With ``bandwidth_hz`` each segment first loses everything above that frequency, as a recording sampled at twice
     that rate has. Computed once per clip and spec, then read from ``cache``. Raises TonestreamError for a clip that
     cannot be decoded.
     """
+    label = "features" if bandwidth_hz is None else f"features up to {bandwidth_hz / 1000:g} kHz"
+    with ThreadPoolExecutor(threads) as pool:
+        computed = pool.map(lambda clip: _clip_features(clip.path, spec, cache, bandwidth_hz), clips)
+        return list(progress.track(computed, label, len(clips)))
 
+
+def usable_clips(
+    clips: Sequence[Clip], spec: FeatureSpec, cache: Path, threads: int, progress: Progress = _SILENT
+) -> tuple[list[Clip], list[Skipped]]:
+    """The clips that decode to at least one segment, and those that do not. Leaves their features in ``cache``."""
+
+    def fault(clip: Clip) -> str | None:
+        try:
+            if len(_clip_features(clip.path, spec, cache, None)):
+                return None
+        except TransientError:
+            raise
+        except TonestreamError as error:
+            return f"{error.code.value}: {error}"
+        except OSError as error:
+            return f"{ErrorCode.FETCH_FAILED.value}: the file cannot be read: {error.strerror or error}"
+        return f"{ErrorCode.TOO_SHORT.value}: shorter than a segment of {spec.segment_s:g} s"
+
+    with ThreadPoolExecutor(threads) as pool:
+        faults = list(progress.track(pool.map(fault, clips), "features", len(clips)))
+    pairs = list(zip(clips, faults, strict=True))
+    return [clip for clip, why in pairs if why is None], [Skipped(clip.path, why) for clip, why in pairs if why]
+
+
+def _clip_features(path: Path, spec: FeatureSpec, cache: Path, bandwidth_hz: int | None) -> Array:
     def compute(path: Path) -> Array:
         segments = read_segments(path, spec)
         if bandwidth_hz is not None:
             segments = limit_bandwidth(segments, spec.sample_rate, bandwidth_hz)
-        return mfcc(segments, spec)
+        return features(segments, spec)
 
-    recipe = f"mfcc|{spec.model_dump_json()}|{bandwidth_hz}"
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(lambda clip: _cached(cache, recipe, clip.path, compute), clips))
+    return _cached(cache, f"features|{spec.model_dump_json()}|{bandwidth_hz}", path, compute)
 
 
-def measured_features(paths: Sequence[Path], cache: Path, threads: int) -> npt.NDArray[np.float64]:
-    """The ten features measured from each file, [n, 10] in ``AUDIO_FEATURES`` order. Cached like the others."""
+def measured_features(
+    paths: Sequence[Path], cache: Path, threads: int, tagger: TagModel | None = None, progress: Progress = _SILENT
+) -> npt.NDArray[np.float64]:
+    """The ten features measured from each file, [n, 10] in ``AUDIO_FEATURES`` order. Cached like the others.
+
+    Without ``tagger`` from the signal alone.
+    """
 
     def compute(path: Path) -> Array:
-        with _decoded(path) as wav:
-            measured = measure_wav(wav).as_dict()
+        with _decoded(path) as wav, wav.open("rb") as opened:
+            tags = track_tags(opened, tagger) if tagger else NO_TAGS
+            opened.seek(0)
+            measured = measure_wav(opened, tags).as_dict()
         return np.array([measured[name] for name in AUDIO_FEATURES], np.float32)
 
+    recipe = f"measures|{tagger.manifest.model_id}" if tagger else "measures"
     with ThreadPoolExecutor(threads) as pool:
-        rows = list(pool.map(lambda path: _cached(cache, "measures", path, compute), paths))
-    return np.array(rows, np.float64)
+        computed = pool.map(lambda path: _cached(cache, recipe, path, compute), paths)
+        rows = list(progress.track(computed, "features", len(paths)))
+    return np.array(rows, np.float64).reshape(-1, len(AUDIO_FEATURES))
 
 
 def read_segments(path: Path, spec: FeatureSpec) -> Array:

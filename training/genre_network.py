@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,7 +16,6 @@ Integers = npt.NDArray[np.intp]
 _UNITS: Final = 64
 _DROPOUT: Final = 0.3
 _BATCH: Final = 64
-_PREDICT_BATCH: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Segments:
-    """Training material: the same segments in full and in limited bandwidth, [n, frames, n_mfcc], and their labels."""
+    """The same segments in full and in limited bandwidth, [n, frames, coefficients], and their labels."""
 
     full: Array
     limited: Array
@@ -61,8 +61,17 @@ def build(frames: int, coefficients: int, classes: int, material: Segments) -> A
     return keras.Model(inputs, keras.layers.Dense(classes, name="logits")(x))
 
 
-def train(network: Any, material: Segments, epochs: int, recipe: Recipe, seed: int) -> None:
+def train(
+    network: Any,
+    material: Segments,
+    epochs: int,
+    recipe: Recipe,
+    seed: int,
+    keep: Callable[[Any], None] | None = None,
+) -> None:
     """Train ``network`` in place; the learning rate rises for a few epochs, then falls along a cosine.
+
+    ``keep``, where given, is called with the network after each epoch.
 
     Each epoch hears every segment once, half of them (drawn anew) in limited bandwidth: what a recording lost above
     8 kHz must be no cue to its genre. Deterministic for a seed, up to the order of additions in TensorFlow.
@@ -81,6 +90,8 @@ def train(network: Any, material: Segments, epochs: int, recipe: Recipe, seed: i
     for _ in range(epochs):
         features, soft_targets = _varied(material, targets, recipe, random)
         trainer.fit(features, soft_targets, batch_size=_BATCH, verbose=0)
+        if keep is not None:
+            keep(network)
 
 
 def _learning_rate(peak: float, steps: int) -> Any:
@@ -88,12 +99,6 @@ def _learning_rate(peak: float, steps: int) -> Any:
     return keras.optimizers.schedules.CosineDecay(
         peak / 10, max(1, steps - rising), alpha=0.02, warmup_target=peak, warmup_steps=rising
     )
-
-
-def logits(network: Any, features: Array) -> Array:
-    """Logits float32 [n, classes] of features [n, frames, n_mfcc]."""
-    predicted: Array = network.predict(features, batch_size=_PREDICT_BATCH, verbose=0)
-    return predicted
 
 
 def _varied(material: Segments, targets: Array, recipe: Recipe, random: np.random.Generator) -> tuple[Array, Array]:

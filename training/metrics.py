@@ -16,6 +16,8 @@ Integers = npt.NDArray[np.intp]
 
 _RESAMPLES: Final = 1000
 _ECE_BINS: Final = 10
+#: Stands for a probability of zero where a logarithm is taken.
+_SMALLEST: Final = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +62,55 @@ def confusion(predicted: Integers, truth: Integers, classes: int) -> npt.NDArray
     return counts
 
 
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """Answers of about the same confidence: how many, their mean confidence and the share of right ones."""
+
+    count: int
+    confidence: float
+    accuracy: float
+
+    def rounded(self) -> dict[str, float]:
+        """For a manifest: three decimals, by name."""
+        return {"count": self.count, "confidence": round(self.confidence, 3), "accuracy": round(self.accuracy, 3)}
+
+
+def reliability(probabilities: Floats, truth: Integers) -> list[Bin]:
+    """Answers to ``probabilities`` [n, classes] in ten equal bins of confidence, those that hold any, in order."""
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == truth
+    bin_of = np.minimum((confidence * _ECE_BINS).astype(int), _ECE_BINS - 1)
+    return [
+        Bin(int(own.sum()), float(confidence[own].mean()), float(right[own].mean()))
+        for own in (bin_of == number for number in np.unique(bin_of))
+    ]
+
+
 def expected_calibration_error(probabilities: Floats, truth: Integers) -> float:
     """Mean gap between confidence and share of right answers, over ten equal bins of confidence, weighted by count.
 
     Guo et al. 2017, "On Calibration of Modern Neural Networks". 0 is perfect. With few items even a perfect model shows
     an error: some 0.1 with a hundred, 0.03 with a thousand.
     """
+    bins = reliability(probabilities, truth)
+    return sum(one.count * abs(one.accuracy - one.confidence) for one in bins) / len(truth)
+
+
+def least_trusted_confidence(
+    probabilities: Floats, truth: Integers, aim: float = 0.8, at_least: int = 10
+) -> float | None:
+    """The smallest confidence, in steps of 0.05, from which on answers are right in a share of ``aim`` or more.
+
+    Judged on all answers of ``probabilities`` [n, classes] that are as sure or surer. None where there is no such
+    confidence, or where fewer than ``at_least`` answers reach it: a share of a few answers says nothing.
+    """
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == truth
-    bins = np.minimum((confidence * _ECE_BINS).astype(int), _ECE_BINS - 1)
-    gaps = np.bincount(bins, right - confidence, minlength=_ECE_BINS)
-    return float(np.abs(gaps).sum() / len(truth))
+    for step in range(1, 20):
+        sure = confidence >= step * 0.05
+        if sure.sum() >= at_least and right[sure].mean() >= aim:
+            return round(step * 0.05, 2)
+    return None
 
 
 def softmax(logits: Floats, temperature: float = 1.0) -> Floats:
@@ -93,6 +133,16 @@ def fit_temperature(logits: Floats, truth: Integers) -> float:
         method="bounded",
     )
     return float(np.exp(fitted.x))
+
+
+def tempered(probabilities: Floats, temperature: float) -> Floats:
+    """``probabilities`` [n, classes] to the power of 1 / ``temperature``, each row normalised again."""
+    return softmax(np.log(np.maximum(probabilities, _SMALLEST)), temperature)
+
+
+def fit_tempered(probabilities: Floats, truth: Integers) -> float:
+    """The temperature of `tempered` at which the log loss is least, 0.05 to 20."""
+    return fit_temperature(np.log(np.maximum(probabilities, _SMALLEST)), truth)
 
 
 def calibrated_by_fold(logits: Floats, truth: Integers, fold_of: Integers) -> Floats:

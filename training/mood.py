@@ -1,41 +1,30 @@
-"""Train the mood model: ``python -m training.mood --csv FILE [--audio-reference DIR ...] --out models/mood-ten``.
-
-Cross-validates by artist on Spotify's features, fits the temperature to the held-out folds, trains on all tracks, and
-matches the scale of measured features to Spotify's with the reference recordings.
-"""
+"""Training, cross-validation and evaluation of mood models."""
 
 from __future__ import annotations
 
-import argparse
-import csv
-import shlex
-import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import keras
 import numpy as np
 import numpy.typing as npt
-import scipy.stats
 
 from shared.contracts.features import AUDIO_FEATURES
 from shared.contracts.labels import MOODS
-from shared.models import Scaler, write_manifest
+from shared.keras_models import MoodModel
+from shared.models import ModelManifest, Scaler, write_manifest
 from training.card import write_card
-from training.data import MoodTrack, audio_files, read_moods
+from training.data import DataError, audio_files
 from training.features import measured_features
-from training.metrics import (
-    Interval,
-    accuracy,
-    bootstrap,
-    calibrated_by_fold,
-    confusion,
-    expected_calibration_error,
-    fit_temperature,
-    softmax,
-)
+from training.genre_recipe import Workspace
+from training.metrics import accuracy, calibrated_by_fold, fit_temperature, softmax
+from training.mood_audio import IGNORED_IN_AUDIO, against_listeners, matched_scaler, scaler_of, without
+from training.mood_data import MoodTable, check_enough, read_mood_table
+from training.mood_figures import figures, leak, repeated_accuracy
+from training.mood_network import MoodNetworkPlan, fit, joined
+from training.mood_plots import write_plots
 from training.splits import fold_of_each, train_and_test
 from training.tensorflow_setup import prepare
 
@@ -43,211 +32,187 @@ Floats = npt.NDArray[np.floating]
 Integers = npt.NDArray[np.intp]
 
 _WEIGHTS: Final = "model.keras"
-_HIDDEN: Final = 32
-_DROPOUT: Final = 0.3
-_LEARNING_RATE: Final = 3e-3
-_BATCH: Final = 32
-#: The same thing on both sides, so nothing is to be matched.
-_SAME_ON_BOTH_SIDES: Final = frozenset({"duration_ms", "tempo"})
-#: A file may be a preview, an excerpt or a mix: how long it is says nothing of the song, and would outweigh the music.
-_IGNORED_IN_AUDIO: Final = ("duration_ms",)
-#: Which emotion listeners were asked for is next to which mood.
-_EMOTIONS: Final = {
-    "calm": ("calmness", "tenderness"),
-    "energetic": ("power", "tension"),
-    "happy": ("joyful_activation",),
-    "sad": ("sadness",),
-}
-
-
-def build() -> Any:
-    """The untrained network: ten standardised features in, four logits out."""
-    inputs = keras.Input((len(AUDIO_FEATURES),), name="features")
-    x = keras.layers.Dense(_HIDDEN, activation="relu")(inputs)
-    x = keras.layers.Dropout(_DROPOUT)(x)
-    return keras.Model(inputs, keras.layers.Dense(len(MOODS), name="logits")(x))
-
-
-def train(features: Floats, labels: Integers, epochs: int) -> Any:
-    """A network trained on standardised ``features`` [n, 10], as they are and without what audio cannot tell."""
-    features = np.concatenate([features, without(features, _IGNORED_IN_AUDIO)])
-    labels = np.concatenate([labels, labels])
-    network = build()
-    trainer = keras.Model(network.inputs, network.outputs)
-    trainer.compile(
-        keras.optimizers.AdamW(_LEARNING_RATE), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    )
-    trainer.fit(features, labels, batch_size=_BATCH, epochs=epochs, verbose=0)
-    return network
-
-
-def without(features: Floats, ignored: tuple[str, ...]) -> Floats:
-    """Standardised ``features`` [n, 10] with the ``ignored`` ones average."""
-    return features * np.array([name not in ignored for name in AUDIO_FEATURES], features.dtype)
-
-
-def scaler_of(features: Floats) -> Scaler:
-    """Mean and deviation of each column of ``features`` [n, 10]."""
-    return Scaler(
-        mean=tuple(features.mean(axis=0).tolist()), std=tuple(np.maximum(features.std(axis=0), 1e-6).tolist())
-    )
-
-
-def matched_scaler(measured: Floats, spotify: Scaler) -> Scaler:
-    """The scaler under which ``measured`` [n, 10] has the mean and spread that Spotify's features have under theirs.
-
-    Tempo keeps Spotify's, for it is the same thing on both sides; duration is ignored.
-    """
-    own = scaler_of(measured) if len(measured) else spotify
-    same = [name in _SAME_ON_BOTH_SIDES for name in AUDIO_FEATURES]
-    return Scaler(
-        mean=tuple(np.where(same, spotify.mean, own.mean).tolist()),
-        std=tuple(np.where(same, spotify.std, own.std).tolist()),
-        ignored=_IGNORED_IN_AUDIO,
-    )
+_SMALLEST: Final = 1e-30
 
 
 @dataclass(frozen=True, slots=True)
-class HeldOut:
-    """Logits [n, moods] from the network that did not see the artist: from all ten features, and without duration."""
+class MoodPlan:
+    """How a model is tried: by artist in ``folds``, ``repeats`` times with other folds, the first with ``seed``."""
 
-    all_ten: Floats
-    without_duration: Floats
-
-
-def cross_validate(features: Floats, labels: Integers, fold_of: Integers, epochs: int) -> HeldOut:
-    """Train one network a fold and note the logits of the rest; the scaler too is fitted on the other folds only."""
-    held_out = HeldOut(np.zeros((len(labels), len(MOODS))), np.zeros((len(labels), len(MOODS))))
-    for train_on, test_on in train_and_test(fold_of):
-        scaler = scaler_of(features[train_on])
-        network = train(scaler.standardise(features[train_on]), labels[train_on], epochs)
-        test = scaler.standardise(features[test_on])
-        held_out.all_ten[test_on] = network(test).numpy()
-        held_out.without_duration[test_on] = network(without(test, _IGNORED_IN_AUDIO)).numpy()
-    return held_out
+    folds: int = 10
+    repeats: int = 5
+    seed: int = 1
+    network: MoodNetworkPlan = field(default_factory=MoodNetworkPlan)
 
 
-def figures(tracks: list[MoodTrack], labels: Integers, held_out: HeldOut, fold_of: Integers) -> dict[str, Any]:
-    """What the card says of Spotify's features."""
-    logits = held_out.all_ten
-    probabilities = calibrated_by_fold(logits, labels, fold_of)
-    answers = probabilities.argmax(axis=1)
-    groups = np.array([track.group for track in tracks])
-    sources = np.array([track.source for track in tracks])
-    parts = {"all": np.ones(len(tracks), bool)} | {name: sources == name for name in sorted(set(sources.tolist()))}
-    return {
-        "tracks": len(tracks),
-        "groups": len(set(groups)),
-        "accuracy": {
-            name: {
-                "tracks": int(part.sum()),
-                "accuracy": accuracy(answers[part], labels[part], groups[part].tolist()).rounded(),
-            }
-            for name, part in parts.items()
-        },
-        "accuracy_without_duration": accuracy(
-            held_out.without_duration.argmax(axis=1), labels, groups.tolist()
-        ).rounded(),
-        "recall": {
-            mood: round(float((answers[labels == index] == index).mean()), 3) for index, mood in enumerate(MOODS)
-        },
-        "confusion": confusion(answers, labels, len(MOODS)).tolist(),
-        "ece_before": round(expected_calibration_error(softmax(logits), labels), 3),
-        "ece_after": round(expected_calibration_error(probabilities, labels), 3),
-    }
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What came of a cross-validation: its figures, and the temperature that fits the held-out logits."""
+
+    figures: dict[str, Any]
+    temperature: float
 
 
-def against_listeners(index: Path, probabilities: dict[str, Floats]) -> dict[str, Any]:
-    """Rank correlation of the moods' ``probabilities`` (by file stem) with what the listeners of ``index`` felt.
+@dataclass(frozen=True, slots=True)
+class AudioBranch:
+    """The part of a model for measured features: a Keras network (standardised features float32 [n, 10] to logits
+    [n, 4]), the scaler it takes them by, the temperature of its logits, and figures for the card."""
 
-    ``index`` is a CSV with track_id, group, and a column with a share of listeners for each emotion.
+    network: Any
+    scaler: Scaler
+    temperature: float
+    figures: dict[str, Any]
+
+
+def try_model(table: MoodTable, plan: MoodPlan, data: Workspace) -> Trial:
+    """Train on all folds but one and judge on that one, for every fold, as ``plan`` says.
+
+    Scaler, network and the temperature that calibration is judged by are fitted to other folds only. Raises DataError
+    where there are too few artists.
     """
-    with index.open(newline="", encoding="utf-8") as opened:
-        rows = [row for row in csv.DictReader(opened) if row["track_id"] in probabilities]
-    predicted = np.array([probabilities[row["track_id"]] for row in rows])
-    groups = [row["group"] for row in rows]
-
-    def correlation(mood: str, emotion: str) -> Interval:
-        pairs = np.column_stack([predicted[:, MOODS.index(mood)], [float(row[emotion]) for row in rows]])
-        return bootstrap(pairs, groups, lambda drawn: float(scipy.stats.spearmanr(drawn).statistic))
-
-    answers = predicted.argmax(axis=1)
-    return {
-        "listener_clips": len(rows),
-        "listeners": [
-            {"mood": mood, "emotion": emotion, "correlation": correlation(mood, emotion).rounded()}
-            for mood, emotions in _EMOTIONS.items()
-            for emotion in emotions
-        ],
-        "listener_answers": {mood: round(float((answers == i).mean()), 3) for i, mood in enumerate(MOODS)},
-    }
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m training.mood", description="Train the mood model.")
-    parser.add_argument("--csv", type=Path, required=True, help="Spotify's features with moods")
-    parser.add_argument("--out", type=Path, required=True, help="model folder to write")
-    parser.add_argument(
-        "--audio-reference",
-        type=Path,
-        action="append",
-        default=[],
-        help="folder of recordings that measured features are scaled by; may be given more than once",
+    check_enough(table, plan.folds)
+    labels = table.labels
+    assignments = [
+        fold_of_each(table.moods, table.groups, plan.folds, plan.seed + number) for number in range(plan.repeats)
+    ]
+    runs = [
+        _held_out(table, fold_of, plan, plan.seed + number, data, f"folds, run {number + 1} of {plan.repeats}")
+        for number, fold_of in enumerate(assignments)
+    ]
+    logits, fold_of = runs[0], assignments[0]
+    shorter = _held_out(table, fold_of, plan, plan.seed, data, "folds without duration", IGNORED_IN_AUDIO)
+    probabilities = calibrated_by_fold(logits, labels, fold_of)
+    return Trial(
+        {
+            **figures(table, softmax(logits), probabilities),
+            "repeated": repeated_accuracy(table, [one.argmax(axis=1) for one in runs]),
+            "accuracy_without_duration": accuracy(shorter.argmax(axis=1), labels, table.groups).rounded(),
+            "folds": plan.folds,
+            "seed": plan.seed,
+            "members": plan.network.members,
+            "hidden": plan.network.hidden,
+            "steps": plan.network.steps,
+        },
+        round(fit_temperature(logits, labels), 4),
     )
-    parser.add_argument("--listeners", type=Path, help="index.csv of reference recordings with felt emotions")
-    parser.add_argument("--folds", type=int, default=10)
-    parser.add_argument("--epochs", type=int, default=40)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--cache", type=Path, default=Path(".cache/features"), help="computed features")
-    arguments = parser.parse_args()
+
+
+def train_model(
+    csv: Path, out: Path, listeners: Path | None, plan: MoodPlan, command: str, data: Workspace
+) -> ModelManifest:
+    """Try the model on the rows of ``csv``, train it on all of them, and write the model folder ``out``.
+
+    ``listeners`` is a folder of recordings with an index.csv of what listeners felt, for the audio branch. The folder
+    gets weights, manifest, card and both plots. Raises DataError, TonestreamError for a recording that cannot be
+    decoded, ModelError.
+    """
     started = time.perf_counter()
+    table = read_mood_table(csv)
+    versions = prepare(plan.seed, data.threads)
+    trial = try_model(table, plan, data)
+    scaler = scaler_of(table.features)
+    spotify = fit(scaler.standardise(table.features), table.labels, table.source_of, plan.network, plan.seed)
+    audio = audio_branch(table, listeners, plan, trial.temperature, data)
 
-    versions = prepare(arguments.seed, arguments.threads)
-    tracks = read_moods(arguments.csv)
-    features = np.array([track.features for track in tracks])
-    labels = np.array([MOODS.index(track.label) for track in tracks])
-    fold_of = fold_of_each(
-        [track.label for track in tracks], [track.group for track in tracks], arguments.folds, arguments.seed
-    )
-    held_out = cross_validate(features, labels, fold_of, arguments.epochs)
-    temperature = round(fit_temperature(held_out.all_ten, labels), 4)
-
-    spotify = scaler_of(features)
-    network = train(spotify.standardise(features), labels, arguments.epochs)
-    recordings = [file for folder in arguments.audio_reference for file in audio_files(folder)]
-    measured = measured_features(recordings, arguments.cache, arguments.threads)
-    audio = matched_scaler(measured, spotify)
-    checked: dict[str, Any] = {}
-    if arguments.listeners is not None:
-        probabilities = softmax(network(audio.standardise(measured)).numpy(), temperature)
-        by_name = {file.stem: row for file, row in zip(recordings, probabilities, strict=True)}
-        checked = against_listeners(arguments.listeners, by_name)
-
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    network.save(arguments.out / _WEIGHTS)
+    out.mkdir(parents=True, exist_ok=True)
+    joined(spotify, audio.network).save(out / _WEIGHTS)
     manifest = write_manifest(
-        arguments.out,
-        arguments.out.name,
+        out,
+        out.resolve().name,
         kind="mood",
         labels=MOODS,
-        scalers={"spotify": spotify, "audio": audio},
-        temperature=temperature,
+        scalers={"spotify": scaler, "audio": audio.scaler},
+        temperature=trial.temperature,
+        temperature_audio=audio.temperature,
         weights=_WEIGHTS,
         versions=versions,
-        command=shlex.join(["python", "-m", "training.mood", *sys.argv[1:]]),
+        command=command,
         figures={
-            **figures(tracks, labels, held_out, fold_of),
-            **checked,
-            "hidden": _HIDDEN,
-            "folds": arguments.folds,
-            "epochs": arguments.epochs,
-            "reference_clips": len(recordings),
+            **trial.figures,
+            "audio": audio.figures,
+            "trained_on": sorted({row.content for row in table.rows}),
             "training_s": round(time.perf_counter() - started),
         },
     )
-    print(f"{manifest.model_id}: {manifest.figures['accuracy']}; {write_card(arguments.out, manifest)}")
+    write_plots(out, manifest.model_id, trial.figures)
+    write_card(out, manifest)
+    return manifest
 
 
-if __name__ == "__main__":
-    main()
+def cross_validate_model(csv: Path, plan: MoodPlan, data: Workspace) -> dict[str, Any]:
+    """The figures of a model trained afresh on parts of the rows of ``csv``. Writes nothing. Raises DataError."""
+    table = read_mood_table(csv)
+    prepare(plan.seed, data.threads)
+    trial = try_model(table, plan, data)
+    return {**trial.figures, "leak": {"tracks": 0, "of": len(table.rows)}, "temperature": trial.temperature}
+
+
+def evaluate_model(csv: Path, folder: Path, data: Workspace) -> dict[str, Any]:
+    """The figures of the model in ``folder`` on the rows of ``csv``, as it serves Spotify's features.
+
+    ``leak`` says how many of the rows the model was trained on, as far as its manifest tells: figures on those are
+    flattered. Raises DataError, ModelError.
+    """
+    table = read_mood_table(csv)
+    model = MoodModel.load(folder, data.threads)
+    temperature = model.manifest.temperature_of("spotify")
+    answers = []
+    for row in _tracked(table.rows, "answers", data):
+        by_mood = model.predict(dict(zip(AUDIO_FEATURES, row.features, strict=True)), "spotify")
+        answers.append([by_mood[mood] for mood in MOODS])
+    probabilities = np.array(answers)
+    before = softmax(np.log(np.maximum(probabilities, _SMALLEST)) * temperature)
+    return {
+        **figures(table, before, probabilities),
+        "leak": leak(table, model.manifest.figures.get("trained_on")),
+        "temperature": temperature,
+    }
+
+
+def audio_branch(
+    table: MoodTable, listeners: Path | None, plan: MoodPlan, temperature: float, data: Workspace
+) -> AudioBranch:
+    """The branch for measured features: trained on Spotify's without duration, with the scales matched.
+
+    Mean and deviation of the measured features are taken from the recordings in the folder ``listeners`` and made
+    those of Spotify's features in ``table``; what its listeners felt only checks the answers. The ``temperature`` is
+    that of Spotify's features, for want of measured ones with a mood.
+    """
+    scaler = scaler_of(table.features)
+    features = without(scaler.standardise(table.features), IGNORED_IN_AUDIO)
+    network = fit(features, table.labels, table.source_of, plan.network, plan.seed)
+    if listeners is None:
+        return AudioBranch(network, matched_scaler(np.empty((0, len(AUDIO_FEATURES))), scaler), temperature, {})
+    recordings = audio_files(listeners)
+    if not recordings:
+        raise DataError(f"there are no recordings in {listeners}")
+    measured = measured_features(recordings, data.cache, data.threads)
+    audio = matched_scaler(measured, scaler)
+    probabilities = softmax(network(audio.standardise(measured)).numpy(), temperature)
+    by_name = {file.stem: row for file, row in zip(recordings, probabilities, strict=True)}
+    checked = against_listeners(listeners / "index.csv", by_name)
+    return AudioBranch(network, audio, temperature, {"reference_clips": len(recordings), **checked})
+
+
+def _held_out(
+    table: MoodTable,
+    fold_of: Integers,
+    plan: MoodPlan,
+    seed: int,
+    data: Workspace,
+    label: str,
+    ignored: tuple[str, ...] = (),
+) -> Floats:
+    """Logits [n, moods] from the network that did not see the artist, without the ``ignored`` features."""
+    features, labels, source_of = table.features, table.labels, table.source_of
+    logits = np.zeros((len(labels), len(MOODS)))
+    for train_on, test_on in _tracked(list(train_and_test(fold_of)), label, data):
+        scaler = scaler_of(features[train_on])
+        known, tested = (without(scaler.standardise(features[part]), ignored) for part in (train_on, test_on))
+        network = fit(known, labels[train_on], source_of[train_on], plan.network, seed)
+        logits[test_on] = network(tested).numpy()
+    return logits
+
+
+def _tracked(items: Iterable[Any], label: str, data: Workspace) -> Iterable[Any]:
+    return data.progress.track(items, label, len(list(items)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 
 import keras
@@ -10,8 +11,10 @@ import tensorflow as tf
 
 def prepare(seed: int, threads: int) -> dict[str, str]:
     """Seed every generator and bound the threads; returns the versions for the manifest. Call before any model."""
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
+    # TensorFlow that runs already keeps the number it started with.
+    with suppress(RuntimeError):
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
     keras.utils.set_random_seed(seed)
     return {"tonestream": _own_version(), "tensorflow": tf.__version__, "keras": keras.__version__}
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Self
 
 import numpy as np
 
@@ -23,19 +24,45 @@ from shared.contracts.messages import (
     Track,
     TrackResult,
 )
+from shared.models import ModelManifest
 from shared.settings import VoteStrategy
 
 _DECIMALS: Final = 6
 
 
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What a model's manifest says of its answers for whole tracks."""
+
+    track_temperature: float = 1.0
+    uncertain_below: float | None = None
+
+    @classmethod
+    def of(cls, manifest: ModelManifest) -> Self:
+        return cls(manifest.track_temperature, manifest.uncertain_below)
+
+    def uncertain(self, confidence: float) -> bool:
+        """Whether the best label is only a guess."""
+        return self.uncertain_below is not None and confidence < self.uncertain_below
+
+
+#: Calibrations by model ID. The answers of another model, in the middle of an upgrade, are told as they are.
+Calibrations = Mapping[str, Calibration]
+_UNKNOWN: Final = Calibration()
+
+
 def answer(
-    track: IngestedTrack, standing: Standing, predictions: Sequence[SegmentPrediction], strategy: VoteStrategy
+    track: IngestedTrack,
+    standing: Standing,
+    predictions: Sequence[SegmentPrediction],
+    strategy: VoteStrategy,
+    calibrations: Calibrations,
 ) -> TrackResult:
     """The one result of the request ``track`` announces; its halves are null where ``errors`` says why."""
     if track.cached is not None:
         return _as_asked(track.cached, track)
-    genre, genre_error = _genre(standing, predictions, strategy)
-    mood, mood_error = _mood(standing)
+    genre, genre_error = _genre(standing, predictions, strategy, calibrations)
+    mood, mood_error = _mood(standing, calibrations)
     errors = tuple(dict.fromkeys(error for error in (genre_error, mood_error) if error is not None))
     return TrackResult(
         request_id=track.request_id,
@@ -83,7 +110,10 @@ def _status(genre: Genre | None, mood: Mood | None) -> Status:
 
 
 def _genre(
-    standing: Standing, predictions: Sequence[SegmentPrediction], strategy: VoteStrategy
+    standing: Standing,
+    predictions: Sequence[SegmentPrediction],
+    strategy: VoteStrategy,
+    calibrations: Calibrations,
 ) -> tuple[Genre | None, ErrorReport | None]:
     track = standing.track
     if standing.failure is not None:
@@ -100,14 +130,19 @@ def _genre(
         return None, _internal("no segment of the track has a genre")
     segments = np.array([[prediction.probabilities[label] for label in GENRES] for prediction in predictions])
     segments = segments / segments.sum(axis=1, keepdims=True)
-    verdict = vote(segments, np.array([prediction.start_s for prediction in predictions]), strategy)
+    starts_s = np.array([prediction.start_s for prediction in predictions])
+    model = " + ".join(sorted({prediction.model for prediction in predictions}))
+    calibration = calibrations.get(model, _UNKNOWN)
+    verdict = vote(segments, starts_s, strategy, calibration.track_temperature)
+    confidence = _rounded(verdict.probabilities[verdict.winner])
     genre = Genre(
         label=GENRES[verdict.winner],
-        confidence=_rounded(verdict.probabilities[verdict.winner]),
+        confidence=confidence,
+        uncertain=calibration.uncertain(confidence),
         agreement=_rounded(verdict.agreement),
         probabilities={label: _rounded(p) for label, p in zip(GENRES, verdict.probabilities, strict=True)},
         segments=tuple(_segment(prediction) for prediction in predictions),
-        model=" + ".join(sorted({prediction.model for prediction in predictions})),
+        model=model,
     )
     return genre, None
 
@@ -122,7 +157,7 @@ def _segment(prediction: SegmentPrediction) -> SegmentGenre:
     )
 
 
-def _mood(standing: Standing) -> tuple[Mood | None, ErrorReport | None]:
+def _mood(standing: Standing, calibrations: Calibrations) -> tuple[Mood | None, ErrorReport | None]:
     mood = standing.mood
     if mood is None:
         waited = 0.0 if standing.overdue is None else standing.overdue.waited_s
@@ -134,6 +169,7 @@ def _mood(standing: Standing) -> tuple[Mood | None, ErrorReport | None]:
         Mood(
             label=label,
             confidence=mood.probabilities[label],
+            uncertain=calibrations.get(mood.model, _UNKNOWN).uncertain(mood.probabilities[label]),
             probabilities=mood.probabilities,
             features=mood.features,
             source=mood.source,

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import ClassVar, Self, cast
 
-from services.aggregator.answer import answer
+from services.aggregator.answer import Calibration, Calibrations, answer
 from shared.blobs.audio import AudioBlobs
 from shared.blobs.store import BlobStore
 from shared.cache.claims import Claims
@@ -26,6 +26,7 @@ from shared.contracts.messages import (
     TrackResult,
 )
 from shared.contracts.topics import Channel
+from shared.models import load_manifest
 from shared.recipe import Recipe
 from shared.runtime import metrics
 from shared.runtime.service import Delivery, Origin, Outcome, Service
@@ -46,16 +47,24 @@ class Aggregator(Service):
     batch_records = 500
 
     def __init__(
-        self, votes: VoteState, answered: Claims, results: ResultCache, audio: AudioBlobs, recipe: Recipe
+        self,
+        votes: VoteState,
+        answered: Claims,
+        results: ResultCache,
+        audio: AudioBlobs,
+        recipe: Recipe,
+        calibrations: Calibrations,
     ) -> None:
         self._votes = votes
         self._answered = answered
         self._results = results
         self._audio = audio
         self._recipe = recipe
+        self._calibrations = calibrations
 
     @classmethod
     def build(cls, settings: Settings) -> Self:
+        installed = [load_manifest(settings.models_dir / name) for name in (settings.genre_model, settings.mood_model)]
         client = connect(settings.redis_url.get_secret_value())
         keys = Keys(settings.redis_prefix)
         return cls(
@@ -64,6 +73,7 @@ class Aggregator(Service):
             ResultCache(client, keys, settings.result_ttl_s),
             AudioBlobs(BlobStore(settings.blob_url), client, keys, settings.blob_ttl_s),
             Recipe.of(settings),
+            {manifest.model_id: Calibration.of(manifest) for manifest in installed},
         )
 
     def handle(self, deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
@@ -109,7 +119,7 @@ class Aggregator(Service):
     def _answer(self, request_id: str, standing: Standing) -> Outcome:
         track = standing.track
         assert track is not None  # a standing without a track is not complete
-        result = answer(track, standing, self._votes.predictions(request_id), self._recipe.vote)
+        result = answer(track, standing, self._votes.predictions(request_id), self._recipe.vote, self._calibrations)
         if track.received_at_ms:
             waited = max(0.0, time.time() * 1000 - track.received_at_ms)
             result = result.model_copy(update={"timings_ms": {**result.timings_ms, "total": round(waited, 1)}})

@@ -55,17 +55,29 @@ STRATEGIES: Final[Mapping[VoteStrategy, Callable[[Probabilities, npt.NDArray[np.
 }
 
 
-def vote(segments: Probabilities, starts_s: npt.NDArray[np.float64], strategy: VoteStrategy) -> Verdict:
+def vote(
+    segments: Probabilities, starts_s: npt.NDArray[np.float64], strategy: VoteStrategy, temperature: float = 1.0
+) -> Verdict:
     """The verdict over ``segments`` [n, classes], n > 0, each row a distribution; ``starts_s`` [n] in seconds.
 
-    A draw goes to the class with the higher mean probability. Raises ValueError without segments.
+    ``temperature`` calibrates the mean probabilities of ``soft``: p^(1 / temperature), normalised. The two other
+    strategies give shares of votes, which are no probabilities to calibrate. A draw goes to the class with the higher
+    mean probability. Raises ValueError without segments.
     """
     if segments.ndim != 2 or len(segments) == 0 or starts_s.shape != (len(segments),):
         raise ValueError(f"segments [n, classes] and starts [n] are needed, not {segments.shape} and {starts_s.shape}")
     probabilities = STRATEGIES[strategy](segments, starts_s)
     winner = _winner(probabilities, segments)
     agreement = float(np.mean(segments.argmax(axis=1) == winner))
+    if strategy == "soft":
+        probabilities = calibrated(probabilities, temperature)
     return Verdict(winner, probabilities, agreement)
+
+
+def calibrated(probabilities: Probabilities, temperature: float) -> Probabilities:
+    """``probabilities`` [classes] raised to 1 / ``temperature`` and normalised: below 1 surer, above 1 less sure."""
+    # Relative to the largest, so that a low temperature leaves no sum of zero.
+    return _normalised((probabilities / probabilities.max()) ** (1.0 / temperature))
 
 
 def _winner(probabilities: Probabilities, segments: Probabilities) -> int:

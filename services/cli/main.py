@@ -12,12 +12,14 @@ import urllib.request
 import uuid
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version as package_version
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from services.cli import evaluate, train
 from services.cli.inputs import Input, expand
 from services.cli.registry import SERVICE_NAMES
+from services.cli.status import FAILED, INTERRUPTED, OK, WRONG_USAGE, UsageError
 from shared.bus.base import BusError, Reader
 from shared.contracts.codec import MalformedMessageError, decode, faults, outgoing, salvaged_request_id
 from shared.contracts.errors import DependencyError, ErrorCode
@@ -29,15 +31,6 @@ from shared.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
     from services.cli.embedded import EmbeddedPipeline
-
-OK: Final = 0
-FAILED: Final = 1
-WRONG_USAGE: Final = 2
-INTERRUPTED: Final = 130
-
-
-class UsageError(Exception):
-    """What was asked for cannot be done as it was asked."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -97,6 +90,9 @@ def _parser() -> argparse.ArgumentParser:
     topics_commands = topics.add_subparsers(required=True, metavar="COMMAND")
     create = topics_commands.add_parser("create", help="create the topics that are missing")
     create.set_defaults(run=_create_topics)
+
+    train.add_parsers(commands)
+    evaluate.add_parsers(commands)
 
     health = commands.add_parser("health", help="ask the worker on this machine whether it is well")
     health.add_argument("--port", type=int, help="default TONESTREAM_HEALTH_PORT")

@@ -26,7 +26,7 @@ _ANSWER_COLUMNS: Final[tuple[tuple[str, Literal["left", "right"]], ...]] = (
     ("status", "left"),
 )
 #: Columns the answers take with the gaps between them.
-_ANSWER_WIDTH: Final = 64
+_ANSWER_WIDTH: Final = 66
 
 
 @contextlib.contextmanager
@@ -94,7 +94,8 @@ def _name(result: TrackResult) -> str:
 
 
 def _answer(half: Genre | Mood | None) -> str:
-    return "–" if half is None else f"{half.label} {half.confidence:.0%}"
+    """``jazz 81%``; ``jazz? 31%`` where that is a guess."""
+    return "–" if half is None else f"{half.label}{'?' if half.uncertain else ''} {half.confidence:.0%}"
 
 
 def _length(seconds: float | None) -> str:

@@ -1,4 +1,4 @@
-"""Feature extraction: the decoded track, segment by segment, as the features the genre model was trained on."""
+"""Feature extraction: the decoded track, segment by segment, as the features the chosen genre model was trained on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from shared.audio.mfcc import mfcc
+from shared.audio.features import features
 from shared.audio.segments import is_silent
 from shared.audio.spec import FeatureSpec
 from shared.audio.wav import iter_segments
@@ -50,7 +50,7 @@ class FeatureExtraction(TrackByTrackService):
         return cls(BlobStore(settings.blob_url), spec, worker_threads(settings))
 
     def start(self) -> None:
-        mfcc(np.zeros((1, self._spec.segment_samples), np.float32), self._spec)
+        features(np.zeros((1, self._spec.segment_samples), np.float32), self._spec)
 
     def handle_one(self, delivery: Delivery) -> Outcome:
         track = delivery.message
@@ -75,12 +75,14 @@ class FeatureExtraction(TrackByTrackService):
         assert track.audio is not None
         messages: list[Message] = []
         with self._blobs.open(track.audio.blob) as wav:
-            for first, samples in iter_segments(wav, self._spec, _BATCH_SEGMENTS):
+            # Of a longer track as many were announced as shall be heard: which ones follows from their number.
+            for positions, samples in iter_segments(wav, self._spec, _BATCH_SEGMENTS, limit=track.audio.segments):
                 started = time.perf_counter()
-                matrices = mfcc(samples, self._spec)
+                matrices = features(samples, self._spec)
                 each_ms = (time.perf_counter() - started) * 1000 / len(samples)
-                for offset, (segment, matrix) in enumerate(zip(samples, matrices, strict=True)):
-                    messages.append(self._message(track, first + offset, is_silent(segment), matrix, each_ms))
+                for position, segment, matrix in zip(positions, samples, matrices, strict=True):
+                    silent = is_silent(segment)
+                    messages.append(self._message(track, len(messages), position, silent, matrix, each_ms))
         if len(messages) != track.audio.segments:
             raise TonestreamError(
                 ErrorCode.INTERNAL,
@@ -90,7 +92,7 @@ class FeatureExtraction(TrackByTrackService):
         return messages
 
     def _message(
-        self, track: IngestedTrack, index: int, silent: bool, matrix: np.ndarray, elapsed_ms: float
+        self, track: IngestedTrack, index: int, position: int, silent: bool, matrix: np.ndarray, elapsed_ms: float
     ) -> Message:
         if silent:
             return SilentSegment(request_id=track.request_id, track_key=track.track_key, index=index)
@@ -98,8 +100,8 @@ class FeatureExtraction(TrackByTrackService):
             request_id=track.request_id,
             track_key=track.track_key,
             index=index,
-            start_s=index * self._spec.segment_s,
-            end_s=(index + 1) * self._spec.segment_s,
+            start_s=position * self._spec.segment_s,
+            end_s=(position + 1) * self._spec.segment_s,
             feature_spec=self._spec.id,
             matrix=matrix,
             timings_ms={self.stage.value: elapsed_ms},

@@ -30,7 +30,7 @@ class GenreWorker(Service):
     def __init__(self, model: GenreModel) -> None:
         self._model = model
         self._spec = model.manifest.require_feature_spec()
-        self._shape = (self._spec.frames, self._spec.n_mfcc)
+        self._shape = (self._spec.frames, self._spec.coefficients)
 
     @classmethod
     def build(cls, settings: Settings) -> Self:

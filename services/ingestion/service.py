@@ -14,7 +14,7 @@ from typing import ClassVar, Final, Self
 from services.ingestion.fetch import AllowList, Fetcher, FetchLimits, Validators
 from services.ingestion.tags import read_tags
 from shared.audio.decode import DecodedAudio, DecodeLimits, decode, find_ffmpeg
-from shared.audio.segments import segment_count
+from shared.audio.segments import chosen_segments, segment_count
 from shared.audio.spec import FeatureSpec
 from shared.blobs.audio import AudioBlobs
 from shared.blobs.store import UPLOADS, BlobStore
@@ -105,6 +105,7 @@ class Ingestion(TrackByTrackService):
         spotify: SpotifyClient | None,
         decode_file: Callable[[Path, Path], DecodedAudio],
         spec: FeatureSpec,
+        max_segments: int | None,
         recipe: Recipe,
         blobs: BlobStore,
         audio: AudioBlobs,
@@ -121,6 +122,7 @@ class Ingestion(TrackByTrackService):
         self._spotify = spotify
         self._decode = decode_file
         self._spec = spec
+        self._max_segments = max_segments
         self._recipe = recipe
         self._blobs = blobs
         self._audio = audio
@@ -157,6 +159,7 @@ class Ingestion(TrackByTrackService):
             spotify=spotify_client(settings),
             decode_file=lambda source, destination: decode(source, destination, limits, ffmpeg),
             spec=load_manifest(settings.models_dir / settings.genre_model).require_feature_spec(),
+            max_segments=settings.max_segments,
             recipe=Recipe.of(settings),
             blobs=blobs,
             audio=AudioBlobs(blobs, client, keys, settings.blob_ttl_s),
@@ -276,7 +279,7 @@ class Ingestion(TrackByTrackService):
             blob=AudioBlobs.reference(decoded.sha256),
             sha256=decoded.sha256,
             duration_s=round(decoded.duration_s, 3),
-            segments=segment_count(decoded.samples, self._spec),
+            segments=len(chosen_segments(segment_count(decoded.samples, self._spec), self._max_segments)),
         )
         cached = None if request.force else self._find(request, decoded.sha256)
         if cached is not None:

@@ -1,4 +1,7 @@
-"""The mood worker: ten features, from Spotify where it may be asked, else measured from the audio, to one mood."""
+"""The mood worker: ten features, from Spotify where it may be asked, else measured from the audio, to one mood.
+
+What is measured needs the tags of the audio, which a network of its own hears in a few segments.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from shared.audio.measures import SILENCE_DB, measure_wav
+from shared.audio.track_tags import track_tags
 from shared.blobs.store import BlobStore
 from shared.contracts.errors import ErrorCode, TonestreamError
 from shared.contracts.features import AUDIO_FEATURES
@@ -18,7 +22,7 @@ from shared.spotify import SpotifyClient, spotify_client
 from shared.threads import worker_threads
 
 if TYPE_CHECKING:
-    from shared.keras_models import MoodModel
+    from shared.keras_models import MoodModel, TagModel
 
 log = logging.getLogger(__name__)
 
@@ -30,22 +34,27 @@ class MoodWorker(TrackByTrackService):
     inputs: ClassVar[tuple[Channel, ...]] = (Channel.TRACKS,)
     batch_records = 8
 
-    def __init__(self, blobs: BlobStore, model: MoodModel, spotify: SpotifyClient | None, threads: int) -> None:
+    def __init__(
+        self, blobs: BlobStore, model: MoodModel, tagger: TagModel, spotify: SpotifyClient | None, threads: int
+    ) -> None:
         super().__init__(threads)
         self._blobs = blobs
         self._model = model
+        self._tagger = tagger
         self._spotify = spotify
 
     @classmethod
     def build(cls, settings: Settings) -> Self:
-        from shared.keras_models import MoodModel  # TensorFlow takes seconds to import
+        from shared.keras_models import MoodModel, TagModel  # TensorFlow takes seconds to import
 
         threads = worker_threads(settings)
         model = MoodModel.load(settings.models_dir / settings.mood_model, threads=threads)
-        return cls(BlobStore(settings.blob_url), model, spotify_client(settings), threads)
+        tagger = TagModel.load(settings.models_dir / settings.tag_model, threads=threads)
+        return cls(BlobStore(settings.blob_url), model, tagger, spotify_client(settings), threads)
 
     def start(self) -> None:
         self._model.warm_up()
+        self._tagger.warm_up()
 
     def handle_one(self, delivery: Delivery) -> Outcome:
         track = delivery.message
@@ -88,7 +97,9 @@ class MoodWorker(TrackByTrackService):
                 ErrorCode.TOO_SHORT, f"{track.audio.duration_s:.2f} s of audio are too short for a mood"
             )
         with self._blobs.open(track.audio.blob) as wav:
-            measured = measure_wav(wav)
+            tags = track_tags(wav, self._tagger)
+            wav.seek(0)
+            measured = measure_wav(wav, tags)
         if measured.loudness <= SILENCE_DB:
             raise TonestreamError(ErrorCode.SILENT_AUDIO, "nothing sounds in the track")
         return measured.as_dict(), "audio"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -17,6 +18,19 @@ SILENCE_DBFS: Final = -70.0
 def segment_count(samples: int, spec: FeatureSpec) -> int:
     """Whole segments in a track of that many samples at the spec's rate; a shorter rest is dropped."""
     return samples // spec.segment_samples
+
+
+def chosen_segments(count: int, limit: int | None) -> Sequence[int]:
+    """Which of ``count`` segments stand for the track: all, or ``limit`` of them, evenly spaced and in order.
+
+    Each is the middle one of an equal part of the track. The same numbers give the same choice.
+
+    >>> list(chosen_segments(10, 4))
+    [1, 3, 6, 8]
+    """
+    if limit is None or count <= limit:
+        return range(count)
+    return [(2 * part + 1) * count // (2 * limit) for part in range(limit)]
 
 
 def level_dbfs(samples: npt.NDArray[np.float32]) -> float:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import wave
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from shared.audio.segments import chosen_segments, segment_count
 from shared.audio.spec import FeatureSpec
 from shared.contracts.errors import ErrorCode, TonestreamError
 
@@ -48,17 +49,20 @@ def read_samples(opened: wave.Wave_read, count: int) -> npt.NDArray[np.float32]:
     return np.frombuffer(data, dtype="<i2").astype(np.float32) / np.float32(_FULL_SCALE)
 
 
-def iter_segments(file: BinaryIO, spec: FeatureSpec, batch: int) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
-    """The whole segments of the track, at most ``batch`` at a time: (index of the first, float32 [n, samples]).
+def iter_segments(
+    file: BinaryIO, spec: FeatureSpec, batch: int, limit: int | None = None
+) -> Iterator[tuple[Sequence[int], npt.NDArray[np.float32]]]:
+    """The whole segments of the track, at most ``batch`` at a time: (their positions in it, float32 [n, samples]).
 
-    Holds one batch in memory, however long the track is. Raises TonestreamError (corrupt_audio).
+    With ``limit`` only the ``chosen_segments`` are read. Holds one batch in memory, however long the track is. Raises
+    TonestreamError (corrupt_audio).
     """
     with open_wav(file, spec.sample_rate) as opened:
-        index = 0
-        while True:
-            samples = read_samples(opened, batch * spec.segment_samples)
-            count = len(samples) // spec.segment_samples
-            if count == 0:
-                return
-            yield index, samples[: count * spec.segment_samples].reshape(count, spec.segment_samples)
-            index += count
+        positions = chosen_segments(segment_count(opened.getnframes(), spec), limit)
+        for start in range(0, len(positions), batch):
+            part = positions[start : start + batch]
+            samples = np.empty((len(part), spec.segment_samples), np.float32)
+            for row, position in enumerate(part):
+                opened.setpos(position * spec.segment_samples)
+                samples[row] = read_samples(opened, spec.segment_samples)
+            yield part, samples

@@ -139,7 +139,10 @@ class ErrorReport(_Frozen):
 
 
 class IngestedAudio(_Frozen):
-    """The decoded audio: 22.05 kHz mono 16-bit WAV in the blob store, named by the hash of its samples."""
+    """The decoded audio: 22.05 kHz mono 16-bit WAV in the blob store, named by the hash of its samples.
+
+    ``segments`` are those that will be listened to: of a long track perhaps not all.
+    """
 
     blob: Annotated[str, StringConstraints(min_length=1, max_length=300)]
     sha256: Sha256
@@ -182,7 +185,9 @@ _MATRIX_ON_THE_WIRE = {
 
 
 class SegmentFeatures(_Message):
-    """feature_extraction -> genre_worker: the MFCC matrix of one segment, float32 [frames, coefficients].
+    """feature_extraction -> genre_worker: the features of one segment, float32 [frames, coefficients].
+
+    ``index`` counts the segments that are listened to; ``start_s`` and ``end_s`` are their place in the track.
 
     Travels binary (``shared.contracts.codec``); the matrix is read-only.
     """
@@ -296,10 +301,14 @@ class Track(_Frozen):
 
 
 class Genre(_Frozen):
-    """The genre with its evidence. ``agreement`` is the share of segments that name the same genre."""
+    """The genre with its evidence. ``agreement`` is the share of segments that name the same genre.
+
+    ``uncertain``: the model is not sure enough of any genre; ``label`` is its best guess.
+    """
 
     label: str
     confidence: Probability
+    uncertain: bool = False
     agreement: Probability
     probabilities: GenreProbabilities
     segments: tuple[SegmentGenre, ...]
@@ -307,10 +316,14 @@ class Genre(_Frozen):
 
 
 class Mood(_Frozen):
-    """The mood, the ten features it came from, and whether Spotify or the audio gave them."""
+    """The mood, the ten features it came from, and whether Spotify or the audio gave them.
+
+    ``uncertain``: the model is not sure enough of any mood; ``label`` is its best guess.
+    """
 
     label: str
     confidence: Probability
+    uncertain: bool = False
     probabilities: MoodProbabilities
     features: dict[str, float]
     source: MoodSource

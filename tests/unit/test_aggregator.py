@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import SecretStr
 
+from services.aggregator.answer import Calibration, Calibrations
 from services.aggregator.service import Aggregator
 from services.aggregator.vote import vote
 from shared.blobs.audio import AudioBlobs
@@ -36,8 +39,10 @@ from shared.contracts.messages import (
     TrackResult,
 )
 from shared.contracts.topics import Topics
+from shared.models import load_manifest, write_manifest
 from shared.recipe import Recipe
 from shared.runtime.service import Delivery, Outcome
+from shared.settings import Settings, VoteStrategy
 
 SHA = "ab" * 32
 RECIPE = Recipe("spec", "genre-model", "mood-model", "soft")
@@ -95,9 +100,12 @@ class Bench:
         self.cache = ResultCache(self.client, self.keys, 1000)
         self.offsets = itertools.count()
 
-    def worker(self, deadline_s: float = 1000.0) -> Aggregator:
+    def worker(
+        self, deadline_s: float = 1000.0, recipe: Recipe = RECIPE, calibrations: Calibrations | None = None
+    ) -> Aggregator:
         votes = VoteState(self.client, self.keys, 1000, deadline_s)
-        return Aggregator(votes, Claims(self.client, self.keys, "answered", 1000), self.cache, self.audio, RECIPE)
+        answered = Claims(self.client, self.keys, "answered", 1000)
+        return Aggregator(votes, answered, self.cache, self.audio, recipe, calibrations or {})
 
     def deliver(self, part: Part) -> Delivery:
         sent = outgoing(Topics("t"), part)
@@ -144,6 +152,28 @@ def test_parts_vote_once_each_however_many_segments_they_have() -> None:
 def test_a_draw_goes_to_the_higher_mean_probability() -> None:
     segments = np.vstack([rows("pop"), np.array([[one_hot("blues", 0.95)[genre] for genre in GENRES]])])
     assert GENRES[vote(segments, starts(2), "majority").winner] == "blues"
+
+
+def test_a_temperature_calibrates_the_mean_probabilities_of_the_track() -> None:
+    segments = rows("jazz", "jazz", "blues")
+    plain = vote(segments, starts(3), "soft")
+    for temperature in (0.5, 1.0, 3.0):
+        verdict = vote(segments, starts(3), "soft", temperature)
+        expected = plain.probabilities ** (1 / temperature)
+        np.testing.assert_allclose(verdict.probabilities, expected / expected.sum())
+        assert (verdict.winner, verdict.agreement) == (plain.winner, plain.agreement)
+
+
+def test_a_very_low_temperature_is_sure_of_the_winner() -> None:
+    probabilities = vote(rows("jazz", "blues", "jazz"), starts(3), "soft", 1e-4).probabilities
+    assert probabilities[GENRES.index("jazz")] == probabilities.sum() == 1.0
+
+
+@pytest.mark.parametrize("strategy", ["majority", "parts"])
+def test_shares_of_votes_are_not_calibrated(strategy: VoteStrategy) -> None:
+    segments = rows("jazz", "jazz", "blues")
+    plain, heated = (vote(segments, starts(3), strategy, temperature) for temperature in (1.0, 3.0))
+    np.testing.assert_array_equal(heated.probabilities, plain.probabilities)
 
 
 def test_no_segments_are_no_vote() -> None:
@@ -205,8 +235,6 @@ def test_cleaning_up_removes_the_votes_and_the_blob_of_the_last_request_that_nee
     wav = bench.blobs._path("blob:x")  # any file will do
     with open(wav, "wb") as file:  # noqa: PTH123
         file.write(b"audio")
-    from pathlib import Path
-
     owners = ["r1", "r2"][:parts]
     for owner in owners:
         reference = bench.audio.keep(Path(wav), SHA, owner)
@@ -311,6 +339,7 @@ def test_the_result_key_changes_with_everything_the_answer_follows_from() -> Non
         lambda: Recipe("spec", "genre-model2", "mood-model", "soft").result_key(SHA, "audio"),
         lambda: Recipe("spec", "genre-model", "mood-model2", "soft").result_key(SHA, "audio"),
         lambda: Recipe("spec", "genre-model", "mood-model", "parts").result_key(SHA, "audio"),
+        lambda: Recipe("spec", "genre-model", "mood-model", "soft", 20).result_key(SHA, "audio"),
     ]
     assert len({make() for make in makers}) == len(makers)
 
@@ -323,3 +352,93 @@ def test_an_answer_is_the_same_whatever_the_order_of_its_parts(bench: Bench) -> 
         answers += results(bench.worker().handle(delivered))
     forth, back = answers
     assert forth.model_copy(update={"request_id": "back"}) == back
+
+
+WHOLE = (track(), prediction(0), prediction(1), prediction(2, "blues"), mood())
+
+
+def answered(bench: Bench, calibrations: Calibrations, parts: Sequence[Part] = WHOLE) -> TrackResult:
+    (result,) = results(bench.worker(calibrations=calibrations).handle([bench.deliver(part) for part in parts]))
+    return result
+
+
+def test_the_answer_is_calibrated_as_the_manifest_of_its_model_says(tmp_path: Path) -> None:
+    plain, calibrated = (
+        answered(Bench(str(tmp_path)), {"genre-model": Calibration(temperature)}).genre for temperature in (1.0, 3.0)
+    )
+    assert plain is not None and calibrated is not None
+    expected = np.array(list(plain.probabilities.values())) ** (1 / 3)
+    np.testing.assert_allclose(list(calibrated.probabilities.values()), expected / expected.sum(), atol=1e-5)
+    assert calibrated.confidence == calibrated.probabilities["jazz"] < plain.confidence
+    assert calibrated.segments == plain.segments and calibrated.agreement == plain.agreement
+
+
+@pytest.mark.parametrize(("threshold", "uncertain"), [(None, False), (0.5, False), (0.75, True)])
+def test_a_label_under_the_threshold_of_its_model_is_uncertain(
+    bench: Bench, threshold: float | None, uncertain: bool
+) -> None:
+    limit = Calibration(uncertain_below=threshold)
+    result = answered(bench, {"genre-model": limit, "mood-model": limit})
+    assert result.genre is not None and result.genre.label == "jazz" and result.genre.uncertain is uncertain
+    assert result.mood is not None and result.mood.label == "calm" and result.mood.uncertain is uncertain
+    assert result.status is Status.OK
+
+
+def test_a_label_at_the_threshold_is_certain(bench: Bench) -> None:
+    result = answered(bench, {"mood-model": Calibration(uncertain_below=0.7)})
+    assert result.mood is not None and result.mood.confidence == 0.7 and not result.mood.uncertain
+
+
+@pytest.mark.parametrize("older", [3, 1], ids=["all by the older model", "one by the older model"])
+def test_in_the_middle_of_an_upgrade_the_calibration_of_one_model_is_not_put_on_another(
+    bench: Bench, older: int
+) -> None:
+    predictions = [prediction(0), prediction(1), prediction(2, "blues")]
+    mixed = [p.model_copy(update={"model": "older"}) for p in predictions[:older]] + predictions[older:]
+    parts = [track(), *mixed, mood().model_copy(update={"model": "older-mood"})]
+    calibration = Calibration(3.0, 0.99)
+    result = answered(bench, {"genre-model": calibration, "mood-model": calibration}, parts)
+    assert result.genre is not None and result.mood is not None
+    assert result.genre.confidence == pytest.approx((0.91 * 2 + 0.01) / 3, abs=1e-6)
+    assert not result.genre.uncertain and not result.mood.uncertain
+
+
+def test_a_worker_calibrates_by_the_manifests_of_the_installed_models(tmp_path: Path) -> None:
+    shipped = Settings()
+    for name, more in ((shipped.genre_model, {"track_temperature": 3.0}), (shipped.mood_model, {}), (shipped.tag_model, {})):
+        manifest = load_manifest(shipped.models_dir / name)
+        (tmp_path / name).mkdir()
+        (tmp_path / name / manifest.weights).write_bytes((shipped.models_dir / name / manifest.weights).read_bytes())
+        fields = {field: getattr(manifest, field) for field in type(manifest).model_fields}
+        del fields["model_id"], fields["sha256"]
+        write_manifest(tmp_path / name, name, **fields | more | {"uncertain_below": 0.8})
+    settings = shipped.model_copy(
+        update={"models_dir": tmp_path, "redis_url": SecretStr("memory://"), "blob_url": f"file://{tmp_path}/blobs"}
+    )
+    recipe = Recipe.of(settings)
+    worker = Aggregator.build(settings)
+    parts = [
+        track(),
+        *(prediction(index).model_copy(update={"model": recipe.genre_model}) for index in range(3)),
+        mood().model_copy(update={"model": recipe.mood_model}),
+    ]
+    deliveries = [Delivery(Record("t", 0, offset, b"k", b""), part) for offset, part in enumerate(parts)]
+    (result,) = results(worker.handle(deliveries))
+    assert result.genre is not None and result.mood is not None
+    assert 0.0 < result.genre.confidence < 0.8 and result.genre.uncertain
+    assert result.mood.uncertain
+
+
+def test_the_evidence_of_chosen_segments_keeps_its_place_in_the_track(bench: Bench) -> None:
+    times = {"start_s": 300.0, "end_s": 303.0}
+    late = prediction(1).model_copy(update=times)
+    result = answered(bench, {}, [track(segments=2), prediction(0), late, mood()])
+    assert result.genre is not None
+    assert [(segment.start_s, segment.end_s) for segment in result.genre.segments] == [(0.0, 3.0), (300.0, 303.0)]
+
+
+def test_another_number_of_segments_is_another_answer_in_the_cache(bench: Bench) -> None:
+    limited = Recipe("spec", "genre-model", "mood-model", "soft", 3)
+    bench.worker(recipe=limited).handle([bench.deliver(part) for part in WHOLE])
+    assert bench.cache.find([RECIPE.result_key(SHA, "audio")]) is None
+    assert bench.cache.find([limited.result_key(SHA, "audio")]) is not None

@@ -98,6 +98,20 @@ def test_audio_is_announced_with_its_names_length_and_segments_and_stored_by_con
     assert first.track_key != second.track_key
 
 
+def test_of_a_long_track_as_many_segments_are_announced_as_are_listened_to(tmp_path: Path) -> None:
+    announced_segments = {}
+    with WebServer() as web:
+        web.add("/a.mp3", SAMPLE.read_bytes())
+        for limit in (None, 2, 1000):
+            made = Bench(tmp_path / str(limit), web, max_segments=limit)
+            audio = made.track("r1", audio_url=web.url("/a.mp3")).audio
+            assert audio is not None
+            announced_segments[limit] = audio.segments
+            made.service.close()
+    assert announced_segments[2] == 2
+    assert announced_segments[None] == announced_segments[1000] > 2
+
+
 def test_an_answer_in_the_cache_travels_with_the_track_unless_forced(bench: Bench) -> None:
     bench.web.add("/a.mp3", SAMPLE.read_bytes())
     cached = bench.answer(bench.track("r1", audio_url=bench.web.url("/a.mp3")))

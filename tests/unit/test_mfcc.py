@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from shared.audio.mfcc import mfcc
-from shared.audio.spec import MFCC13, FeatureSpec
+from shared.audio.spec import MFCC13, MFCC40, FeatureSpec
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +34,12 @@ def test_the_features_of_a_segment_are_those_librosa_computes_for_it_alone(segme
     for segment, features in zip(segments, computed, strict=True):
         expected = librosa.feature.mfcc(y=segment, sr=22050, n_mfcc=13, n_fft=2048, hop_length=512).T
         np.testing.assert_allclose(features, expected, atol=1e-3)
+
+
+def test_forty_coefficients_are_librosas_too(segments: npt.NDArray[np.float32]) -> None:
+    librosa = pytest.importorskip("librosa")
+    expected = librosa.feature.mfcc(y=segments[0], sr=22050, n_mfcc=40, n_fft=2048, hop_length=512).T
+    np.testing.assert_allclose(mfcc(segments[:1], MFCC40)[0], expected, atol=1e-3)
 
 
 def test_another_spec_gives_librosas_features_too(segments: npt.NDArray[np.float32]) -> None:

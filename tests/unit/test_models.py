@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shared.audio.spec import MFCC13, FeatureSpec
+from shared.audio.spec import LOG_MEL96, MFCC13, FeatureSpec
 from shared.contracts.features import AUDIO_FEATURES
 from shared.contracts.labels import GENRES, MOODS
 from shared.models import ModelError, ModelManifest, Scaler, load_manifest, write_manifest
@@ -79,9 +79,53 @@ def test_the_model_id_changes_with_whatever_changes_an_answer(tmp_path: Path) ->
         load_manifest(genre_folder(tmp_path / "a")).model_id,
         load_manifest(genre_folder(tmp_path / "b", temperature=2.0)).model_id,
         load_manifest(genre_folder(tmp_path / "c", feature_spec=FeatureSpec(id="x", n_mfcc=20))).model_id,
+        load_manifest(genre_folder(tmp_path / "e", feature_spec=LOG_MEL96)).model_id,
+        load_manifest(genre_folder(tmp_path / "f", track_temperature=0.8)).model_id,
+        load_manifest(genre_folder(tmp_path / "g", uncertain_below=0.4)).model_id,
     }
-    assert len(ids) == 3
+    assert len(ids) == 6
     assert load_manifest(genre_folder(tmp_path / "d", command="another")).model_id in ids
+
+
+@pytest.mark.parametrize(
+    ("kind", "model_id"), [("genre", "mfcc-lstm-seed-7f6d8ab93145"), ("mood", "mood-ten-d5fcb05d8392")]
+)
+def test_a_manifest_from_before_a_field_keeps_its_model_id(tmp_path: Path, kind: str, model_id: str) -> None:
+    known = {
+        "model_id", "kind", "labels", "feature_spec", "scalers", "temperature", "weights", "sha256", "versions",
+        "command", "figures",
+    }  # fmt: skip
+    folder = tmp_path / "m"
+    shutil.copytree(MODELS / model_id.rpartition("-")[0], folder)
+    written = json.loads((folder / "manifest.json").read_text())
+    if written["model_id"] != model_id:
+        pytest.skip("the shipped model is a newer one")
+    (folder / "manifest.json").write_text(json.dumps({name: written[name] for name in known & written.keys()}))
+    manifest = load_manifest(folder)
+    assert (manifest.kind, manifest.model_id) == (kind, model_id)
+    assert (manifest.track_temperature, manifest.uncertain_below) == (1.0, None)
+
+
+def test_a_log_mel_spec_and_a_calibration_of_tracks_are_read_as_they_were_written(tmp_path: Path) -> None:
+    folder = genre_folder(tmp_path / "m", feature_spec=LOG_MEL96, track_temperature=0.8, uncertain_below=0.4)
+    manifest = load_manifest(folder)
+    assert manifest.require_feature_spec() == LOG_MEL96
+    assert (manifest.track_temperature, manifest.uncertain_below) == (0.8, 0.4)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"track_temperature": 0.0}, {"uncertain_below": 1.1}, {"uncertain_below": -0.1}], ids=str
+)
+def test_a_calibration_of_tracks_out_of_range_is_refused(tmp_path: Path, wrong: dict[str, float]) -> None:
+    with pytest.raises(ModelError):
+        genre_folder(tmp_path / "m", **wrong)
+
+
+def test_a_mood_model_may_be_uncertain_but_has_no_track_temperature(tmp_path: Path) -> None:
+    mood = {"kind": "mood", "labels": MOODS, "feature_spec": None, "scalers": {"spotify": ONES, "audio": ONES}}
+    assert load_manifest(genre_folder(tmp_path / "a", **mood, uncertain_below=0.4)).uncertain_below == 0.4
+    with pytest.raises(ModelError, match="track temperature"):
+        genre_folder(tmp_path / "b", **mood, track_temperature=0.8)
 
 
 def test_a_genre_model_has_no_scalers_and_a_mood_model_no_feature_spec(tmp_path: Path) -> None:
@@ -177,6 +221,22 @@ def test_a_genre_model_with_other_features_fits_too(tmp_path: Path) -> None:
     write_manifest(tmp_path, "other", **fields)
     model = GenreModel.load(tmp_path)
     assert model.predict(np.zeros((3, spec.frames, 20), np.float32)).shape == (3, 10)
+
+
+def test_a_genre_model_of_log_mel_spectrograms_fits_too(tmp_path: Path) -> None:
+    import keras
+
+    from shared.keras_models import GenreModel
+
+    inputs = keras.Input((188, 96))
+    pooled = keras.layers.GlobalAveragePooling1D()(inputs)
+    keras.Model(inputs, keras.layers.Dense(len(GENRES))(pooled)).save(tmp_path / "other.keras")
+    fields = {**COMMON, "kind": "genre", "labels": GENRES, "feature_spec": LOG_MEL96, "weights": "other.keras"}
+    write_manifest(tmp_path, "other", **fields)
+    model = GenreModel.load(tmp_path)
+    assert model.predict(np.zeros((3, 188, 96), np.float32)).shape == (3, 10)
+    with pytest.raises(ValueError, match="188, 96"):
+        model.predict(np.zeros((3, 130, 13), np.float32))
 
 
 def test_weights_that_keras_cannot_read_are_a_model_error(tmp_path: Path) -> None:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import io
+import math
 import tracemalloc
 import wave
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import fsspec
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from shared.audio.segments import is_silent, level_dbfs, segment_count
-from shared.audio.spec import MFCC13, FeatureSpec
+from shared.audio.segments import chosen_segments, is_silent, level_dbfs, segment_count
+from shared.audio.spec import LOG_MEL96, MFCC13, MFCC40, FeatureSpec
 from shared.audio.wav import iter_segments
 from shared.contracts.errors import ErrorCode, TonestreamError
 
@@ -49,9 +50,39 @@ def test_a_last_part_shorter_than_a_segment_is_dropped(samples: int, segments: i
 def test_the_segments_are_the_track_in_order_whatever_the_batch(batch: int) -> None:
     pcm = counting(7 * SAMPLES + 100)
     parts = list(iter_segments(io.BytesIO(wav_bytes(pcm)), MFCC13, batch))
-    assert [first for first, _ in parts] == list(range(0, 7, batch))
+    assert [position for positions, _ in parts for position in positions] == list(range(7))
+    assert all(len(positions) == len(part) <= batch for positions, part in parts)
     assert all(part.dtype == np.float32 and part.shape[1] == SAMPLES for _, part in parts)
     np.testing.assert_array_equal(np.concatenate([part for _, part in parts]).ravel() * 32768, pcm[: 7 * SAMPLES])
+
+
+@pytest.mark.parametrize("batch", [1, 3, 100])
+@pytest.mark.parametrize("limit", [1, 2, 4, 6])
+def test_with_a_limit_only_the_chosen_segments_are_read(batch: int, limit: int) -> None:
+    pcm = counting(7 * SAMPLES + 100)
+    parts = list(iter_segments(io.BytesIO(wav_bytes(pcm)), MFCC13, batch, limit))
+    positions = [position for positions, _ in parts for position in positions]
+    assert positions == list(chosen_segments(7, limit))
+    expected = pcm[: 7 * SAMPLES].reshape(7, SAMPLES)[positions]
+    np.testing.assert_array_equal(np.concatenate([part for _, part in parts]) * 32768, expected)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 7, 10, 100, 4801])
+@pytest.mark.parametrize("limit", [1, 2, 3, 20, 100])
+def test_chosen_segments_are_evenly_spaced_and_as_many_as_allowed(count: int, limit: int) -> None:
+    chosen = list(chosen_segments(count, limit))
+    assert len(chosen) == min(count, limit)
+    assert chosen == [math.floor((i + 0.5) * count / len(chosen)) for i in range(len(chosen))]
+    steps = np.diff([-1, *chosen, count])
+    assert len(chosen) < 2 or steps[1:-1].max() - steps[1:-1].min() <= 1
+    assert count == 0 or steps.max() <= -(-count // len(chosen)) + 1
+
+
+def test_without_a_limit_every_segment_is_chosen_and_as_many_as_were_chosen_choose_the_same() -> None:
+    assert list(chosen_segments(5, None)) == list(range(5))
+    for count in range(50):
+        chosen = chosen_segments(count, 12)
+        assert list(chosen_segments(count, len(chosen) or None)) == list(chosen)
 
 
 def test_a_track_is_read_through_fsspec(tmp_path: Path) -> None:
@@ -150,8 +181,46 @@ def test_levels_are_relative_to_full_scale() -> None:
     assert level_dbfs(np.empty(0, np.float32)) == float("-inf")
 
 
-def test_a_spec_is_one_json_object_and_cannot_change() -> None:
-    assert FeatureSpec.model_validate_json(MFCC13.model_dump_json()) == MFCC13
-    assert (MFCC13.segment_samples, MFCC13.frames) == (66150, 130)
+@pytest.mark.parametrize("spec", [MFCC13, MFCC40, LOG_MEL96], ids=lambda spec: spec.id)
+def test_a_spec_is_one_json_object(spec: FeatureSpec) -> None:
+    assert FeatureSpec.model_validate_json(spec.model_dump_json()) == spec
+    assert FeatureSpec.model_validate(spec.model_dump(mode="json", exclude_none=True)) == spec
+
+
+def test_a_spec_says_what_shape_its_features_have() -> None:
+    assert [(spec.segment_samples, spec.frames, spec.coefficients) for spec in (MFCC13, MFCC40, LOG_MEL96)] == [
+        (66150, 130, 13),
+        (66150, 130, 40),
+        (66150, 188, 96),
+    ]
+
+
+def test_a_spec_is_written_without_what_its_kind_does_not_have() -> None:
+    assert set(MFCC13.model_dump()) == {
+        "id", "sample_rate", "segment_s", "n_mfcc", "n_fft", "hop_length", "n_mels"
+    }  # fmt: skip
+    assert set(LOG_MEL96.model_dump()) == {
+        "id", "kind", "sample_rate", "analysis_rate", "segment_s", "n_fft", "hop_length", "n_mels"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"analysis_rate": 16000},
+        {"n_mfcc": 129},
+        {"kind": "log_mel"},
+        {"kind": "log_mel", "analysis_rate": 44100},
+        {"kind": "log_mel", "analysis_rate": 16000, "n_mfcc": 13},
+        {"kind": "chroma"},
+    ],
+    ids=str,
+)
+def test_a_spec_whose_fields_do_not_fit_together_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        FeatureSpec(id="x", **wrong)
+
+
+def test_a_spec_cannot_change() -> None:
     with pytest.raises(ValidationError):
         MFCC13.n_mfcc = 20  # type: ignore[misc]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import ValidationError
 
 from shared.settings import Settings
 from shared.spotify import spotify_client
@@ -15,6 +16,21 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) ->
     settings = Settings()
     assert settings.vote == "soft"
     assert spotify_client(settings) is None
+
+
+@pytest.mark.parametrize(("value", "limit"), [("", None), ("20", 20)])
+def test_a_track_is_heard_whole_where_no_other_number_of_segments_is_set(
+    monkeypatch: pytest.MonkeyPatch, value: str, limit: int | None
+) -> None:
+    monkeypatch.setenv("TONESTREAM_MAX_SEGMENTS", value)
+    assert Settings().max_segments == limit
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "all"])
+def test_a_number_of_segments_nobody_can_hear_is_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("TONESTREAM_MAX_SEGMENTS", value)
+    with pytest.raises(ValidationError, match="max_segments"):
+        Settings()
 
 
 def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,8 @@
-"""Training: splits that keep artists apart, figures that say what they should, and both scripts from end to end."""
+"""Training: splits that keep artists apart, figures that say what they should, and features that are kept."""
 
 from __future__ import annotations
 
 import csv
-import subprocess
-import sys
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +10,10 @@ import pytest
 
 from shared.audio.segments import segment_count
 from shared.audio.spec import MFCC13
-from shared.contracts.features import AUDIO_FEATURES
-from shared.contracts.labels import GENRES, MOODS
-from shared.models import load_manifest
+from shared.contracts.labels import GENRES
 from tests.unit.test_measures import clicks, noise, sine
 from tests.unit.test_segments import wav_bytes
-from training.data import read_clips, read_moods
+from training.data import read_clips
 from training.features import limit_bandwidth, read_segments
 from training.metrics import (
     accuracy,
@@ -210,60 +205,7 @@ def test_the_samples_decode_to_segments_that_sound() -> None:
         assert 0.3 < np.abs(segments).max() <= 1.0
 
 
-# From end to end
-
-
-def run(*command: str | Path) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", *map(str, command)], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
-
-
-def test_the_genre_script_writes_a_whole_model_folder(tmp_path: Path) -> None:
-    clips = write_clips(tmp_path / "clips")
-    out = tmp_path / "tiny-genre"
-    arguments = ("--data", clips, "--out", out, "--folds", "2", "--epochs", "1", "--cache", tmp_path / "cache")
-    printed = run("training.genre", *arguments)
-    manifest = load_manifest(out)
-    assert manifest.model_id in printed
-    assert manifest.require_feature_spec() == MFCC13
-    assert manifest.figures["clips"] == 20
-    assert sum(map(sum, manifest.figures["confusion"])) == 20
-    assert manifest.model_id in (out / "CARD.md").read_text(encoding="utf-8")
-
-
-def test_the_mood_script_writes_a_whole_model_folder(tmp_path: Path) -> None:
-    clips = write_clips(tmp_path / "clips", artists=1)
-    table = tmp_path / "moods.csv"
-    random = np.random.default_rng(6)
-    columns = ["length", *AUDIO_FEATURES[1:], "mood", "artist", "source"]
-    with table.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        for row in range(60):
-            mood = MOODS[row % 4].capitalize()
-            writer.writerow([200_000, *np.round(row % 4 + random.random(9), 3), mood, f"artist {row // 2}", "one"])
-    assert Counter(track.label for track in read_moods(table)) == dict.fromkeys(MOODS, 15)
-    listeners = tmp_path / "listeners.csv"
-    felt = ("calmness", "tenderness", "power", "tension", "joyful_activation", "sadness")
-    with listeners.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["track_id", "group", *felt])
-        for genre in GENRES:
-            writer.writerow([f"{genre}.0", genre, *np.round(random.random(len(felt)), 2)])
-
-    out = tmp_path / "tiny-mood"
-    inputs = ("--csv", table, "--audio-reference", clips, "--listeners", listeners, "--cache", tmp_path / "cache")
-    run("training.mood", *inputs, "--out", out, "--folds", "2", "--epochs", "3")
-    manifest = load_manifest(out)
-    scalers = manifest.require_scalers()
-    assert scalers["audio"].ignored == ("duration_ms",)
-    assert scalers["audio"].mean[1] == scalers["spotify"].mean[1]
-    assert scalers["audio"].mean[2] != scalers["spotify"].mean[2]
-    assert manifest.figures["listener_clips"] == 10
-    assert manifest.model_id in (out / "CARD.md").read_text(encoding="utf-8")
+# The cache of features
 
 
 def test_the_feature_cache_never_shows_half_an_entry(tmp_path: Path) -> None:

@@ -14,10 +14,12 @@ import pytest
 from services.feature_extraction.service import FeatureExtraction
 from services.genre_worker.service import GenreWorker
 from services.mood_worker.service import MoodWorker
-from shared.audio.spec import MFCC13
+from shared.audio.features import features as features_of
+from shared.audio.segments import chosen_segments
+from shared.audio.spec import LOG_MEL96, MFCC13
 from shared.blobs.store import BlobStore
 from shared.bus.base import Record
-from shared.contracts.codec import Message
+from shared.contracts.codec import Message, decode, encode
 from shared.contracts.errors import ErrorCode, TonestreamError
 from shared.contracts.labels import GENRES
 from shared.contracts.messages import (
@@ -30,7 +32,9 @@ from shared.contracts.messages import (
     SilentSegment,
     Stage,
 )
-from shared.keras_models import GenreModel, MoodModel
+from shared.contracts.topics import Channel
+from shared.keras_models import GenreModel, MoodModel, TagModel
+from shared.models import write_manifest
 from shared.runtime.service import Delivery, Origin, Outcome, Service, Verdict
 from shared.settings import Settings
 from shared.spotify import SpotifyClient, SpotifyCredentials
@@ -54,6 +58,12 @@ def genre_model() -> GenreModel:
 def mood_model() -> MoodModel:
     settings = Settings()
     return MoodModel.load(settings.models_dir / settings.mood_model)
+
+
+@pytest.fixture(scope="module")
+def tag_model() -> TagModel:
+    settings = Settings()
+    return TagModel.load(settings.models_dir / settings.tag_model)
 
 
 def music(seconds: float) -> np.ndarray:
@@ -109,6 +119,53 @@ def test_each_segment_has_the_mfccs_librosa_gives_for_it_alone(blobs: BlobStore,
         assert np.abs(message.matrix - expected).max() < 1e-3
 
 
+def test_the_features_are_those_the_chosen_model_takes(blobs: BlobStore, tmp_path: Path) -> None:
+    (tmp_path / "logmel").mkdir()
+    (tmp_path / "logmel" / "w.bin").write_bytes(b"weights")
+    fields = {"kind": "genre", "labels": GENRES, "feature_spec": LOG_MEL96, "temperature": 1.0, "weights": "w.bin"}
+    write_manifest(tmp_path / "logmel", "logmel", **fields, versions={}, command="", figures={})
+    settings = Settings.model_validate(
+        {"models_dir": tmp_path, "genre_model": "logmel", "blob_url": f"file://{tmp_path}/blobs"}
+    )
+    service = FeatureExtraction.build(settings)
+    service.start()
+    (outcome,) = handle(service, stored(blobs, tmp_path, music(10.5)))
+    assert isinstance(outcome, Outcome) and len(outcome.messages) == 3
+    samples = (music(10.5) * 32767).astype("<i2").astype(np.float32) / 32768
+    expected = features_of(samples[: 3 * 66150].reshape(3, 66150), LOG_MEL96)
+    for message, matrix in zip(outcome.messages, expected, strict=True):
+        assert isinstance(message, SegmentFeatures)
+        assert message.feature_spec == LOG_MEL96.id
+        np.testing.assert_array_equal(message.matrix, matrix)
+        arrived = decode(Channel.FEATURES, encode(message))
+        assert isinstance(arrived, SegmentFeatures)
+        np.testing.assert_array_equal(arrived.matrix, matrix)
+
+
+@pytest.mark.parametrize("announced", [1, 2, 3, 6])
+def test_of_a_long_track_only_the_chosen_segments_are_computed_and_keep_their_times(
+    blobs: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, announced: int
+) -> None:
+    computed: list[int] = []
+
+    def counted(segments: np.ndarray, spec: Any) -> np.ndarray:
+        computed.append(len(segments))
+        return features_of(segments, spec)
+
+    monkeypatch.setattr("services.feature_extraction.service.features", counted)
+    track = stored(blobs, tmp_path, music(19.0))
+    assert track.audio is not None and track.audio.segments == 6
+    shorter = track.model_copy(update={"audio": track.audio.model_copy(update={"segments": announced})})
+    whole, few = (handle(FeatureExtraction(blobs, MFCC13, 1), each)[0] for each in (track, shorter))
+    assert isinstance(whole, Outcome) and isinstance(few, Outcome)
+    assert sum(computed) == 6 + announced
+    for index, (position, message) in enumerate(zip(chosen_segments(6, announced), few.messages, strict=True)):
+        same = whole.messages[position]
+        assert isinstance(message, SegmentFeatures) and isinstance(same, SegmentFeatures)
+        assert (message.index, message.start_s, message.end_s) == (index, 3.0 * position, 3.0 * position + 3)
+        np.testing.assert_array_equal(message.matrix, same.matrix)
+
+
 def test_silence_has_no_genre_and_silent_segments_have_no_vote(blobs: BlobStore, tmp_path: Path) -> None:
     service = FeatureExtraction(blobs, MFCC13, 1)
     (silent,) = handle(service, stored(blobs, tmp_path, np.zeros(9 * RATE, np.float32)))
@@ -121,11 +178,11 @@ def test_silence_has_no_genre_and_silent_segments_have_no_vote(blobs: BlobStore,
 
 
 def test_less_than_a_segment_is_too_short_for_a_genre_and_a_mood(
-    blobs: BlobStore, tmp_path: Path, mood_model: MoodModel
+    blobs: BlobStore, tmp_path: Path, mood_model: MoodModel, tag_model: TagModel
 ) -> None:
     track = stored(blobs, tmp_path, music(2.9))
     (no_genre,) = handle(FeatureExtraction(blobs, MFCC13, 1), track)
-    (no_mood,) = handle(MoodWorker(blobs, mood_model, None, 1), track)
+    (no_mood,) = handle(MoodWorker(blobs, mood_model, tag_model, None, 1), track)
     assert code(no_genre) is code(no_mood) is ErrorCode.TOO_SHORT
 
 
@@ -173,14 +230,17 @@ def test_features_of_another_spec_or_shape_are_refused_and_the_others_predicted(
         features(1, feature_spec="mel96"),
         features(2, matrix=np.zeros((130, 20), np.float32)),
         features(3),
+        features(4, feature_spec=LOG_MEL96.id, matrix=np.zeros((188, 96), np.float32)),
     )
     assert isinstance(verdicts[0], Outcome) and isinstance(verdicts[3], Outcome)
-    assert "mel96" in str(verdicts[1]) and "(130, 20)" in str(verdicts[2])
-    assert code(verdicts[1]) is code(verdicts[2]) is ErrorCode.INTERNAL
+    assert "mel96" in str(verdicts[1]) and "(130, 20)" in str(verdicts[2]) and LOG_MEL96.id in str(verdicts[4])
+    assert code(verdicts[1]) is code(verdicts[2]) is code(verdicts[4]) is ErrorCode.INTERNAL
 
 
-def test_the_mood_of_audio_says_that_it_was_measured(blobs: BlobStore, tmp_path: Path, mood_model: MoodModel) -> None:
-    (outcome,) = handle(MoodWorker(blobs, mood_model, None, 1), stored(blobs, tmp_path, music(12.0)))
+def test_the_mood_of_audio_says_that_it_was_measured(
+    blobs: BlobStore, tmp_path: Path, mood_model: MoodModel, tag_model: TagModel
+) -> None:
+    (outcome,) = handle(MoodWorker(blobs, mood_model, tag_model, None, 1), stored(blobs, tmp_path, music(12.0)))
     assert isinstance(outcome, Outcome)
     (mood,) = outcome.messages
     assert isinstance(mood, MoodPrediction)
@@ -188,16 +248,18 @@ def test_the_mood_of_audio_says_that_it_was_measured(blobs: BlobStore, tmp_path:
     assert mood.features["duration_ms"] == pytest.approx(12_000)
 
 
-def test_silence_has_no_mood(blobs: BlobStore, tmp_path: Path, mood_model: MoodModel) -> None:
+def test_silence_has_no_mood(blobs: BlobStore, tmp_path: Path, mood_model: MoodModel, tag_model: TagModel) -> None:
     track = stored(blobs, tmp_path, np.zeros(9 * RATE, np.float32))
-    (verdict,) = handle(MoodWorker(blobs, mood_model, None, 1), track)
+    (verdict,) = handle(MoodWorker(blobs, mood_model, tag_model, None, 1), track)
     assert code(verdict) is ErrorCode.SILENT_AUDIO
 
 
-def test_without_audio_the_mood_fails_for_the_reason_ingestion_gave(blobs: BlobStore, mood_model: MoodModel) -> None:
+def test_without_audio_the_mood_fails_for_the_reason_ingestion_gave(
+    blobs: BlobStore, mood_model: MoodModel, tag_model: TagModel
+) -> None:
     error = ErrorReport(code=ErrorCode.FETCH_FAILED, stage=Stage.INGESTION, message="404")
     track = IngestedTrack(request_id="r1", track_key="k", source="s", error=error)
-    worker = MoodWorker(blobs, mood_model, None, 1)
+    worker = MoodWorker(blobs, mood_model, tag_model, None, 1)
     (fault,) = handle(worker, track)
     assert isinstance(fault, TonestreamError)
     (failed,) = worker.give_up(Origin("r1", "k", Record("t", 0, 0, b"k", b"")), fault).messages
@@ -212,11 +274,11 @@ def spotify() -> Iterator[tuple[SpotifyApi, SpotifyClient]]:
 
 
 def test_where_spotify_gives_features_the_mood_is_read_from_them(
-    blobs: BlobStore, mood_model: MoodModel, spotify: tuple[SpotifyApi, SpotifyClient]
+    blobs: BlobStore, mood_model: MoodModel, tag_model: TagModel, spotify: tuple[SpotifyApi, SpotifyClient]
 ) -> None:
     error = ErrorReport(code=ErrorCode.NO_AUDIO, stage=Stage.INGESTION, message="no preview")
     track = IngestedTrack(request_id="r1", track_key="k", source="s", spotify_id=TRACK_ID, error=error)
-    (outcome,) = handle(MoodWorker(blobs, mood_model, spotify[1], 1), track)
+    (outcome,) = handle(MoodWorker(blobs, mood_model, tag_model, spotify[1], 1), track)
     assert isinstance(outcome, Outcome)
     (mood,) = outcome.messages
     assert isinstance(mood, MoodPrediction) and mood.features is not None
@@ -226,11 +288,16 @@ def test_where_spotify_gives_features_the_mood_is_read_from_them(
 
 @pytest.mark.parametrize("status", [403, 429, 500])
 def test_where_spotify_refuses_features_the_audio_is_measured_and_without_audio_the_reason_told(
-    blobs: BlobStore, tmp_path: Path, mood_model: MoodModel, spotify: tuple[SpotifyApi, SpotifyClient], status: int
+    blobs: BlobStore,
+    tmp_path: Path,
+    mood_model: MoodModel,
+    tag_model: TagModel,
+    spotify: tuple[SpotifyApi, SpotifyClient],
+    status: int,
 ) -> None:
     api, client = spotify
     api.break_features(status, b"{}", {"Retry-After": "7200"})
-    worker = MoodWorker(blobs, mood_model, client, 1)
+    worker = MoodWorker(blobs, mood_model, tag_model, client, 1)
     (outcome,) = handle(worker, stored(blobs, tmp_path, music(9.0), spotify_id=TRACK_ID))
     assert isinstance(outcome, Outcome) and isinstance(outcome.messages[0], MoodPrediction)
     assert outcome.messages[0].source == "audio"

@@ -1,0 +1,21 @@
+"""The features a spec asks for. The one definition, of training and serving."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from shared.audio.log_mel import log_mel
+from shared.audio.mfcc import mfcc
+from shared.audio.spec import FeatureSpec
+
+Array = npt.NDArray[np.float32]
+
+
+def features(segments: Array, spec: FeatureSpec) -> Array:
+    """Features of ``segments``, float32 [n, samples] in [-1, 1] at ``spec.sample_rate``, as float32
+    [n, frames, coefficients].
+
+    Those of a segment do not depend on the others. Raises ValueError for segments of another length than the spec's.
+    """
+    return log_mel(segments, spec) if spec.kind == "log_mel" else mfcc(segments, spec)

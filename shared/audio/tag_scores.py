@@ -1,0 +1,75 @@
+"""What the tags of a track say about it, on one scale: how much more than usual it is of this than of that."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+
+#: Median and standard deviation of the log odds of each tag's mean probability in a clip, over 430 clips of real music
+#: (110 of GTZAN, 320 of Emotify), by the tagger of models/music-tags. No tag's name says what "much" of it is: "rock"
+#: is likely in any song, "party" in none.
+_USUAL: Final[Mapping[str, tuple[float, float]]] = {
+    "acoustic": (-4.13, 1.42),
+    "ambient": (-3.80, 1.78),
+    "beautiful": (-3.88, 0.82),
+    "catchy": (-5.71, 0.72),
+    "chill": (-4.27, 0.80),
+    "dance": (-4.48, 1.50),
+    "electro": (-5.44, 1.60),
+    "electronic": (-2.97, 1.53),
+    "experimental": (-3.71, 0.99),
+    "female vocalist": (-4.98, 0.77),
+    "female vocalists": (-2.85, 0.85),
+    "folk": (-3.24, 1.37),
+    "funk": (-4.89, 1.19),
+    "guitar": (-4.32, 0.97),
+    "happy": (-5.92, 0.71),
+    "hard rock": (-5.09, 1.37),
+    "hip-hop": (-5.38, 1.45),
+    "house": (-5.89, 1.75),
+    "instrumental": (-3.38, 1.32),
+    "jazz": (-3.20, 1.76),
+    "male vocalists": (-4.49, 0.69),
+    "mellow": (-4.04, 0.97),
+    "metal": (-5.16, 1.35),
+    "party": (-6.07, 0.97),
+    "pop": (-2.38, 0.98),
+    "punk": (-5.34, 1.28),
+    "rock": (-1.94, 1.10),
+    "sad": (-5.05, 0.91),
+}
+#: Probabilities nearer to 0 or 1 count as this near.
+_NEAREST: Final = 1e-6
+
+
+def contrast(tags: Mapping[str, float], more: Sequence[str], less: Sequence[str] = ()) -> float:
+    """Mean of the tags ``more`` minus mean of the tags ``less``, each in deviations from what is usual in music.
+
+    ``tags`` are probabilities by name. A tag that is not among them counts as usual: without any the answer is 0. About
+    -2 to 2 over real music. Raises KeyError for a name in ``more`` or ``less`` of which the usual is not known.
+
+    >>> contrast({}, more=["party"], less=["sad", "mellow"])
+    0.0
+    """
+    return _mean_deviation(tags, more) - _mean_deviation(tags, less)
+
+
+def likely(tags: Mapping[str, float], more: Sequence[str], less: Sequence[str] = (), slope: float = 1.0) -> float:
+    """The `contrast` as a number in 0..1: 0.5 where nothing is unusual, by the logistic function of ``slope``."""
+    return float(1.0 / (1.0 + np.exp(-slope * contrast(tags, more, less))))
+
+
+def _mean_deviation(tags: Mapping[str, float], names: Sequence[str]) -> float:
+    deviations = []
+    for name in names:
+        usual, spread = _USUAL[name]
+        p = tags.get(name)
+        deviations.append(0.0 if p is None else (_log_odds(p) - usual) / spread)
+    return float(np.mean(deviations)) if deviations else 0.0
+
+
+def _log_odds(probability: float) -> float:
+    p = min(max(probability, _NEAREST), 1.0 - _NEAREST)
+    return float(np.log(p / (1.0 - p)))

@@ -1,0 +1,36 @@
+"""The tags of a whole track, from a few segments of it. The one definition, of training and serving."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, BinaryIO, Final
+
+import numpy as np
+
+from shared.audio.features import features
+from shared.audio.segments import is_silent
+from shared.audio.wav import iter_segments
+
+if TYPE_CHECKING:
+    from shared.keras_models import TagModel
+
+#: Segments that are listened to, evenly spaced.
+TAG_SEGMENTS: Final = 8
+
+
+def track_tags(wav: BinaryIO, model: TagModel, limit: int = TAG_SEGMENTS) -> dict[str, float]:
+    """Mean probability of each tag over at most ``limit`` segments of a decoded track (16-bit mono WAV), by name.
+
+    Segments in which nothing sounds are left out; empty where that leaves none. Reads from where ``wav`` stands. Raises
+    TonestreamError (corrupt_audio).
+    """
+    spec = model.manifest.require_feature_spec()
+    heard = []
+    for _, segments in iter_segments(wav, spec, limit, limit):
+        sounding = np.array([not is_silent(segment) for segment in segments])
+        if sounding.any():
+            _, tags = model.predict(features(segments[sounding], spec))
+            heard.append(tags)
+    if not heard:
+        return {}
+    means = np.concatenate(heard).mean(axis=0)
+    return {label: float(p) for label, p in zip(model.manifest.labels, means, strict=True)}

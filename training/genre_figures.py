@@ -1,0 +1,192 @@
+"""From a network's logits to the figures of a genre model: by track and by segment, calibrated, with intervals."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from shared.contracts.labels import GENRES
+from training.data import Clip
+from training.metrics import (
+    accuracy,
+    confusion,
+    expected_calibration_error,
+    fit_temperature,
+    fit_tempered,
+    least_trusted_confidence,
+    mean_by_track,
+    reliability,
+    softmax,
+    tempered,
+)
+
+Array = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.floating]
+Indices = npt.NDArray[np.intp]
+
+#: What a recording sampled at 16 kHz holds, in Hz: the bandwidth that the answers are checked at.
+LIMITED_HZ: Final = 8000
+#: The share of right answers that a track's confidence must promise for the answer not to be called uncertain.
+TRUSTED: Final = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """What a network that did not train on them says of ``clips``: logits [segments, classes] of each.
+
+    ``full`` of the segments as they are, ``limited`` of the same without anything above `LIMITED_HZ`.
+    """
+
+    clips: Sequence[Clip]
+    full: Sequence[Array]
+    limited: Sequence[Array]
+
+    def only(self, positions: Indices) -> HeldOut:
+        """The clips at ``positions``."""
+        return HeldOut(*([values[i] for i in positions] for values in (self.clips, self.full, self.limited)))
+
+    @property
+    def truth(self) -> Indices:
+        """The class of each clip."""
+        return np.array([GENRES.index(clip.label) for clip in self.clips], np.intp)
+
+    @property
+    def track_of(self) -> Indices:
+        """The number of the clip that each segment is of."""
+        return np.repeat(np.arange(len(self.clips)), [len(logits) for logits in self.full])
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Probabilities of segments [segments, classes] and tracks [tracks, classes], before and after calibration."""
+
+    segments_before: Floats
+    segments: Floats
+    tracks_before: Floats
+    tracks: Floats
+    limited_tracks: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Two temperatures: of a segment's logits, and of the mean of a track's calibrated segments (`tempered`)."""
+
+    segment: float
+    track: float
+
+    @classmethod
+    def fit(cls, held_out: HeldOut) -> Self:
+        """Both at the least log loss over ``held_out``."""
+        logits, track_of, truth = np.concatenate(held_out.full), held_out.track_of, held_out.truth
+        segment = fit_temperature(logits, truth[track_of])
+        return cls(segment, fit_tempered(mean_by_track(softmax(logits, segment), track_of), truth))
+
+    def answers(self, held_out: HeldOut) -> Answers:
+        """What the calibrated model says of each segment and each track."""
+        logits, track_of = np.concatenate(held_out.full), held_out.track_of
+        before, segments = softmax(logits), softmax(logits, self.segment)
+        limited = softmax(np.concatenate(held_out.limited), self.segment)
+        return Answers(
+            before,
+            segments,
+            mean_by_track(before, track_of),
+            tempered(mean_by_track(segments, track_of), self.track),
+            tempered(mean_by_track(limited, track_of), self.track),
+        )
+
+
+def answers_by_fold(held_out: HeldOut, fold_of: Indices) -> Answers:
+    """The answers for each fold, calibrated on the other folds: what a calibration is to be judged on.
+
+    ``fold_of`` is the fold of each clip.
+    """
+    track_of = held_out.track_of
+    whole = Calibration(1.0, 1.0).answers(held_out)
+    for fold in np.unique(fold_of):
+        own, rest = np.flatnonzero(fold_of == fold), np.flatnonzero(fold_of != fold)
+        judged = Calibration.fit(held_out.only(rest)).answers(held_out.only(own))
+        whole.segments[np.isin(track_of, own)] = judged.segments
+        whole.tracks[own] = judged.tracks
+        whole.limited_tracks[own] = judged.limited_tracks
+    return whole
+
+
+def uncertain_below(answers: Answers, truth: Indices) -> float | None:
+    """The confidence of a track under which its answer is to be called uncertain; None where nothing can be said.
+
+    From there on at least `TRUSTED` of the answers were right; a track below it more likely than that is wrong.
+    """
+    return least_trusted_confidence(answers.tracks, truth, TRUSTED)
+
+
+def figures(held_out: HeldOut, answers: Answers, threshold: float | None) -> dict[str, Any]:
+    """Everything a report says of the answers, by name, ready for JSON. ``threshold`` is `uncertain_below`."""
+    clips, truth, track_of = held_out.clips, held_out.truth, held_out.track_of
+    groups = [clip.group for clip in clips]
+    segment_truth, segment_groups = truth[track_of], [groups[track] for track in track_of]
+    chosen = answers.tracks.argmax(axis=1)
+    right = chosen == truth
+    limited = answers.limited_tracks.argmax(axis=1)
+    narrow = np.array([clip.native_rate is not None and clip.native_rate <= 2 * LIMITED_HZ for clip in clips])
+    return {
+        "clips": len(clips),
+        "groups": len(set(groups)),
+        "groups_of": {genre: len({clip.group for clip in clips if clip.label == genre}) for genre in GENRES},
+        "segments": len(track_of),
+        "data": "GTZAN (Tzanetakis and Cook 2002)" if _is_gtzan(clips) else "other than GTZAN",
+        "artists_known": any(clip.group != f"{clip.name}|{clip.label}" for clip in clips),
+        "track_accuracy": accuracy(chosen, truth, groups).rounded(),
+        "segment_accuracy": accuracy(answers.segments.argmax(axis=1), segment_truth, segment_groups).rounded(),
+        "recall": {genre: _share(right[truth == index]) for index, genre in enumerate(GENRES)},
+        "confusion": confusion(chosen, truth, len(GENRES)).tolist(),
+        "narrow_clips": int(narrow.sum()),
+        "track_accuracy_of_narrow_clips": _share(right[narrow]),
+        "track_accuracy_of_wide_clips": _share(right[~narrow]),
+        "track_accuracy_limited_bandwidth": accuracy(limited, truth, groups).rounded(),
+        "same_answer_in_limited_bandwidth": _share(chosen == limited),
+        **_calibration("track", answers.tracks_before, answers.tracks, truth),
+        **_calibration("segment", answers.segments_before, answers.segments, segment_truth),
+        "uncertain": _uncertain(answers.tracks.max(axis=1), right, groups, threshold),
+    }
+
+
+def _is_gtzan(clips: Sequence[Clip]) -> bool:
+    return all(re.fullmatch(rf"{clip.label}\.\d{{5}}", clip.name) for clip in clips)
+
+
+def _calibration(what: str, before: Floats, after: Floats, truth: Indices) -> dict[str, Any]:
+    return {
+        f"{what}_ece_before": round(expected_calibration_error(before, truth), 3),
+        f"{what}_ece_after": round(expected_calibration_error(after, truth), 3),
+        f"{what}_reliability_before": [one.rounded() for one in reliability(before, truth)],
+        f"{what}_reliability_after": [one.rounded() for one in reliability(after, truth)],
+    }
+
+
+def _uncertain(
+    confidence: Floats, right: npt.NDArray[np.bool_], groups: Sequence[str], threshold: float | None
+) -> dict[str, Any]:
+    """How many tracks reach the threshold, and how many of those answers are right."""
+    if threshold is None:
+        return {"aim": TRUSTED, "below": None}
+    sure = np.flatnonzero(confidence >= threshold)
+    judged = (
+        accuracy(right[sure].astype(np.intp), np.ones(len(sure), np.intp), [groups[int(i)] for i in sure]).rounded()
+        if len(sure)
+        else None
+    )
+    return {
+        "aim": TRUSTED,
+        "below": threshold,
+        "share_above": round(len(sure) / len(right), 3),
+        "accuracy_above": judged,
+    }
+
+
+def _share(right: npt.NDArray[np.bool_]) -> float | None:
+    return round(float(right.mean()), 3) if len(right) else None
