@@ -25,9 +25,10 @@ log = logging.getLogger(__name__)
 
 Array = npt.NDArray[np.float32]
 
-#: Every batch is padded up to one of these, so that TensorFlow sees few shapes; a larger one is cut into
-#: pieces.
-_BATCH_SIZES: Final = (8, 32, 128)
+#: Every batch is padded up to one of these, so that TensorFlow sees few shapes; a larger one is cut into pieces.
+#: Spectrograms go through wide convolutions: 10 MB and tens of milliseconds a segment, so pieces are small and
+#: padding is dear.
+_BATCH_SIZES: Final[Mapping[str, tuple[int, ...]]] = {"mfcc": (8, 32, 128), "log_mel": (1, 2, 4, 6, 8, 10, 12, 16)}
 
 
 class GenreModel:
@@ -37,6 +38,7 @@ class GenreModel:
         spec = manifest.require_feature_spec()
         self.manifest = manifest
         self._shape = (spec.frames, spec.coefficients)
+        self._batch_sizes = _BATCH_SIZES[spec.kind]
         self._probabilities = _compiled(network, self._shape, manifest.temperature)
 
     @classmethod
@@ -55,9 +57,9 @@ class GenreModel:
         if features.ndim != 3 or features.shape[1:] != self._shape:
             raise ValueError(f"features [n, {self._shape[0]}, {self._shape[1]}] are needed, not {features.shape}")
         answers = np.empty((len(features), len(self.manifest.labels)), np.float32)
-        for start in range(0, len(features), _BATCH_SIZES[-1]):
-            part = features[start : start + _BATCH_SIZES[-1]]
-            size = next(size for size in _BATCH_SIZES if size >= len(part))
+        for start in range(0, len(features), self._batch_sizes[-1]):
+            part = features[start : start + self._batch_sizes[-1]]
+            size = next(size for size in self._batch_sizes if size >= len(part))
             padded = np.zeros((size, *self._shape), np.float32)
             padded[: len(part)] = part
             answers[start : start + len(part)] = self._probabilities(padded).numpy()[: len(part)]
@@ -65,7 +67,7 @@ class GenreModel:
 
     def warm_up(self) -> None:
         """Trace and run once with every batch size, so that the first track does not pay for it."""
-        for size in _BATCH_SIZES:
+        for size in self._batch_sizes:
             self.predict(np.zeros((size, *self._shape), np.float32))
 
 

@@ -34,11 +34,15 @@ class NoProgress:
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """Where computed things are kept, how many threads there are, and who is told how far it has come."""
+    """Where computed things are kept, how many threads there are, and who is told how far it has come.
+
+    ``unlabelled`` are folders of music without genres, for recipes that learn from such.
+    """
 
     cache: Path
     threads: int
     progress: Progress = field(default_factory=NoProgress)
+    unlabelled: tuple[Path, ...] = ()
 
 
 class GenreRecipe(Protocol):

@@ -7,11 +7,6 @@ own graph code does not run on today's TensorFlow, so only the numbers are taken
 
 from __future__ import annotations
 
-import hashlib
-import io
-import tarfile
-import tempfile
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -26,9 +21,6 @@ Variables = Mapping[str, Array]
 
 #: The training set behind the weights: the Million Song Dataset, or MagnaTagATune.
 Corpus = Literal["MSD", "MTT"]
-
-_PACKAGE_URL: Final = "https://files.pythonhosted.org/packages/source/m/musicnn/musicnn-0.1.0.tar.gz"
-_PACKAGE_SHA256: Final = ""
 
 #: What the networks were trained to tell, in the order of their last layer.
 MSD_TAGS: Final = (
@@ -65,9 +57,9 @@ def trunk(variables: Variables, frames: int, prefix: str = "") -> Any:
     layers = [front]
     for number in (5, 6, 7):
         kernel = variables[f"conv2d_{number}/kernel"]
+        name = f"{prefix}middle{number - 5}"
         convolution = _with_weights(
-            keras.layers.Conv1D(kernel.shape[-1], kernel.shape[0], padding="same", activation="relu",
-                                name=f"{prefix}middle{number - 5}"),  # fmt: skip
+            keras.layers.Conv1D(kernel.shape[-1], kernel.shape[0], padding="same", activation="relu", name=name),
             layers[-1],
             [kernel[:, :, 0, :], variables[f"conv2d_{number}/bias"]],
         )
@@ -94,7 +86,9 @@ def tagger(variables: Variables, frames: int, prefix: str = "") -> Any:
     )
     embedding = _normalise(variables, dense(pooled), "batch_normalization_10", f"{prefix}embedding")
     tags = _with_weights(
-        keras.layers.Dense(50, name=f"{prefix}tags"), embedding, [variables["dense_1/kernel"], variables["dense_1/bias"]]
+        keras.layers.Dense(50, name=f"{prefix}tags"),
+        embedding,
+        [variables["dense_1/kernel"], variables["dense_1/bias"]],
     )
     return keras.Model(stem.input, [embedding, tags(embedding)])
 

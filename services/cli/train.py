@@ -38,6 +38,14 @@ def add_genre_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--folds", type=int, default=5, help="of the split by artist (default 5)")
     parser.add_argument(
+        "--teach",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="music of any kind to learn from, without genres; may be given more than once",
+    )
+    parser.add_argument(
         "--no-leaky", action="store_true", help="leave out the random split by segment, which takes one more training"
     )
     add_work_options(parser)
@@ -70,5 +78,6 @@ def _command(options: argparse.Namespace) -> str:
     """What to type to get the same again."""
     words = ["tonestream", "train", "genre", "--data", options.data, "--model", options.model, "--out", options.out]
     words += ["--split", options.split] if options.split != "artist" else ["--folds", options.folds]
+    words += [word for folder in options.teach for word in ("--teach", folder)]
     words += ["--seed", options.seed, *(["--no-leaky"] if options.no_leaky else [])]
     return shlex.join(str(word) for word in words)

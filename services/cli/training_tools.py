@@ -46,7 +46,8 @@ def workspace(options: argparse.Namespace, settings: Settings) -> Workspace:
 
     if options.threads is not None and options.threads < 1:
         raise UsageError(f"--threads takes 1 or more, not {options.threads}")
-    return Workspace(options.cache, options.threads or worker_threads(settings), progress())
+    unlabelled = tuple(existing_folder(folder) for folder in getattr(options, "teach", ()))
+    return Workspace(options.cache, options.threads or worker_threads(settings), progress(), unlabelled)
 
 
 def require_training() -> None:

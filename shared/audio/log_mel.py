@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import soxr  # type: ignore[import-untyped]
+import soxr
 
 from shared.audio.mfcc import mel_power
 from shared.audio.spec import FeatureSpec

@@ -231,7 +231,7 @@ def instrumentalness(sound: _Sound, tags: Tags = NO_TAGS) -> float:
     instrument. Checked: classical and jazz above pop; speech near 0. Limit: without tags it is 0.5 for all music.
     """
     voices = ("female vocalists", "male vocalists", "female vocalist", "pop")
-    return likely(tags, ("instrumental", "ambient"), voices, slope=1.5) * (1.0 - _spoken(sound))
+    return likely(tags, ("instrumental", "ambient"), voices, slope=1.5) * (1.0 - _ramp(_spoken(sound), 0.5, 1.0))
 
 
 def liveness(sound: _Sound) -> float:
@@ -260,12 +260,13 @@ def _spoken(sound: _Sound) -> float:
     """Speech rather than music, 0..1: syllables (modulation near 4 Hz), many short pauses, no pitch held.
 
     Scheirer and Slaney 1997, "Construction and evaluation of a robust multifeature speech/music discriminator". 19 of
-    20 clips of music stay below 0.15.
+    20 clips of music stay below 0.3, half of them below 0.02.
     """
     level = sound.mel.sum(axis=1)
     pauses = float((level < 0.5 * level.mean()).mean())
     spoken = _ramp(sound.modulation, 0.2, 0.6) * _ramp(pauses, 0.2, 0.7)
-    return _ramp(spoken * (1.0 - 0.5 * _ramp(sound.tonality, 0.3, 0.8)), 0.1, 0.3)
+    unpitched = 1.0 - 0.5 * _ramp(sound.tonality, 0.3, 0.8)
+    return float(min(1.0, spoken * unpitched / 0.3) ** 1.5)
 
 
 def valence(sound: _Sound, tags: Tags = NO_TAGS) -> float:

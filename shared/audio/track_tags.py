@@ -13,8 +13,9 @@ from shared.audio.wav import iter_segments
 if TYPE_CHECKING:
     from shared.keras_models import TagModel
 
-#: Segments that are listened to, evenly spaced.
-TAG_SEGMENTS: Final = 8
+#: Segments that are listened to, evenly spaced. In clips of a minute (20 segments) the mood of held-out artists is told
+#: as well from 12 as from all of them; 8 cost one point in a hundred of the clear answers, 4 three.
+TAG_SEGMENTS: Final = 12
 
 
 def track_tags(wav: BinaryIO, model: TagModel, limit: int = TAG_SEGMENTS) -> dict[str, float]:
