@@ -68,7 +68,9 @@ class ModelManifest(_Frozen):
     ``feature_spec`` is set for genre and tag models, ``scalers`` (by source of the features: spotify, audio) for mood
     models, and ``temperature_audio`` where the features measured from audio have a temperature of their own. The
     probabilities of a whole track, raised to 1 / ``track_temperature`` (genre models) and normalised, are
-    calibrated; a best one under ``uncertain_below`` is a guess. ``figures`` are the measurements that the card
+    calibrated; a best one under ``uncertain_below`` is a guess.
+    ``max_segments`` (genre models) is how many segments of a track the model should be asked about, for it is dear;
+    it is advice that a setting overrules, and no part of the model ID. ``figures`` are the measurements that the card
     explains.
     """
 
@@ -83,6 +85,7 @@ class ModelManifest(_Frozen):
     temperature_audio: float | None = Field(None, gt=0.0)
     track_temperature: float = Field(1.0, gt=0.0)
     uncertain_below: float | None = Field(None, ge=0.0, le=1.0)
+    max_segments: int | None = Field(None, ge=1)
     weights: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
     versions: dict[str, str]

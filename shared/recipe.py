@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 
-from shared.models import load_manifest
+from shared.models import ModelManifest, load_manifest
 from shared.settings import Settings, VoteStrategy
 
 #: Raise when the same audio and models would give another answer, e.g. after a change to the vote or the measures.
@@ -32,12 +32,18 @@ class Recipe:
         mood = load_manifest(settings.models_dir / settings.mood_model)
         tags = load_manifest(settings.models_dir / settings.tag_model)
         spec = genre.require_feature_spec()
-        return cls(spec.id, genre.model_id, mood.model_id, tags.model_id, settings.vote, settings.max_segments)
+        limit = segment_limit(settings, genre)
+        return cls(spec.id, genre.model_id, mood.model_id, tags.model_id, settings.vote, limit)
 
     def result_key(self, audio_sha256: str, mood_from: str) -> str:
         """The cache key of the answer for that audio; ``mood_from`` is ``audio`` or ``spotify:<track ID>``."""
         text = json.dumps({**asdict(self), "audio": audio_sha256, "mood_from": mood_from}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def segment_limit(settings: Settings, genre: ModelManifest) -> int | None:
+    """By how many segments a track is judged at most: the setting, else what the model advises; None for all."""
+    return settings.max_segments or genre.max_segments
 
 
 def mood_sources(spotify_id: str | None) -> list[str]:

@@ -117,7 +117,8 @@ class Settings(BaseSettings):
     max_segments: int | None = Field(
         None,
         ge=1,
-        description="A track with more segments is judged by that many, evenly spaced; default all of them.",
+        description="A track with more segments is judged by that many, evenly spaced; default as many as the genre"
+        " model's manifest advises, or all of them.",
     )
     result_deadline_s: float = Field(
         3600.0,

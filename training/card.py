@@ -28,7 +28,7 @@ def write_card(folder: Path, manifest: ModelManifest) -> Path:
 def genre_card(manifest: ModelManifest) -> str:
     """The card of a genre model, Markdown."""
     f = manifest.figures
-    notes = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in f["notes"].items())
+    notes = ", ".join(_note(name, value) for name, value in f["notes"].items())
     rights = "The recordings belong to their owners and are no part of this repository."
     return f"""# {manifest.model_id}
 Tells which of ten genres a segment of 3 s is: {", ".join(manifest.labels)}.
@@ -49,6 +49,13 @@ were then trained on all {len(f["trained_on"])} clips.
 - Music of another kind than the ten genres is called one of them as well: there is no "none of these".
 {_weak_genres(f)}
 {_ending(manifest, " ".join(part for part in (f["notices"], rights) if part))}"""
+
+
+def _note(name: str, value: Any) -> str:
+    """A figure of the recipe's own; those of a group are listed."""
+    if isinstance(value, dict):
+        value = "; ".join(_note(inner, one) for inner, one in value.items())
+    return f"{name.replace('_', ' ')} {value}"
 
 
 def genre_report(f: dict[str, Any], temperature: float, track_temperature: float) -> str:
@@ -76,6 +83,7 @@ def genre_report(f: dict[str, Any], temperature: float, track_temperature: float
         _uncertain(f["uncertain"]),
         "## Bandwidth",
         _bandwidth(f),
+        *(("## Fewer segments", _fewer_segments(f["fewer_segments"])) if f.get("fewer_segments") else ()),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -156,6 +164,14 @@ def _bandwidth(f: dict[str, Any]) -> str:
             f"{_number(f['track_accuracy_of_wide_clips'])}."
         )
     return told
+
+
+def _fewer_segments(rows: Sequence[dict[str, Any]]) -> str:
+    table = _table(
+        ("segments", "accuracy, tracks", "same answer as from all"),
+        [(row["segments"], _number(row["track_accuracy"]), _number(row["same_answer"])) for row in rows],
+    )
+    return f"What it costs to judge a track by a few evenly spaced segments (`TONESTREAM_MAX_SEGMENTS`):\n\n{table}"
 
 
 def _weak_genres(f: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Final, Self
 import numpy as np
 import numpy.typing as npt
 
+from shared.audio.segments import chosen_segments
 from shared.contracts.labels import GENRES
 from training.data import Clip
 from training.metrics import (
@@ -33,6 +34,8 @@ Indices = npt.NDArray[np.intp]
 LIMITED_HZ: Final = 8000
 #: The share of right answers that a track's confidence must promise for the answer not to be called uncertain.
 TRUSTED: Final = 0.8
+#: Numbers of evenly spaced segments to judge a track by, to see what that costs.
+_FEWER: Final = (1, 2, 3, 5, 7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +155,22 @@ def figures(held_out: HeldOut, answers: Answers, threshold: float | None) -> dic
         **_calibration("track", answers.tracks_before, answers.tracks, truth),
         **_calibration("segment", answers.segments_before, answers.segments, segment_truth),
         "uncertain": _uncertain(answers.tracks.max(axis=1), right, groups, threshold),
+        "fewer_segments": _fewer_segments(answers.segments, track_of, truth),
     }
+
+
+def _fewer_segments(segments: Floats, track_of: Indices, truth: Indices) -> list[dict[str, Any]]:
+    """What judging a track by a few evenly spaced segments costs, for each number that leaves some out."""
+    of_track = [segments[track_of == track] for track in range(len(truth))]
+    whole = np.array([one.mean(axis=0).argmax() for one in of_track])
+    longest = max(len(one) for one in of_track)
+    found = []
+    for limit in (limit for limit in _FEWER if limit < longest):
+        answers = np.array([one[list(chosen_segments(len(one), limit))].mean(axis=0).argmax() for one in of_track])
+        found.append(
+            {"segments": limit, "track_accuracy": _share(answers == truth), "same_answer": _share(answers == whole)}
+        )
+    return found
 
 
 def _is_gtzan(clips: Sequence[Clip]) -> bool:

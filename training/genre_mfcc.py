@@ -63,6 +63,7 @@ class MfccLstm:
     description = _DESCRIPTION
     notices = _NOTICES
     spec = MFCC40
+    max_segments = None
 
     def __init__(self) -> None:
         self.notes: dict[str, Any] = {}

@@ -49,13 +49,15 @@ class GenreRecipe(Protocol):
     """One way to make a genre model. ``prepare`` comes first, once; then any number of fits, which keep nothing.
 
     ``description`` and ``notices`` are Markdown for the card: what the network is, and whose rights and licences it
-    stands on. ``notes`` are figures of the recipe's own for the card, by name.
+    stands on. ``max_segments`` is what the manifest advises. ``notes`` are figures of the recipe's own for the card, by
+    name.
     """
 
     name: str
     description: str
     notices: str
     spec: FeatureSpec
+    max_segments: int | None
     notes: dict[str, Any]
 
     def prepare(self, clips: Sequence[Clip], data: Workspace) -> None:

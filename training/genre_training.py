@@ -127,6 +127,7 @@ def train_model(
         temperature=round(trial.calibration.segment, 4),
         track_temperature=round(trial.calibration.track, 4),
         uncertain_below=trial.uncertain_below,
+        max_segments=recipe.max_segments,
         weights=_WEIGHTS,
         versions=versions,
         command=command,

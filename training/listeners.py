@@ -270,7 +270,8 @@ def correlations(probabilities: Floats, listened: Listened) -> dict[str, dict[st
 
     def of_mood(mood: int, drawn: Floats) -> float:
         ranks = scipy.stats.rankdata(drawn[:, [mood, *range(len(MOODS) + mood, drawn.shape[1], len(MOODS))]], axis=0)
-        return float(np.corrcoef(ranks.T)[0, 1:].mean())
+        # Where all listeners felt the same, nothing can go along with it.
+        return float(np.corrcoef(ranks.T)[0, 1:].mean()) if ranks.std(axis=0).all() else 0.0
 
     found = {
         name: bootstrap(rows, listened.groups, partial(of_mood, mood)).rounded() for mood, name in enumerate(MOODS)
@@ -293,7 +294,9 @@ def _counts(truth: Integers) -> dict[str, int]:
 
 def _accuracy(
     answers: Integers, truth: Integers, judged: npt.NDArray[np.bool_], groups: Sequence[str]
-) -> dict[str, float]:
+) -> dict[str, float] | None:
+    if not judged.any():
+        return None
     right = (answers == truth).mean(axis=0)[judged]
     of = [group for group, counts in zip(groups, judged, strict=True) if counts]
     return bootstrap(right, of, lambda drawn: float(drawn.mean())).rounded()

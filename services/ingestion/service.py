@@ -37,7 +37,7 @@ from shared.contracts.messages import (
 from shared.contracts.topics import Channel
 from shared.contracts.tracks import BLOB_SCHEME
 from shared.models import load_manifest
-from shared.recipe import Recipe, mood_sources
+from shared.recipe import Recipe, mood_sources, segment_limit
 from shared.runtime.service import Delivery, Origin, Outcome, TrackByTrackService
 from shared.settings import Settings, SettingsError
 from shared.spotify import SpotifyClient, SpotifyTrack, spotify_client
@@ -145,6 +145,7 @@ class Ingestion(TrackByTrackService):
         client = connect(settings.redis_url.get_secret_value())
         keys = Keys(settings.redis_prefix)
         blobs = BlobStore(settings.blob_url)
+        genre = load_manifest(settings.models_dir / settings.genre_model)
         return cls(
             fetcher=Fetcher(
                 FetchLimits(
@@ -158,8 +159,8 @@ class Ingestion(TrackByTrackService):
             ),
             spotify=spotify_client(settings),
             decode_file=lambda source, destination: decode(source, destination, limits, ffmpeg),
-            spec=load_manifest(settings.models_dir / settings.genre_model).require_feature_spec(),
-            max_segments=settings.max_segments,
+            spec=genre.require_feature_spec(),
+            max_segments=segment_limit(settings, genre),
             recipe=Recipe.of(settings),
             blobs=blobs,
             audio=AudioBlobs(blobs, client, keys, settings.blob_ttl_s),

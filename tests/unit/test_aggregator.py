@@ -45,7 +45,7 @@ from shared.runtime.service import Delivery, Outcome
 from shared.settings import Settings, VoteStrategy
 
 SHA = "ab" * 32
-RECIPE = Recipe("spec", "genre-model", "mood-model", "soft")
+RECIPE = Recipe("spec", "genre-model", "mood-model", "tag-model", "soft")
 
 
 def one_hot(label: str, p: float = 0.91) -> dict[str, float]:
@@ -335,11 +335,11 @@ def test_the_result_key_changes_with_everything_the_answer_follows_from() -> Non
         lambda: RECIPE.result_key(SHA, "audio"),
         lambda: RECIPE.result_key("cd" * 32, "audio"),
         lambda: RECIPE.result_key(SHA, "spotify:x"),
-        lambda: Recipe("spec2", "genre-model", "mood-model", "soft").result_key(SHA, "audio"),
-        lambda: Recipe("spec", "genre-model2", "mood-model", "soft").result_key(SHA, "audio"),
-        lambda: Recipe("spec", "genre-model", "mood-model2", "soft").result_key(SHA, "audio"),
-        lambda: Recipe("spec", "genre-model", "mood-model", "parts").result_key(SHA, "audio"),
-        lambda: Recipe("spec", "genre-model", "mood-model", "soft", 20).result_key(SHA, "audio"),
+        lambda: Recipe("spec2", "genre-model", "mood-model", "tag-model", "soft").result_key(SHA, "audio"),
+        lambda: Recipe("spec", "genre-model2", "mood-model", "tag-model", "soft").result_key(SHA, "audio"),
+        lambda: Recipe("spec", "genre-model", "mood-model2", "tag-model", "soft").result_key(SHA, "audio"),
+        lambda: Recipe("spec", "genre-model", "mood-model", "tag-model", "parts").result_key(SHA, "audio"),
+        lambda: Recipe("spec", "genre-model", "mood-model", "tag-model", "soft", 20).result_key(SHA, "audio"),
     ]
     assert len({make() for make in makers}) == len(makers)
 
@@ -405,7 +405,11 @@ def test_in_the_middle_of_an_upgrade_the_calibration_of_one_model_is_not_put_on_
 
 def test_a_worker_calibrates_by_the_manifests_of_the_installed_models(tmp_path: Path) -> None:
     shipped = Settings()
-    for name, more in ((shipped.genre_model, {"track_temperature": 3.0}), (shipped.mood_model, {}), (shipped.tag_model, {})):
+    for name, more in (
+        (shipped.genre_model, {"track_temperature": 3.0}),
+        (shipped.mood_model, {}),
+        (shipped.tag_model, {}),
+    ):
         manifest = load_manifest(shipped.models_dir / name)
         (tmp_path / name).mkdir()
         (tmp_path / name / manifest.weights).write_bytes((shipped.models_dir / name / manifest.weights).read_bytes())
@@ -438,7 +442,7 @@ def test_the_evidence_of_chosen_segments_keeps_its_place_in_the_track(bench: Ben
 
 
 def test_another_number_of_segments_is_another_answer_in_the_cache(bench: Bench) -> None:
-    limited = Recipe("spec", "genre-model", "mood-model", "soft", 3)
+    limited = Recipe("spec", "genre-model", "mood-model", "tag-model", "soft", 3)
     bench.worker(recipe=limited).handle([bench.deliver(part) for part in WHOLE])
     assert bench.cache.find([RECIPE.result_key(SHA, "audio")]) is None
     assert bench.cache.find([limited.result_key(SHA, "audio")]) is not None

@@ -57,6 +57,7 @@ class TinyRecipe:
     description = "The nearest mean."
     notices = "Nobody's rights."
     spec = MFCC13
+    max_segments = 12
 
     def __init__(self) -> None:
         self.notes: dict[str, Any] = {"centres": 10}

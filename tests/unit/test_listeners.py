@@ -9,6 +9,7 @@ import pytest
 import soundfile
 
 import training.listeners as listeners
+import training.metrics as metrics
 from shared.contracts.features import AUDIO_FEATURES
 from shared.contracts.labels import GENRES, MOODS
 from training.data import Clip, DataError
@@ -25,6 +26,12 @@ from training.listeners import (
 )
 
 COLUMNS = ("calmness", "tenderness", "power", "tension", "joyful_activation", "sadness")
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listeners, "_STEPS", 60)
+    monkeypatch.setattr(metrics, "_RESAMPLES", 50)
 
 
 def clips(artists: int = 12, each: int = 4) -> Listened:

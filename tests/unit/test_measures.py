@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import shutil
+import subprocess
+import sys
 import time
 import tracemalloc
 from pathlib import Path
@@ -76,6 +79,20 @@ def test_the_loudness_of_a_tone_is_the_one_of_bs_1770(rate: int, hertz: float, w
         assert measure(tone).loudness == pytest.approx(expected, abs=0.1)
 
 
+def test_a_stereo_reference_tone_of_minus_23_lufs_reads_3_db_less_in_mono() -> None:
+    # EBU Tech 3341, case 1: both channels of a 1 kHz sine at -23 dBFS are -23.0 LUFS together, one alone is half of it.
+    assert measure(sine(1000.0, -23.0, 20.0)).loudness == pytest.approx(-23.0 - 3.01, abs=0.1)
+
+
+@pytest.mark.parametrize("gain_db", [-6.0, -20.0])
+def test_loudness_follows_the_gain_and_nothing_else_but_energy_does(gain_db: float) -> None:
+    track = (clicks(120.0, 15.0) + chord()) * 0.5
+    loud, quiet = measure(track).as_dict(), measure(track * np.float32(10 ** (gain_db / 20))).as_dict()
+    assert quiet.pop("loudness") - loud.pop("loudness") == pytest.approx(gain_db, abs=0.1)
+    assert quiet.pop("energy") < loud.pop("energy")
+    assert quiet == pytest.approx(loud, abs=0.03)
+
+
 def test_pauses_are_gated_out_of_the_loudness() -> None:
     tone = sine(997.0, -20.0)
     with_pause = np.concatenate([tone, np.zeros(30 * RATE, np.float32)])
@@ -117,6 +134,93 @@ def test_a_steady_beat_is_more_danceable_than_a_held_chord_or_random_clicks() ->
     steady = measure(clicks(120.0)).danceability
     assert steady > measure(chord(30.0)).danceability + 0.2
     assert steady > measure(irregular).danceability + 0.2
+
+
+def syllables(length_s: float = 20.0) -> Array:
+    """Like speech: a buzz of gliding pitch through moving formants, four syllables a second, with pauses."""
+    random = np.random.default_rng(13)
+    parts = []
+    while sum(len(part) for part in parts) < length_s * RATE:
+        if random.random() < 0.25:
+            parts.append(np.zeros(round(random.uniform(0.2, 0.5) * RATE)))
+        t = np.arange(round(random.uniform(0.12, 0.2) * RATE)) / RATE
+        pitch = random.uniform(90, 150) * (1 + random.uniform(-0.3, 0.3) * t / t[-1])
+        formants = random.uniform([300, 900, 2200], [800, 2000, 3200])
+        phase = 2 * np.pi * np.cumsum(pitch) / RATE
+        harmonics = np.arange(1, 30)
+        strength = sum(np.exp(-(((harmonics * 120 - f) / 150) ** 2)) for f in formants)
+        voiced = (strength[:, None] * np.sin(harmonics[:, None] * phase)).sum(axis=0)
+        hiss = random.standard_normal(len(t)) * 0.15
+        parts += [(voiced * 0.1 + hiss * 0.1) * np.hanning(len(t)), np.zeros(round(0.06 * RATE))]
+    return np.concatenate(parts)[: round(length_s * RATE)].astype(np.float32)
+
+
+def piano(length_s: float = 20.0) -> Array:
+    """Decaying partials: broken chords, a note every third of a second."""
+    track = np.zeros(round(length_s * RATE))
+    t = np.arange(2 * RATE) / RATE
+    for number in range(round(length_s * 3)):
+        hertz = 220.0 * 2 ** ((0, 4, 7, 12, 7, 4)[number % 6] / 12)
+        note = sum(np.sin(2 * np.pi * hertz * p * t) * np.exp(-t * (1.5 + p)) / p for p in range(1, 8))
+        start = number * RATE // 3
+        track[start : start + len(t)] += 0.1 * note[: len(track) - start]
+    return track.astype(np.float32)
+
+
+def test_speech_is_told_from_music_and_is_no_instrument() -> None:
+    spoken, played = measure(syllables()), measure(piano())
+    assert spoken.speechiness > 0.66 > 0.15 > played.speechiness
+    assert spoken.instrumentalness < 0.2 < played.instrumentalness
+
+
+def test_a_piano_is_more_acoustic_and_less_energetic_than_noise_with_a_beat() -> None:
+    played, noisy = measure(piano()), measure(noise(0.3) + clicks(130.0, 15.0))
+    assert played.acousticness > noisy.acousticness + 0.2
+    assert played.energy < noisy.energy - 0.15
+
+
+@pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="there is no espeak-ng")
+def test_a_speaking_machine_speaks(tmp_path: Path) -> None:
+    text = (
+        "Tonestream tells the genre of music. It is a pipeline of small services. Nobody understands a word of it. " * 2
+    )
+    raw = tmp_path / "speech.wav"
+    subprocess.run(["espeak-ng", "-w", str(raw), text], check=True)
+    import soundfile
+
+    samples, rate = soundfile.read(raw, dtype="float32")
+    assert rate == RATE
+    assert measure(samples).speechiness > 0.5
+
+
+@pytest.mark.parametrize(
+    ("feature", "more", "less"),
+    [
+        ("energy", "metal", "mellow"),
+        ("danceability", "party", "ambient"),
+        ("acousticness", "acoustic", "electronic"),
+        ("instrumentalness", "instrumental", "female vocalists"),
+        ("speechiness", "hip-hop", None),
+        ("valence", "happy", "sad"),
+    ],
+)
+def test_tags_move_the_feature_they_speak_of_and_unknown_ones_move_nothing(
+    feature: str, more: str, less: str | None
+) -> None:
+    track = piano(10.0)
+    untagged = measure(track).as_dict()
+    assert measure(track, tags={"bagpipe": 0.9}).as_dict() == untagged
+    tagged = measure(track, tags={more: 0.9}).as_dict()
+    assert tagged[feature] > untagged[feature] + 0.03
+    assert all(0.0 <= tagged[name] <= 1.0 for name in UNIT_RANGE)
+    assert tagged["tempo"] == untagged["tempo"] and tagged["loudness"] == untagged["loudness"]
+    if less:
+        assert measure(track, tags={less: 0.9}).as_dict()[feature] < untagged[feature] - 0.03
+
+
+def test_the_measures_need_no_tensorflow() -> None:
+    script = "import sys, shared.audio.measures, shared.audio.track_tags; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
 def test_a_short_track_is_measured_whole_by_both_ways_in() -> None:

@@ -1,0 +1,54 @@
+"""What the genre models cost: ``python -m benchmarks.models models/mfcc-lstm models/musicnn-lstm``.
+
+CPU milliseconds a segment, features and network apart, on one thread, in batches as large as the worker's. Medians, for
+other work on the machine only ever adds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from shared.audio.features import features
+from shared.keras_models import GenreModel
+
+_SEGMENTS: Final = 128
+_FOUR_MINUTES: Final = 80
+
+
+def cpu_ms(work: Callable[[], object], repeats: int) -> float:
+    """Median CPU milliseconds of ``work`` over ``repeats`` runs, all threads of the process together."""
+    taken = []
+    for _ in range(repeats):
+        started = time.process_time()
+        work()
+        taken.append((time.process_time() - started) * 1000)
+    return statistics.median(taken)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.models", description="What the genre models cost.")
+    parser.add_argument("models", type=Path, nargs="+", help="model folders")
+    parser.add_argument("--repeats", type=int, default=5)
+    arguments = parser.parse_args()
+    print("model, ms CPU a segment: features, network; s CPU a track of four minutes")
+    for folder in arguments.models:
+        model = GenreModel.load(folder, threads=1)
+        spec = model.manifest.require_feature_spec()
+        noise = np.random.default_rng(0).standard_normal((_SEGMENTS, spec.segment_samples)).astype(np.float32) * 0.1
+        matrices = features(noise, spec)
+        model.predict(matrices)  # traces the graph
+        of_features = cpu_ms(lambda noise=noise, spec=spec: features(noise, spec), arguments.repeats) / _SEGMENTS
+        of_network = cpu_ms(lambda model=model, m=matrices: model.predict(m), arguments.repeats) / _SEGMENTS
+        track = (of_features + of_network) * _FOUR_MINUTES / 1000
+        print(f"{model.manifest.model_id}: {of_features:.2f}, {of_network:.2f}; {track:.2f}")
+
+
+if __name__ == "__main__":
+    main()
