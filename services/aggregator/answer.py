@@ -116,6 +116,8 @@ def _genre(
     calibrations: Calibrations,
 ) -> tuple[Genre | None, ErrorReport | None]:
     track = standing.track
+    if (alone := _left_alone(standing)) is not None:
+        return None, alone
     if standing.failure is not None:
         return None, standing.failure.error
     if track is None or track.audio is None:
@@ -159,6 +161,8 @@ def _segment(prediction: SegmentPrediction) -> SegmentGenre:
 
 def _mood(standing: Standing, calibrations: Calibrations) -> tuple[Mood | None, ErrorReport | None]:
     mood = standing.mood
+    if (alone := _left_alone(standing)) is not None:
+        return None, alone
     if mood is None:
         waited = 0.0 if standing.overdue is None else standing.overdue.waited_s
         return None, _internal(f"after {waited:.0f} s there was no mood; is the mood worker running?")
@@ -177,6 +181,14 @@ def _mood(standing: Standing, calibrations: Calibrations) -> tuple[Mood | None, 
         ),
         mood.error,
     )
+
+
+def _left_alone(standing: Standing) -> ErrorReport | None:
+    """Why there is no answer, where the request whose answer this one waited for had none in time."""
+    if standing.track is None or standing.track.follows is None:
+        return None
+    waited = 0.0 if standing.overdue is None else standing.overdue.waited_s
+    return _internal(f"after {waited:.0f} s the request {standing.track.follows} for the same track had no answer")
 
 
 def _timings(track: IngestedTrack, standing: Standing, predictions: Sequence[SegmentPrediction]) -> dict[str, float]:

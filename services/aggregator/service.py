@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import ClassVar, Self, cast
 
 from services.aggregator.answer import Calibration, Calibrations, answer
@@ -12,6 +13,7 @@ from shared.blobs.audio import AudioBlobs
 from shared.blobs.store import BlobStore
 from shared.cache.claims import Claims
 from shared.cache.connection import Keys, connect
+from shared.cache.followers import Followers
 from shared.cache.results import ResultCache
 from shared.cache.votes import Part, Standing, VoteState
 from shared.contracts.codec import Message
@@ -21,6 +23,7 @@ from shared.contracts.messages import (
     GenreFailure,
     IngestedTrack,
     MoodPrediction,
+    Overdue,
     Stage,
     Status,
     TrackResult,
@@ -50,6 +53,7 @@ class Aggregator(Service):
         self,
         votes: VoteState,
         answered: Claims,
+        followers: Followers,
         results: ResultCache,
         audio: AudioBlobs,
         recipe: Recipe,
@@ -57,6 +61,7 @@ class Aggregator(Service):
     ) -> None:
         self._votes = votes
         self._answered = answered
+        self._followers = followers
         self._results = results
         self._audio = audio
         self._recipe = recipe
@@ -70,6 +75,7 @@ class Aggregator(Service):
         return cls(
             VoteState(client, keys, settings.state_ttl_s, settings.result_deadline_s),
             Claims(client, keys, "answered", settings.state_ttl_s),
+            Followers(client, keys, settings.state_ttl_s),
             ResultCache(client, keys, settings.result_ttl_s),
             AudioBlobs(BlobStore(settings.blob_url), client, keys, settings.blob_ttl_s),
             Recipe.of(settings),
@@ -110,32 +116,61 @@ class Aggregator(Service):
         self._votes.add([parts[position] for position in open_positions])
         last = {parts[position].request_id: position for position in open_positions}
         outcomes = [Outcome()] * len(parts)
+        for position in set(range(len(parts))).difference(open_positions):
+            if isinstance(parts[position], Overdue):
+                # Whoever answered it died before the clean-up. What is left expires; a worker may yet need it to
+                # answer again, should the answer not have been committed.
+                outcomes[position] = Outcome((), (partial(self._votes.stop_waiting, parts[position].request_id),))
         for request_id, standing in self._votes.standing(list(last)).items():
             position = last[request_id]
-            if standing.complete and self._answered.claim(request_id, coordinates[position]):
-                outcomes[position] = self._answer(request_id, standing)
+            outcomes[position] = self._answers(request_id, self._informed(standing), coordinates[position])
         return outcomes
 
-    def _answer(self, request_id: str, standing: Standing) -> Outcome:
+    def _informed(self, standing: Standing) -> Standing:
+        """``standing`` with the answer of the request it follows, where that has one."""
         track = standing.track
-        assert track is not None  # a standing without a track is not complete
-        result = answer(track, standing, self._votes.predictions(request_id), self._recipe.vote, self._calibrations)
+        if track is None or track.follows is None:
+            return standing
+        outcome = self._followers.outcome(track.follows)
+        return standing if outcome is None else standing.with_answer(outcome)
+
+    def _answers(self, request_id: str, standing: Standing, coordinates: str) -> Outcome:
+        """The result of a request, if the record at ``coordinates`` is the one to answer it, and those of its
+        followers; nothing where it is not complete."""
+        track = standing.track
+        if track is None or not standing.complete or not self._answered.claim(request_id, coordinates):
+            return Outcome()
+        result = self._result(track, standing)
+        outcomes = [Outcome((result,), (partial(self._clean_up, track),))]
+        followers = self._followers.end(request_id, result)
+        for follower, own in self._votes.standing(followers).items():
+            # One whose track is still on its way finds the answer when it comes.
+            if own.track is not None and own.track.follows == request_id:
+                outcomes.append(self._answers(follower, own.with_answer(result), coordinates))
+        return Outcome(
+            tuple(message for outcome in outcomes for message in outcome.messages),
+            tuple(clean_up for outcome in outcomes for clean_up in outcome.after_commit),
+        )
+
+    def _result(self, track: IngestedTrack, standing: Standing) -> TrackResult:
+        predictions = self._votes.predictions(track.request_id)
+        result = answer(track, standing, predictions, self._recipe.vote, self._calibrations)
         if track.received_at_ms:
             waited = max(0.0, time.time() * 1000 - track.received_at_ms)
             result = result.model_copy(update={"timings_ms": {**result.timings_ms, "total": round(waited, 1)}})
         self._cache(track, result)
         log.info(
             "answered",
-            extra={"request_id": request_id, "track_key": track.track_key, "status": result.status.value},
+            extra={"request_id": track.request_id, "track_key": track.track_key, "status": result.status.value},
         )
         metrics.RESULTS.labels(result.status.value, str(result.cached).lower()).inc()
+        return result
 
-        def clean_up() -> None:
-            self._votes.forget(request_id)
-            if track.audio is not None and track.cached is None:
-                self._audio.release(track.audio.blob, track.audio.sha256, request_id)
-
-        return Outcome((result,), (clean_up,))
+    def _clean_up(self, track: IngestedTrack) -> None:
+        self._votes.forget(track.request_id)
+        self._followers.forget(track.request_id)
+        if track.audio is not None and not track.answered_elsewhere:
+            self._audio.release(track.audio.blob, track.audio.sha256, track.request_id)
 
     def _cache(self, track: IngestedTrack, result: TrackResult) -> None:
         """Keep what would come out the same again: whole answers, and failures that follow from the audio alone."""

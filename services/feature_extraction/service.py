@@ -55,7 +55,7 @@ class FeatureExtraction(TrackByTrackService):
     def handle_one(self, delivery: Delivery) -> Outcome:
         track = delivery.message
         assert isinstance(track, IngestedTrack)
-        if track.audio is None or track.cached is not None:
+        if track.audio is None or track.answered_elsewhere:
             return Outcome()
         if track.audio.segments == 0:
             raise TonestreamError(

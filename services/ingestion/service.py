@@ -21,6 +21,7 @@ from shared.blobs.store import UPLOADS, BlobStore
 from shared.bus.base import Record
 from shared.cache.claims import Claims
 from shared.cache.connection import Keys, connect
+from shared.cache.followers import Followers
 from shared.cache.results import KnownSource, ResultCache
 from shared.cache.votes import VoteState
 from shared.contracts.codec import MalformedMessageError, Message, salvaged_source
@@ -74,6 +75,7 @@ class _Draft:
         audio: IngestedAudio | None = None,
         cached: TrackResult | None = None,
         error: ErrorReport | None = None,
+        follows: str | None = None,
     ) -> IngestedTrack:
         return IngestedTrack(
             request_id=self.request.request_id,
@@ -86,6 +88,7 @@ class _Draft:
             audio=audio,
             cached=cached,
             error=error,
+            follows=follows,
             received_at_ms=self.received_at_ms,
         )
 
@@ -112,6 +115,7 @@ class Ingestion(TrackByTrackService):
         results: ResultCache,
         requests: Claims,
         votes: VoteState,
+        followers: Followers,
         max_unfinished: int,
         max_bytes: int,
         blob_ttl_s: float,
@@ -129,6 +133,7 @@ class Ingestion(TrackByTrackService):
         self._results = results
         self._requests = requests
         self._votes = votes
+        self._followers = followers
         self._max_unfinished = max_unfinished
         self._max_bytes = max_bytes
         self._blob_ttl_s = blob_ttl_s
@@ -167,6 +172,7 @@ class Ingestion(TrackByTrackService):
             results=ResultCache(client, keys, settings.result_ttl_s),
             requests=Claims(client, keys, "request", settings.state_ttl_s),
             votes=VoteState(client, keys, settings.state_ttl_s, settings.result_deadline_s),
+            followers=Followers(client, keys, settings.state_ttl_s),
             max_unfinished=settings.max_unfinished,
             max_bytes=settings.fetch_max_bytes,
             blob_ttl_s=settings.blob_ttl_s,
@@ -223,6 +229,8 @@ class Ingestion(TrackByTrackService):
         url = request.audio_url or (names.preview_url if names else None)
         if url is None:
             return draft.track(error=ErrorReport.of(spotify_error or _no_preview(), self.stage))
+        if leader := self._leader(request, f"source:{request.track_key}"):
+            return draft.track(follows=leader)
         with tempfile.TemporaryDirectory(prefix="tonestream-") as folder:
             try:
                 fetched = self._fetch(request, url, Path(folder))
@@ -285,6 +293,8 @@ class Ingestion(TrackByTrackService):
         cached = None if request.force else self._find(request, decoded.sha256)
         if cached is not None:
             return draft.track(audio=audio, cached=cached)
+        if leader := self._leader(request, f"audio:{self._result_keys(request, decoded.sha256)[0]}"):
+            return draft.track(audio=audio, follows=leader)
         self._audio.keep(decoded.path, decoded.sha256, request.request_id)
         return draft.track(audio=audio)
 
@@ -304,10 +314,16 @@ class Ingestion(TrackByTrackService):
             )
 
     def _find(self, request: TrackRequest, audio_sha256: str | None) -> TrackResult | None:
-        if audio_sha256 is None:
-            return None
+        return None if audio_sha256 is None else self._results.find(self._result_keys(request, audio_sha256))
+
+    def _result_keys(self, request: TrackRequest, audio_sha256: str) -> list[str]:
+        """Where the answer may be, the wanted one first."""
         asked = request.spotify_id if self._spotify is not None else None
-        return self._results.find([self._recipe.result_key(audio_sha256, source) for source in mood_sources(asked)])
+        return [self._recipe.result_key(audio_sha256, source) for source in mood_sources(asked)]
+
+    def _leader(self, request: TrackRequest, work: str) -> str | None:
+        """The request that is at work on the same; None where this one is to do it."""
+        return None if request.force else self._followers.follow(request.request_id, work)
 
     def _clean_up(self, url: str | None) -> tuple[Callable[[], None], ...]:
         if url is None or not url.startswith(f"{BLOB_SCHEME}{UPLOADS}/"):

@@ -59,7 +59,7 @@ class MoodWorker(TrackByTrackService):
     def handle_one(self, delivery: Delivery) -> Outcome:
         track = delivery.message
         assert isinstance(track, IngestedTrack)
-        if track.cached is not None:
+        if track.answered_elsewhere:
             return Outcome()
         started = time.perf_counter()
         features, source = self._features(track)

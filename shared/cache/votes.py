@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, cast
 
 import redis
@@ -21,6 +21,7 @@ from shared.contracts.messages import (
     Overdue,
     SegmentPrediction,
     SilentSegment,
+    TrackResult,
 )
 
 Part = IngestedTrack | SegmentPrediction | SilentSegment | GenreFailure | MoodPrediction | Overdue
@@ -53,11 +54,18 @@ class Standing:
             return True
         return 0 < self.track.audio.segments <= self.segments
 
+    def with_answer(self, result: TrackResult) -> Standing:
+        """The same, now that an answer for the same track is known."""
+        assert self.track is not None
+        return replace(self, track=self.track.model_copy(update={"cached": result}))
+
     @property
     def complete(self) -> bool:
         if self.track is None:
             return False
-        return self.track.cached is not None or self.overdue is not None or (self.mood is not None and self.genre_ended)
+        if self.track.cached is not None or self.overdue is not None:
+            return True
+        return self.track.follows is None and self.mood is not None and self.genre_ended
 
 
 class VoteState:
@@ -112,6 +120,11 @@ class VoteState:
             pipeline.delete(self._votes(request_id))
             pipeline.zrem(self._waiting(), request_id)
             pipeline.execute()
+
+    def stop_waiting(self, request_id: str) -> None:
+        """The request is not reminded of, nor counted as unfinished, unless another part comes."""
+        with redis_faults():
+            self._redis.zrem(self._waiting(), request_id)
 
     def unfinished(self) -> int:
         """How many requests are announced and not yet answered."""

@@ -154,7 +154,8 @@ class IngestedTrack(_Message):
     """ingestion -> feature_extraction, mood_worker, aggregator: what is known of the track.
 
     ``audio`` or ``error`` says whether there is something to listen to. ``cached`` carries the finished answer of an
-    earlier request for the same audio: then the workers have nothing to do.
+    earlier request for the same audio; ``follows`` names a request that is at work on the same track, whose answer is
+    this one's too: in both cases the workers have nothing to do.
     """
 
     track_key: TrackKey
@@ -166,14 +167,20 @@ class IngestedTrack(_Message):
     audio: IngestedAudio | None = None
     error: ErrorReport | None = None
     cached: TrackResult | None = None
+    follows: RequestId | None = None
     received_at_ms: Annotated[int, Field(ge=0)] = 0
     timings_ms: Timings = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _has_an_outcome(self) -> Self:
-        if self.audio is None and self.error is None and self.cached is None:
-            raise ValueError("an ingested track has audio, a cached answer, or the reason why there is neither")
+        if self.audio is None and self.error is None and not self.answered_elsewhere:
+            raise ValueError("an ingested track has audio, an answer elsewhere, or the reason why there is neither")
         return self
+
+    @property
+    def answered_elsewhere(self) -> bool:
+        """Whether an answer for the same audio exists, or another request is at work on it."""
+        return self.cached is not None or self.follows is not None
 
 
 _MATRIX_ON_THE_WIRE = {
@@ -337,7 +344,7 @@ class Status(StrEnum):
 
 
 class TrackResult(_Message):
-    """aggregator -> user: the one answer to a request."""
+    """aggregator -> user: the one answer to a request. ``cached``: it was worked out for another request."""
 
     status: Status
     track: Track

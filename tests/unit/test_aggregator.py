@@ -19,6 +19,7 @@ from shared.blobs.store import BlobStore
 from shared.bus.base import Record
 from shared.cache.claims import Claims
 from shared.cache.connection import Keys, connect
+from shared.cache.followers import Followers
 from shared.cache.results import ResultCache
 from shared.cache.votes import Part, VoteState
 from shared.contracts.codec import outgoing
@@ -105,7 +106,8 @@ class Bench:
     ) -> Aggregator:
         votes = VoteState(self.client, self.keys, 1000, deadline_s)
         answered = Claims(self.client, self.keys, "answered", 1000)
-        return Aggregator(votes, answered, self.cache, self.audio, recipe, calibrations or {})
+        followers = Followers(self.client, self.keys, 1000)
+        return Aggregator(votes, answered, followers, self.cache, self.audio, recipe, calibrations or {})
 
     def deliver(self, part: Part) -> Delivery:
         sent = outgoing(Topics("t"), part)
@@ -446,3 +448,104 @@ def test_another_number_of_segments_is_another_answer_in_the_cache(bench: Bench)
     bench.worker(recipe=limited).handle([bench.deliver(part) for part in WHOLE])
     assert bench.cache.find([RECIPE.result_key(SHA, "audio")]) is None
     assert bench.cache.find([limited.result_key(SHA, "audio")]) is not None
+
+
+# Requests for the same track at once
+
+
+def following(request_id: str, leader: str, **more: object) -> IngestedTrack:
+    fields = {"request_id": request_id, "track_key": "k", "source": f"{request_id}.mp3", "follows": leader, **more}
+    return IngestedTrack.model_validate(fields)
+
+
+def all_parts(request_id: str = "r1", segments: int = 2) -> list[Part]:
+    return [
+        track(request_id, segments),
+        *(prediction(index, request_id=request_id) for index in range(segments)),
+        mood(request_id),
+    ]
+
+
+def lead(bench: Bench, leader: str, *followers: str) -> None:
+    """What ingestion notes when it announces these requests."""
+    noted = Followers(bench.client, bench.keys, 1000)
+    assert noted.follow(leader, f"work of {leader}") is None
+    for follower in followers:
+        assert noted.follow(follower, f"work of {leader}") == leader
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_follower_gets_the_answer_of_the_request_it_follows_whichever_comes_first(bench: Bench, late: bool) -> None:
+    lead(bench, "r1", "r2")
+    parts = [*all_parts(), following("r2", "r1")] if late else [following("r2", "r1"), *all_parts()]
+    worker = bench.worker()
+    found = [result for part in parts for result in results(worker.handle([bench.deliver(part)]))]
+    by_id = {result.request_id: result for result in found}
+    assert len(found) == 2 and set(by_id) == {"r1", "r2"}
+    assert by_id["r1"].genre == by_id["r2"].genre and by_id["r1"].mood == by_id["r2"].mood
+    assert by_id["r2"].track.source == "r2.mp3"
+    assert by_id["r2"].track.duration_s == by_id["r1"].track.duration_s
+    assert (by_id["r1"].cached, by_id["r2"].cached) == (False, True)
+
+
+def test_followers_of_followers_are_answered_with_them_and_nothing_is_left(bench: Bench) -> None:
+    lead(bench, "r1", "r2", "r3")
+    lead(bench, "r2", "r4")
+    worker = bench.worker()
+    parts = [following("r4", "r2"), following("r3", "r1"), following("r2", "r1"), *all_parts()]
+    outcomes = worker.handle([bench.deliver(part) for part in parts])
+    assert sorted(result.request_id for result in results(outcomes)) == ["r1", "r2", "r3", "r4"]
+    for outcome in outcomes:
+        for clean_up in outcome.after_commit:
+            clean_up()
+    kinds = {key.split(":")[1] for key in bench.client.keys("t:*")}
+    assert kinds == {"answered", "outcome", "result"}
+
+
+def test_a_failure_is_the_answer_of_the_followers_too(bench: Bench) -> None:
+    lead(bench, "r1", "r2")
+    error = ErrorReport(code=ErrorCode.FETCH_FAILED, stage=Stage.INGESTION, message="404")
+    failed = IngestedTrack(request_id="r1", track_key="k", source="song.mp3", error=error)
+    worker = bench.worker()
+    no_mood = MoodPrediction(request_id="r1", track_key="k", error=error)
+    parts = [following("r2", "r1"), failed, no_mood]
+    found = results(worker.handle([bench.deliver(part) for part in parts]))
+    assert {(result.request_id, result.status, result.errors[0].code) for result in found} == {
+        ("r1", Status.FAILED, ErrorCode.FETCH_FAILED),
+        ("r2", Status.FAILED, ErrorCode.FETCH_FAILED),
+    }
+
+
+def test_a_worker_that_dies_before_the_commit_leaves_the_followers_to_the_next(bench: Bench) -> None:
+    lead(bench, "r1", "r2")
+    first = bench.worker()
+    first.handle([bench.deliver(part) for part in (following("r2", "r1"), *all_parts()[:-1])])
+    last = bench.deliver(mood())
+    assert len(results(first.handle([last]))) == 2  # and dies, nothing committed
+    second = bench.worker()
+    assert sorted(result.request_id for result in results(second.handle([last]))) == ["r1", "r2"]
+    # A stranger's record answers nobody again.
+    assert results(second.handle([bench.deliver(mood()), bench.deliver(following("r2", "r1"))])) == []
+
+
+def test_a_follower_whose_leader_is_never_answered_ends_by_its_own_deadline(bench: Bench) -> None:
+    lead(bench, "r1", "r2")
+    worker = bench.worker()
+    worker.handle([bench.deliver(following("r2", "r1"))])
+    overdue = Overdue(request_id="r2", track_key="k", waited_s=60.0)
+    (result,) = results(worker.handle([bench.deliver(overdue)]))
+    assert result.status is Status.FAILED
+    assert "r1" in result.errors[0].message and result.errors[0].code is ErrorCode.INTERNAL
+
+
+def test_an_answered_request_that_still_waits_is_not_reminded_of_for_ever(bench: Bench) -> None:
+    worker = bench.worker(deadline_s=-1.0)
+    worker.handle([bench.deliver(part) for part in all_parts()])  # and dies before the clean-up
+    (reminder,) = worker.tick()
+    assert isinstance(reminder, Overdue)
+    (outcome,) = worker.handle([bench.deliver(reminder)])
+    assert outcome.messages == ()
+    for clean_up in outcome.after_commit:
+        clean_up()
+    votes = VoteState(bench.client, bench.keys, 1000, 1000.0)
+    assert votes.unfinished() == 0

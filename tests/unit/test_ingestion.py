@@ -13,6 +13,7 @@ from services.ingestion.service import Ingestion
 from shared.blobs.store import BlobStore
 from shared.bus.base import Record
 from shared.cache.connection import Keys, connect
+from shared.cache.followers import Followers
 from shared.cache.results import ResultCache
 from shared.contracts.codec import encode
 from shared.contracts.errors import ErrorCode, TonestreamError, TransientError
@@ -42,7 +43,9 @@ class Bench:
         self.service = Ingestion.build(self.settings)
         self.blobs = BlobStore(self.settings.blob_url)
         self.recipe = Recipe.of(self.settings)
-        self.results = ResultCache(connect(self.settings.redis_url.get_secret_value()), Keys("tonestream"), 1000)
+        client, keys = connect(self.settings.redis_url.get_secret_value()), Keys("tonestream")
+        self.results = ResultCache(client, keys, 1000)
+        self.followers = Followers(client, keys, 1000)
         self.offsets = itertools.count()
 
     def delivery(self, request_id: str, **fields: Any) -> Delivery:
@@ -65,7 +68,16 @@ class Bench:
             request_id=track.request_id, status=Status.FAILED, track=Track(key="k", source="s"), errors=(error,)
         )
         self.results.keep(self.recipe.result_key(track.audio.sha256, "audio"), result)
+        self.ended(track.request_id)
         return result
+
+    def ended(self, request_id: str) -> list[str]:
+        """The request is answered, as by the aggregator; who followed it."""
+        error = ErrorReport(code=ErrorCode.INTERNAL, stage=Stage.AGGREGATOR, message="test")
+        result = TrackResult(
+            request_id=request_id, status=Status.FAILED, track=Track(key="k", source="s"), errors=(error,)
+        )
+        return self.followers.end(request_id, result)
 
 
 def announced(verdict: Verdict) -> IngestedTrack:
@@ -87,7 +99,7 @@ def test_audio_is_announced_with_its_names_length_and_segments_and_stored_by_con
     bench.web.add("/a.mp3", SAMPLE.read_bytes())
     bench.web.add("/b.mp3", SAMPLE.read_bytes())
     first = bench.track("r1", audio_url=bench.web.url("/a.mp3"))
-    second = bench.track("r2", audio_url=bench.web.url("/b.mp3"))
+    second = bench.track("r2", audio_url=bench.web.url("/b.mp3"), force=True)
     assert first.audio is not None and second.audio is not None
     assert first.artist == "Tonestream" and first.title
     assert first.received_at_ms == 1234
@@ -126,6 +138,7 @@ def test_a_source_the_server_says_is_unchanged_is_not_downloaded_again(bench: Be
     again = bench.track("r2", audio_url=url)
     assert again.cached == cached and again.audio is None
     assert bench.web.requests[-1].headers["if-none-match"] == ETAG["ETag"]
+    bench.ended("r2")
     # A new version is a new download, and its own audio.
     bench.web.add("/a.mp3", SAMPLE.read_bytes()[: 150 * 1024], headers={"ETag": '"v2"'})
     changed = bench.track("r3", audio_url=url)
@@ -136,6 +149,7 @@ def test_an_unchanged_source_whose_answer_has_expired_is_downloaded(bench: Bench
     bench.web.add("/a.mp3", SAMPLE.read_bytes(), headers=ETAG)
     url = bench.web.url("/a.mp3")
     bench.track("r1", audio_url=url)
+    bench.ended("r1")
     assert bench.track("r2", audio_url=url).audio is not None
 
 
@@ -144,6 +158,7 @@ def test_a_file_that_cannot_be_decoded_is_remembered_as_such(bench: Bench) -> No
     url = bench.web.url("/bad.mp3")
     first = bench.verdict(bench.delivery("r1", audio_url=url))
     assert isinstance(first, TonestreamError) and first.code is ErrorCode.UNSUPPORTED_MEDIA
+    bench.ended("r1")
     again = bench.track("r2", audio_url=url)
     assert again.error is not None and again.error.code is ErrorCode.UNSUPPORTED_MEDIA
     assert bench.web.count("/bad.mp3") == 2
@@ -155,6 +170,36 @@ def test_the_same_request_twice_is_answered_once_but_a_redelivered_one_again(ben
     first = announced(bench.verdict(delivery))
     assert announced(bench.verdict(delivery)).audio == first.audio
     assert bench.verdict(bench.delivery("r1", audio_url=bench.web.url("/a.mp3"))) == Outcome()
+
+
+def test_ten_requests_for_one_source_at_once_are_one_download_and_nine_followers(bench: Bench) -> None:
+    bench.web.add("/a.mp3", SAMPLE.read_bytes())
+    deliveries = [bench.delivery(f"r{number}", audio_url=bench.web.url("/a.mp3")) for number in range(10)]
+    tracks = [announced(verdict) for verdict in bench.service.handle(deliveries)]
+    (leader,) = [track for track in tracks if track.follows is None]
+    assert leader.audio is not None
+    assert {track.follows for track in tracks} == {None, leader.request_id}
+    assert bench.web.count("/a.mp3") == 1
+    # A redelivery is what it was: the leader leads, a follower follows.
+    again = [announced(verdict) for verdict in bench.service.handle(deliveries)]
+    assert [track.follows for track in again] == [track.follows for track in tracks]
+    assert sorted([leader.request_id, *bench.ended(leader.request_id)]) == sorted(f"r{n}" for n in range(10))
+    assert bench.track("later", audio_url=bench.web.url("/a.mp3")).follows is None
+
+
+def test_the_same_audio_under_two_addresses_is_classified_for_the_first_that_asked(bench: Bench) -> None:
+    for name in ("/a.mp3", "/b.mp3", "/c.mp3"):
+        bench.web.add(name, SAMPLE.read_bytes())
+    first = bench.track("r1", audio_url=bench.web.url("/a.mp3"))
+    second = bench.track("r2", audio_url=bench.web.url("/b.mp3"))
+    third = bench.track("r3", audio_url=bench.web.url("/b.mp3"))
+    assert (first.follows, second.follows, third.follows) == (None, "r1", "r2")
+    assert second.audio is not None and third.audio is None
+    # Who asks to have it computed anew is not given the answer of another.
+    assert bench.track("r4", audio_url=bench.web.url("/c.mp3"), force=True).follows is None
+    assert bench.ended("r1") == ["r2"]
+    assert bench.ended("r2") == ["r3"]
+    assert bench.track("r5", audio_url=bench.web.url("/c.mp3")).follows is None
 
 
 def test_a_reason_for_no_audio_travels_on_in_the_name_of_what_was_asked_for(bench: Bench) -> None:
@@ -255,6 +300,7 @@ def test_a_track_that_is_too_long_is_tried_again_for_the_limit_may_have_been_rai
     fault = bench.verdict(bench.delivery("r1", audio_url=bench.web.url("/a.mp3")))
     assert isinstance(fault, TonestreamError) and fault.code is ErrorCode.TOO_LONG
     bench.service._decode = decode_file
+    bench.ended("r1")
     assert bench.track("r2", audio_url=bench.web.url("/a.mp3")).audio is not None
 
 
