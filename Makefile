@@ -11,7 +11,7 @@ COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose
 export INPUT
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint test-services up down logs scale train docs clean
+.PHONY: help run test chaos lint test-services up down logs scale train docs clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -21,6 +21,9 @@ run: $(VENV)/.run ## classify INPUT (default: the bundled samples)
 
 test: $(VENV)/.test test-services ## every test: unit, contract and integration, on real Kafka and Redis
 	$(VENV)/bin/python -m pytest
+
+chaos: $(VENV)/.test test-services ## the long storm: everything fails, and each request has exactly one right result
+	TONESTREAM_CHAOS=long $(VENV)/bin/python -m pytest tests/chaos -s
 
 lint: $(VENV)/.test ## ruff and mypy
 	$(VENV)/bin/ruff format --check .

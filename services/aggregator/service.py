@@ -29,6 +29,7 @@ from shared.contracts.messages import (
     TrackResult,
 )
 from shared.contracts.topics import Channel
+from shared.fault_points import ANSWER_CLAIMED, PARTS_NOTED, fault_point
 from shared.models import load_manifest
 from shared.recipe import Recipe
 from shared.runtime import metrics
@@ -114,6 +115,7 @@ class Aggregator(Service):
             if holders.get(part.request_id, coordinates[position]) == coordinates[position]
         ]
         self._votes.add([parts[position] for position in open_positions])
+        fault_point(PARTS_NOTED)
         last = {parts[position].request_id: position for position in open_positions}
         outcomes = [Outcome()] * len(parts)
         for position in set(range(len(parts))).difference(open_positions):
@@ -140,6 +142,7 @@ class Aggregator(Service):
         track = standing.track
         if track is None or not standing.complete or not self._answered.claim(request_id, coordinates):
             return Outcome()
+        fault_point(ANSWER_CLAIMED)
         result = self._result(track, standing)
         outcomes = [Outcome((result,), (partial(self._clean_up, track),))]
         followers = self._followers.end(request_id, result)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -37,12 +36,14 @@ from shared.contracts.messages import (
 )
 from shared.contracts.topics import Channel
 from shared.contracts.tracks import BLOB_SCHEME
+from shared.fault_points import AUDIO_STORED, fault_point
 from shared.models import load_manifest
 from shared.recipe import Recipe, mood_sources, segment_limit
 from shared.runtime.service import Delivery, Origin, Outcome, TrackByTrackService
 from shared.settings import Settings, SettingsError
 from shared.spotify import SpotifyClient, SpotifyTrack, spotify_client
 from shared.threads import worker_threads
+from shared.work_folder import remove_abandoned, work_folder
 
 log = logging.getLogger(__name__)
 
@@ -180,6 +181,10 @@ class Ingestion(TrackByTrackService):
             threads=max(cls.batch_records, worker_threads(settings)),
         )
 
+    def start(self) -> None:
+        """Remove the temporary folders of workers that were killed."""
+        remove_abandoned()
+
     def ready(self) -> bool:
         """Not while the stages behind are busy with as many requests as there may be at once."""
         return self._votes.unfinished() < self._max_unfinished
@@ -210,9 +215,11 @@ class Ingestion(TrackByTrackService):
         return Outcome((failed,), self._clean_up(_audio_url(origin.record)))
 
     def tick(self) -> Sequence[Message]:
-        """Now and then, remove the blobs whose requests ended without cleaning up (a worker died just then)."""
+        """Now and then, remove what requests left behind that ended without cleaning up (a worker died just then)."""
         if time.monotonic() >= self._next_sweep:
             self._next_sweep = time.monotonic() + _SWEEP_EVERY_S
+            if removed := remove_abandoned():
+                log.info("removed forgotten temporary folders", extra={"removed": removed})
             if removed := self._blobs.sweep(self._blob_ttl_s):
                 log.info("removed forgotten blobs", extra={"removed": removed})
         return ()
@@ -231,14 +238,14 @@ class Ingestion(TrackByTrackService):
             return draft.track(error=ErrorReport.of(spotify_error or _no_preview(), self.stage))
         if leader := self._leader(request, f"source:{request.track_key}"):
             return draft.track(follows=leader)
-        with tempfile.TemporaryDirectory(prefix="tonestream-") as folder:
-            try:
-                fetched = self._fetch(request, url, Path(folder))
+        try:
+            with work_folder() as folder:
+                fetched = self._fetch(request, url, folder)
                 if fetched.file is None:
                     return draft.track(cached=fetched.cached, error=fetched.error)
                 return self._from_file(draft, fetched.file, fetched)
-            except OSError as error:
-                raise DependencyError(f"the working folder {folder} cannot be used: {error}") from error
+        except OSError as error:
+            raise DependencyError(f"the temporary folder cannot be used: {error}") from error
 
     def _spotify_track(self, request: TrackRequest) -> tuple[SpotifyTrack | None, TonestreamError | None]:
         """The names Spotify gives the track. A fault matters only where there is no other way to the audio."""
@@ -296,6 +303,7 @@ class Ingestion(TrackByTrackService):
         if leader := self._leader(request, f"audio:{self._result_keys(request, decoded.sha256)[0]}"):
             return draft.track(audio=audio, follows=leader)
         self._audio.keep(decoded.path, decoded.sha256, request.request_id)
+        fault_point(AUDIO_STORED)
         return draft.track(audio=audio)
 
     def _remember(

@@ -30,6 +30,7 @@ from shared.bus.kafka_clients import (
     translated,
 )
 from shared.bus.roles import Closing
+from shared.fault_points import KAFKA_OFFSETS_SENT, KAFKA_SENT, fault_point
 
 log = logging.getLogger(__name__)
 
@@ -219,11 +220,13 @@ class KafkaMembership(Closing):
                 producer.begin_transaction()
                 # 4. All outputs, and their acknowledgements: the first refusal ends the unit and names its culprit.
                 send_all(producer, outputs, deadline, self._config.max_buffered_bytes)
+                fault_point(KAFKA_SENT)
                 # 5. The offsets join the transaction. The broker checks member and generation, so a member that was
                 #    replaced unnoticed is fenced here, at the latest.
                 if offsets:
                     manager = producer._transaction_manager
                     self._complete(manager.send_offsets_to_transaction(offsets, membership), producer, deadline)
+                    fault_point(KAFKA_OFFSETS_SENT)
                 # 6. Everything becomes visible, in one step.
                 self._unsettled = True
                 self._complete(producer._transaction_manager.begin_commit(), producer, deadline)

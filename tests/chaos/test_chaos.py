@@ -1,0 +1,354 @@
+"""Everything fails, again and again, and each request gets exactly one result: that of a quiet day.
+
+``make chaos`` runs the storm at full length; with the other tests it is a short one. ``TONESTREAM_CHAOS_SEED`` repeats
+the choices of a storm (not its timing).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from kafka import KafkaConsumer
+from kafka.errors import KafkaError
+
+from services.cli.registry import SERVICE_NAMES
+from shared.contracts.topics import Channel
+from shared.fault_points import FAULT_POINTS, VARIABLE
+from tests.chaos.fleet import Fleet, Recoveries
+from tests.chaos.sources import Source, sources
+from tests.support.kafka_broker import GivenBroker, KafkaBroker
+from tests.support.names import Names
+from tests.support.pipeline import Pipeline
+from tests.support.proxy import SilentProxy
+from tests.support.redis_server import GivenRedis, RedisServer
+from tests.support.web_server import WebServer
+
+LONG = os.environ.get("TONESTREAM_CHAOS") == "long"
+pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.timeout(2400 if LONG else 600)]
+
+SESSION_S = 6.0
+PATIENCE_S = 900.0 if LONG else 240.0
+#: After the last result: long enough for one too many to show up.
+AFTERMATH_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A storm: how many requests for how many pieces, how often a worker is killed, and for how long."""
+
+    requests: int
+    pieces: int
+    lasts_s: float
+    kill_every_s: tuple[float, float]
+    fault_chance: float
+    silent_s: float
+    disk_full_s: float
+
+
+PLAN = Plan(300, 40, 200.0, (1.0, 2.0), 0.01, 20.0, 10.0) if LONG else Plan(40, 10, 45.0, (2.5, 3.5), 0.01, 6.0, 4.0)
+
+
+@pytest.fixture
+def web() -> Iterator[WebServer]:
+    with WebServer() as server:
+        yield server
+
+
+@pytest.fixture
+def blob_disk(tmp_path: Path) -> Iterator[Path]:
+    """A small disk of its own where this machine allows to mount one, else a folder."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=64m", "tonestream-chaos", str(disk)]
+    mounted = os.geteuid() == 0 and subprocess.run(command, check=False, capture_output=True).returncode == 0
+    try:
+        yield disk
+    finally:
+        if mounted:
+            subprocess.run(["umount", "--lazy", str(disk)], check=False)
+
+
+@contextlib.contextmanager
+def full_disk(disk: Path) -> Iterator[str]:
+    """Nothing can be written below ``disk``. On a disk of its own it is filled up; a folder becomes a file."""
+    if os.path.ismount(disk):
+        ballast = disk / "ballast"
+        with ballast.open("wb", buffering=0) as opened, contextlib.suppress(OSError):
+            while True:
+                opened.write(bytes(1 << 20))
+        yield "disk full"
+        ballast.unlink()
+        return
+    blobs, aside = disk / "blobs", disk / "aside"
+    blobs.rename(aside)
+    blobs.touch()
+    yield "disk unusable"
+    blobs.unlink()
+    aside.rename(blobs)
+
+
+def told(result: dict[str, Any]) -> dict[str, Any]:
+    """What of a result must be the same on every run."""
+    genre, mood = result["genre"], result["mood"]
+    return {
+        "status": result["status"],
+        "errors": sorted((error["code"], error["stage"]) for error in result["errors"]),
+        "genre": genre and [genre["label"], genre["model"], len(genre["segments"])],
+        "mood": mood and [mood["label"], mood["source"], mood["model"]],
+    }
+
+
+def assert_equal(result: dict[str, Any], quiet: dict[str, Any]) -> None:
+    assert told(result) == told(quiet), result["request_id"]
+    for half in ("genre", "mood"):
+        if quiet[half]:
+            assert result[half]["probabilities"] == pytest.approx(quiet[half]["probabilities"], abs=1e-3)
+
+
+class Reader:
+    """Counts the committed results as they come, whatever the broker goes through."""
+
+    def __init__(self, pipeline: Pipeline, recoveries: Recoveries) -> None:
+        self.results: list[dict[str, Any]] = []
+        self._recoveries = recoveries
+        self._closing = threading.Event()
+        self._consumer = KafkaConsumer(
+            pipeline.topics.name(Channel.RESULTS),
+            bootstrap_servers=pipeline.bootstrap_servers,
+            isolation_level="read_committed",
+            auto_offset_reset="earliest",
+            enable_auto_commit=False,
+        )
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def wait_for(self, count: int, patience_s: float) -> None:
+        deadline = time.monotonic() + patience_s
+        while len({result["request_id"] for result in self.results}) < count and time.monotonic() < deadline:
+            time.sleep(0.2)
+
+    def close(self) -> None:
+        self._closing.set()
+        self._thread.join()
+        self._consumer.close()
+
+    def _read(self) -> None:
+        while not self._closing.is_set():
+            try:
+                for records in self._consumer.poll(timeout_ms=500).values():
+                    for record in records:
+                        self._recoveries.result()
+                        self.results.append(json.loads(record.value))
+            except KafkaError:
+                time.sleep(0.5)
+
+
+def publish_patiently(pipeline: Pipeline, requests: list[dict[str, Any]]) -> None:
+    """The same requests again until the broker took them: a request ID that is known already makes no difference."""
+    while True:
+        try:
+            pipeline.publish(requests)
+            return
+        except (KafkaError, AssertionError):
+            time.sleep(1.0)
+
+
+def test_each_request_has_exactly_one_result_and_the_right_one_whatever_fails(
+    tmp_path: Path,
+    blob_disk: Path,
+    kafka_broker: KafkaBroker,
+    redis_server: RedisServer,
+    names: Names,
+    web: WebServer,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    seed = int(os.environ.get("TONESTREAM_CHAOS_SEED", random.randrange(10**6)))
+    chance = random.Random(seed)
+    asked = sources(web, PLAN.pieces)
+    quiet = quiet_results(tmp_path / "quiet", kafka_broker, redis_server, f"{names.prefix}-quiet", asked)
+
+    port = int(redis_server.url.rsplit(":", 1)[1].split("/")[0])
+    with SilentProxy(port) as proxy:
+        folder = tmp_path / "storm"
+        folder.mkdir()
+        pipeline = Pipeline(
+            folder, kafka_broker.bootstrap_servers, f"redis://127.0.0.1:{proxy.port}/0", names.prefix,
+            fetch_allow="127.0.0.1", blob_url=f"file://{blob_disk}/blobs", batch_records="8", max_unfinished="60",
+            kafka_session_timeout_s=f"{SESSION_S:g}", kafka_transaction_timeout_s="5",
+        )  # fmt: skip
+        created = pipeline.command("topics", "create")
+        assert created.returncode == 0, created.stderr
+        pipeline.environment[VARIABLE] = ",".join(f"{point}={PLAN.fault_chance}" for point in FAULT_POINTS)
+        requests = [
+            # Half of them forced, so that there is work to do; the others come from the cache or follow.
+            {"request_id": f"r{n:03d}", **asked[n % len(asked)].request, **({"force": True} if n % 2 else {})}
+            for n in range(PLAN.requests)
+        ]
+        recoveries = Recoveries()
+        storm: Counter[str] = Counter()
+        with Fleet(folder, pipeline.environment, size=2) as fleet:
+            reader = Reader(pipeline, recoveries)
+            publisher = threading.Thread(target=paced, args=(pipeline, requests), daemon=True)
+            publisher.start()
+            reader.wait_for(1, PATIENCE_S)
+            rage(fleet, kafka_broker, redis_server, proxy, blob_disk, chance, recoveries, storm)
+            publisher.join(PATIENCE_S)
+            reader.wait_for(PLAN.requests, PATIENCE_S)
+            settle(pipeline)
+            time.sleep(AFTERMATH_S)
+            reader.close()
+            results = reader.results
+            logs = fleet.logs()
+        storm.update({f"killed {service}": count for service, count in fleet.kills.items()})
+        storm.update({f"died at {point}": count for point, count in fleet.fault_points().items()})
+        counted = Counter(result["request_id"] for result in results)
+        lost = {request["request_id"] for request in requests} - set(counted)
+        slowest, after = recoveries.slowest()
+        left = leftovers(redis_server, names.prefix, blob_disk)
+        with capsys.disabled():
+            print(f"\nchaos: seed {seed}, {sum(fleet.deaths.values())} deaths of workers, faults {dict(storm)}")
+            print(
+                f"chaos: {PLAN.requests} requests, {len(results)} results, {len(results) - len(counted)} doubled,"
+                f" {len(lost)} lost; slowest recovery {slowest:.1f} s after {after}; left over: {left}"
+            )
+        assert not lost, (sorted(lost), pipeline.lag(), logs[-6000:])
+        assert set(counted.values()) == {1}, counted.most_common(3)
+        for result in results:
+            number = int(result["request_id"][1:])
+            assert_equal(result, quiet[asked[number % len(asked)].name])
+        assert not pipeline.lag()
+        assert left["waiting"] == 0
+        assert left["audio nobody waits for"] == 0
+        missing = set(SERVICE_NAMES) - {service for service, count in fleet.kills.items() if count}
+        assert not missing or not LONG, f"never hit: {missing}"
+
+
+def quiet_results(
+    folder: Path, broker: KafkaBroker, server: RedisServer, prefix: str, asked: list[Source]
+) -> dict[str, dict[str, Any]]:
+    """What each source is answered when nothing fails."""
+    folder.mkdir()
+    with Pipeline(folder, broker.bootstrap_servers, server.url, prefix, fetch_allow="127.0.0.1") as pipeline:
+        pipeline.publish({"request_id": str(n), **source.request} for n, source in enumerate(asked))
+        results = {result["request_id"]: result for result in pipeline.results(len(asked), PATIENCE_S)}
+    found = {source.name: results[str(n)] for n, source in enumerate(asked)}
+    for source in asked:
+        assert (found[source.name]["status"] == "ok") == source.good, found[source.name]
+    return found
+
+
+def paced(pipeline: Pipeline, requests: list[dict[str, Any]]) -> None:
+    """The requests, spread over the storm."""
+    waves = 20
+    size = -(-len(requests) // waves)
+    for start in range(0, len(requests), size):
+        publish_patiently(pipeline, requests[start : start + size])
+        time.sleep(PLAN.lasts_s * 0.8 / waves)
+
+
+def rage(
+    fleet: Fleet,
+    broker: KafkaBroker,
+    server: RedisServer,
+    proxy: SilentProxy,
+    disk: Path,
+    chance: random.Random,
+    recoveries: Recoveries,
+    storm: Counter[str],
+) -> None:
+    """Kill workers all the time, and meanwhile have the big faults one after the other."""
+    over = threading.Event()
+
+    def note(name: str) -> None:
+        storm[name] += 1
+        recoveries.fault(name)
+
+    def kill() -> None:
+        turn = 0
+        while not over.wait(chance.uniform(*PLAN.kill_every_s)):
+            # Each service in turn, and one at random in between.
+            service = SERVICE_NAMES[turn // 2 % len(SERVICE_NAMES)] if turn % 2 else chance.choice(SERVICE_NAMES)
+            fleet.kill(service, chance)
+            recoveries.fault(f"kill of {service}")
+            turn += 1
+
+    def redis_falls_silent() -> None:
+        note("Redis unreachable")
+        proxy.silence()
+        time.sleep(PLAN.silent_s)
+        proxy.speak()
+
+    def disk_fills_up() -> None:
+        with full_disk(disk) as what:
+            note(what)
+            time.sleep(PLAN.disk_full_s)
+
+    def zombie() -> None:
+        note("worker paused beyond its session")
+        fleet.pause(chance.choice(["genre-worker", "aggregator"]), SESSION_S + 3.0, chance)
+
+    def grow() -> None:
+        note("groups grown")
+        for service in ("feature-extraction", "genre-worker"):
+            fleet.grow(service)
+
+    def shrink() -> None:
+        note("groups shrunk")
+        for service in ("feature-extraction", "genre-worker"):
+            fleet.shrink(service)
+
+    def broker_restarts() -> None:
+        if not isinstance(broker, GivenBroker):
+            note("broker restarted")
+            broker.restart()
+
+    def redis_restarts() -> None:
+        if not isinstance(server, GivenRedis):
+            note("Redis restarted")
+            server.restart()
+
+    big: list[Callable[[], None]] = [
+        broker_restarts, grow, redis_restarts, zombie, redis_falls_silent, disk_fills_up, shrink, zombie,
+    ]  # fmt: skip
+    started = time.monotonic()
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    for number, fault in enumerate(big):
+        due = started + PLAN.lasts_s * (number + 0.5) / len(big)
+        time.sleep(max(0.0, due - time.monotonic()))
+        fault()
+    time.sleep(max(0.0, started + PLAN.lasts_s - time.monotonic()))
+    over.set()
+    killer.join()
+
+
+def settle(pipeline: Pipeline) -> None:
+    """Wait until every group has read all there is for it."""
+    deadline = time.monotonic() + PATIENCE_S
+    while pipeline.lag() and time.monotonic() < deadline:
+        time.sleep(1.0)
+
+
+def leftovers(server: RedisServer, prefix: str, disk: Path) -> dict[str, int]:
+    """What the storm left behind. Votes and owners of audio expire by themselves."""
+    client: redis.Redis = redis.Redis.from_url(server.url, decode_responses=True)
+    audio = [file.stem for file in (disk / "blobs").rglob("*.wav")]
+    return {
+        "waiting": int(client.zcard(f"{prefix}:waiting")),
+        "votes": len(client.keys(f"{prefix}:votes:*")),
+        "audio": len(audio),
+        "audio nobody waits for": sum(not client.exists(f"{prefix}:owners:{sha256}") for sha256 in audio),
+    }
