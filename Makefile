@@ -11,7 +11,7 @@ COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose
 export INPUT
 
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos lint test-services up down logs scale train docs clean
+.PHONY: help run test chaos fuzz lint test-services up down logs scale train docs clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -25,10 +25,17 @@ test: $(VENV)/.test test-services ## every test: unit, contract and integration,
 chaos: $(VENV)/.test test-services ## the long storm: everything fails, and each request has exactly one right result
 	TONESTREAM_CHAOS=long $(VENV)/bin/python -m pytest tests/chaos -s
 
+fuzz: $(VENV)/.test ## messages and audio files made at random, tens of thousands of them
+	TONESTREAM_FUZZ=long $(VENV)/bin/python -m pytest tests/unit/test_fuzz_messages.py tests/unit/test_fuzz_decoder.py \
+		--timeout 7200 --durations 0
+
 lint: $(VENV)/.test ## ruff and mypy
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
+
+audit: $(VENV)/.test ## known vulnerabilities of the installed packages
+	$(VENV)/bin/python deploy/setup/audit.py $(VENV)
 
 up: ## build the images, start Kafka, Redis and the five services
 	$(COMPOSE) up --build --detach

@@ -1,17 +1,25 @@
-"""Every knob, typed and documented. Set by environment variables with the prefix ``TONESTREAM_``.
+"""Every knob, typed and documented. Set by environment variables with the prefix ``TONESTREAM_``, or by files.
 
 ``docs/settings.md`` is generated from here (``tonestream settings``).
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal, Self
+from urllib.parse import unquote, urlencode, urlsplit
 
-from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsSettingsSource, SettingsConfigDict
 
 _ROOT = Path(__file__).resolve().parent.parent
+
+#: A folder with one file a setting, named like its variable in lower case; a variable goes before its file.
+SECRETS_DIR_VARIABLE: Final = "TONESTREAM_SECRETS_DIR"
+#: Where Docker and Kubernetes put such files.
+DEFAULT_SECRETS_DIR: Final = Path("/run/secrets")
+_REDIS_SCHEMES: Final = frozenset({"redis", "rediss", "unix", "memory"})
 
 VoteStrategy = Literal["soft", "majority", "parts"]
 
@@ -23,21 +31,38 @@ class SettingsError(ValueError):
 class Settings(BaseSettings):
     """One typed object, read once at the start and handed down."""
 
-    model_config = SettingsConfigDict(env_prefix="TONESTREAM_", env_ignore_empty=True, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="TONESTREAM_",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        # A value that is refused may be a password.
+        hide_input_in_errors=True,
+    )
 
     # Kafka
     kafka_bootstrap_servers: str = Field(
         "localhost:9092", description="Brokers to start from, host:port, separated by commas."
     )
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
-        "PLAINTEXT", description="How to speak to the brokers."
+        "PLAINTEXT", description="How to speak to the brokers: with or without TLS (SSL) and a password (SASL)."
     )
     kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
-        None, description="SASL mechanism, with a SASL_* protocol."
+        None, description="SASL mechanism. A SASL_* protocol needs it, a user and a password; no other takes them."
     )
     kafka_sasl_username: str | None = Field(None, description="SASL user.")
     kafka_sasl_password: SecretStr | None = Field(None, description="SASL password. Never logged.")
-    kafka_ssl_cafile: Path | None = Field(None, description="CA certificates of the brokers; default the system's.")
+    kafka_ssl_cafile: Path | None = Field(
+        None, description="PEM file with the certificates of the brokers' authorities; default the system's."
+    )
+    kafka_ssl_certfile: Path | None = Field(
+        None, description="PEM file with this client's certificate, where the brokers ask for one (mutual TLS)."
+    )
+    kafka_ssl_keyfile: Path | None = Field(None, description="PEM file with its key; default the certificate's file.")
+    kafka_ssl_key_password: SecretStr | None = Field(None, description="Password of that key. Never logged.")
+    kafka_ssl_check_hostname: bool = Field(
+        True, description="Whether a broker's certificate must be for the name it is called by."
+    )
     kafka_session_timeout_s: float = Field(
         30.0, gt=0, description="A worker silent for this long, in seconds, loses its partitions to the others."
     )
@@ -58,7 +83,18 @@ class Settings(BaseSettings):
     # Redis
     redis_url: SecretStr = Field(
         SecretStr("redis://localhost:6379/0"),
-        description="redis://, rediss:// or unix:// URL; memory:// keeps the state inside the process.",
+        description="redis://, rediss:// (TLS) or unix:// URL, with `user:password@` before the host where Redis asks"
+        " for them, percent-encoded; memory:// keeps the state inside the process. Its password is never logged.",
+    )
+    redis_ssl_cafile: Path | None = Field(
+        None, description="PEM file with the certificate of Redis's authority; default the system's. With rediss://."
+    )
+    redis_ssl_certfile: Path | None = Field(
+        None, description="PEM file with this client's certificate, where Redis asks for one (mutual TLS)."
+    )
+    redis_ssl_keyfile: Path | None = Field(None, description="PEM file with its key.")
+    redis_ssl_check_hostname: bool = Field(
+        True, description="Whether Redis's certificate must be for the host of the URL."
     )
     redis_prefix: str = Field("tonestream", description="First part of every key.")
     result_ttl_s: int = Field(30 * 24 * 3600, gt=0, description="How long a finished result is cached, in seconds.")
@@ -73,7 +109,8 @@ class Settings(BaseSettings):
     blob_url: str = Field(
         "file:///tmp/tonestream-blobs",
         description="Where decoded audio waits for the workers, an fsspec URL (file://, s3://, ...)."
-        " All workers of an installation need the same one.",
+        " All workers of an installation need the same one. Its credentials come from the store's own environment"
+        " (AWS_ACCESS_KEY_ID, ...), never from the URL.",
     )
     blob_ttl_s: int = Field(
         24 * 3600, gt=0, description="Blobs that no finished request cleaned up are removed after this many seconds."
@@ -87,8 +124,12 @@ class Settings(BaseSettings):
         " little, and not as decoded audio in the blob store.",
     )
     fetch_max_bytes: int = Field(200 * 1024 * 1024, gt=0, description="Largest download, in bytes.")
-    fetch_total_timeout_s: float = Field(120.0, gt=0, description="Longest download, in seconds.")
-    fetch_connect_timeout_s: float = Field(10.0, gt=0, description="Longest wait for a connection, in seconds.")
+    fetch_total_timeout_s: float = Field(
+        120.0, gt=0, description="Longest download, in seconds, with its look-ups and redirects."
+    )
+    fetch_connect_timeout_s: float = Field(
+        10.0, gt=0, description="Longest look-up of a host, and longest wait for a connection to it, in seconds each."
+    )
     fetch_first_byte_timeout_s: float = Field(20.0, gt=0, description="Longest wait for an answer, in seconds.")
     fetch_max_redirects: int = Field(5, ge=0, description="Most redirects that are followed.")
     fetch_allow: str = Field(
@@ -131,6 +172,18 @@ class Settings(BaseSettings):
     batch_records: int = Field(0, ge=0, description="Most records of one poll; 0 for the service's own number.")
     retry_attempts: int = Field(3, ge=1, description="Tries of a message whose fault may heal.")
     retry_budget_s: float = Field(30.0, gt=0, description="All tries of a batch together, in seconds of waiting.")
+    dead_letter_limit: int = Field(
+        20,
+        ge=0,
+        description="A worker that would send more records than this to the dead letters within a minute stops instead:"
+        " it leaves its group, says why on its health endpoint, and ends with status 65 after a pause; 0 for no limit.",
+    )
+    dead_letter_pause_s: float = Field(
+        300.0,
+        ge=0,
+        description="How long, in seconds, a worker that stopped at that limit waits before it ends, so that no"
+        " supervisor starts it again and again.",
+    )
     stall_timeout_s: float = Field(
         900.0, gt=0, description="A worker stuck in one batch for this many seconds ends itself to be restarted."
     )
@@ -140,17 +193,128 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level that is logged.")
     log_format: Literal["json", "text"] = Field("json", description="One JSON object a line, or text for people.")
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What is given, then the environment, then the files of the secrets' folder."""
+        named = os.environ.get(SECRETS_DIR_VARIABLE)
+        folder = Path(named) if named else DEFAULT_SECRETS_DIR
+        if named and not folder.is_dir():
+            raise SettingsError(f"{SECRETS_DIR_VARIABLE}: there is no folder {named!r}")
+        if not folder.is_dir():
+            return init_settings, env_settings
+        files = SecretsSettingsSource(settings_cls, secrets_dir=folder, env_ignore_empty=True)
+        return init_settings, env_settings, files
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_url_can_be_read(cls, value: SecretStr) -> SecretStr:
+        """Checked here, as the errors of those that read it later quote parts of it: perhaps of the password."""
+        url = value.get_secret_value()
+        if url.partition("://")[0] not in _REDIS_SCHEMES or "://" not in url:
+            raise ValueError("a URL that begins with redis://, rediss://, unix:// or memory:// is needed")
+        if not _has_port_and_host(url):
+            raise ValueError("the host or the port cannot be read; in a password, percent-encode / ? # @ : [ ]")
+        return value
+
+    @field_validator("blob_url")
+    @classmethod
+    def _blob_url_holds_no_password(cls, value: str) -> str:
+        if "@" in value.partition("://")[2].partition("/")[0]:
+            raise ValueError("it must not hold a user or a password; the store's own environment variables take them")
+        return value
+
+    @model_validator(mode="after")
+    def _credentials_are_used(self) -> Self:
+        """A user, a password or a certificate that would be ignored is a connection less safe than it looks."""
+        sasl = ("mechanism", "username", "password")
+        given = [name for name in sasl if getattr(self, f"kafka_sasl_{name}") is not None]
+        if self.kafka_security_protocol.startswith("SASL_"):
+            if missing := [name for name in sasl if name not in given]:
+                raise ValueError(
+                    f"kafka_security_protocol {self.kafka_security_protocol} needs {_named('sasl', missing)}"
+                )
+        elif given != ["password"] and given:  # a password alone opens nothing, and leads nobody to think so
+            raise ValueError(f"{_named('sasl', given)} needs kafka_security_protocol SASL_SSL or SASL_PLAINTEXT")
+        tls = [name for name in ("cafile", "certfile", "keyfile") if getattr(self, f"kafka_ssl_{name}") is not None]
+        if tls and not self.kafka_uses_tls:
+            raise ValueError(f"{_named('ssl', tls)} needs kafka_security_protocol SSL or SASL_SSL")
+        if "keyfile" in tls and "certfile" not in tls:
+            raise ValueError("kafka_ssl_keyfile needs kafka_ssl_certfile")
+        if self._redis_tls() and not self.redis_url.get_secret_value().startswith(("rediss:", "memory:")):
+            raise ValueError("redis_ssl_* needs a redis_url that begins with rediss://")
+        return self
+
+    @model_validator(mode="after")
+    def _redis_url_is_complete(self) -> Self:
+        """The URL holds all that a client needs to connect, the certificates included: one value is handed down."""
+        url = self.redis_url.get_secret_value()
+        options = {name: value for name, value in self._redis_tls().items() if f"{name}=" not in url}
+        if options and url.startswith("rediss:"):
+            complete = f"{url}{'&' if urlsplit(url).query else '?'}{urlencode(options)}"
+            object.__setattr__(self, "redis_url", SecretStr(complete))  # frozen from here on
+        return self
+
+    @property
+    def kafka_uses_tls(self) -> bool:
+        """Whether the connections to the brokers are encrypted."""
+        return self.kafka_security_protocol in {"SSL", "SASL_SSL"}
+
+    def _redis_tls(self) -> dict[str, str]:
+        files = {
+            "ssl_ca_certs": self.redis_ssl_cafile,
+            "ssl_certfile": self.redis_ssl_certfile,
+            "ssl_keyfile": self.redis_ssl_keyfile,
+        }
+        unchecked = {} if self.redis_ssl_check_hostname else {"ssl_check_hostname": "false"}
+        return {name: str(file) for name, file in files.items() if file is not None} | unchecked
+
+    def secrets(self) -> list[str]:
+        """Every secret that is set, and the password in the URL of Redis: what must not be shown."""
+        hidden = [value.get_secret_value() for _, value in self if isinstance(value, SecretStr)]
+        url = self.redis_url.get_secret_value()
+        password = None if url.startswith("memory:") else urlsplit(url).password
+        return [*hidden, *((password, unquote(password)) if password else ())]
+
     def kafka_security(self) -> dict[str, object]:
-        """The security part of the Kafka client's configuration."""
+        """The security part of the Kafka client's configuration, in kafka-python's terms. Secret."""
         security: dict[str, object] = {"security_protocol": self.kafka_security_protocol}
-        if self.kafka_ssl_cafile is not None:
-            security["ssl_cafile"] = str(self.kafka_ssl_cafile)
+        if self.kafka_uses_tls:
+            security["ssl_check_hostname"] = self.kafka_ssl_check_hostname
+            for name in ("cafile", "certfile", "keyfile"):
+                if (file := getattr(self, f"kafka_ssl_{name}")) is not None:
+                    security[f"ssl_{name}"] = str(file)
+            if self.kafka_ssl_certfile is not None:
+                # Never None: OpenSSL would ask for it at the terminal and wait.
+                secret = self.kafka_ssl_key_password
+                security["ssl_password"] = "" if secret is None else secret.get_secret_value()
         if self.kafka_sasl_mechanism is not None:
             security["sasl_mechanism"] = self.kafka_sasl_mechanism
             security["sasl_plain_username"] = self.kafka_sasl_username
             if self.kafka_sasl_password is not None:
                 security["sasl_plain_password"] = self.kafka_sasl_password.get_secret_value()
         return security
+
+
+def _named(group: str, names: list[str]) -> str:
+    return ", ".join(f"kafka_{group}_{name}" for name in names)
+
+
+def _has_port_and_host(url: str) -> bool:
+    if url.startswith("memory:"):
+        return True
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return False
+    return parts.scheme == "unix" or bool(parts.hostname)
 
 
 def as_markdown() -> str:

@@ -6,12 +6,14 @@ asks, which can be hours.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -32,6 +34,8 @@ for _logger in ("spotipy.client", "spotipy.oauth2"):
 _CLOSED_FOR_S: Final = 3600.0
 #: The wait, in seconds, where Spotify asks for one without saying how long.
 _DEFAULT_RETRY_AFTER_S: Final = 30.0
+#: A token is not used in its last so many seconds.
+_TOKEN_MARGIN_S: Final = 60.0
 #: What an answer of another shape than Spotify's leads to, in spotipy or here.
 _NONSENSE: Final = (KeyError, IndexError, TypeError, ValueError, AttributeError)
 #: An OAuth error as the standard has it (``invalid_client``). Anything else may be a whole page, or repeat the request.
@@ -58,7 +62,7 @@ class SpotifyTrack:
 
 
 class SpotifyClient:
-    """Safe from many threads.
+    """Safe from many threads, whose calls run side by side.
 
     Faults are typed: TransientError (with the wait Spotify asks for) where another try may help, TonestreamError where
     it will not. While a wait is on, calls fail at once instead of asking again.
@@ -73,31 +77,20 @@ class SpotifyClient:
         timeout_s: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        # A plain session: spotipy's own would turn a 429 into an error that has lost its Retry-After.
-        session = requests.Session()
-        self._tokens = tokens = SpotifyClientCredentials(
-            client_id=credentials.client_id,
-            client_secret=credentials.client_secret,
-            requests_session=session,
-            requests_timeout=timeout_s,
-            cache_handler=MemoryCacheHandler(),
-        )
-        if token_url is not None:
-            tokens.OAUTH_TOKEN_URL = token_url
-        self._api = spotipy.Spotify(
-            auth_manager=tokens, requests_session=session, requests_timeout=timeout_s, retries=0, status_retries=0
-        )
-        if api_url is not None:
-            self._api.prefix = api_url.rstrip("/") + "/"
-        self._lock = threading.Lock()  # requests' sessions and spotipy's token are not made for many threads
+        self._credentials = credentials
+        self._api_url = api_url
+        self._token_url = token_url
+        self._timeout_s = timeout_s
         self._clock = clock
+        self._of_thread = threading.local()  # requests' sessions are not made for many threads: each has its own
+        self._token = _SharedToken(self._ask_token)
+        self._lock = threading.Lock()  # guards the two times below
         self._not_before = 0.0
         self._features_closed_until = 0.0
 
     def track(self, track_id: str) -> SpotifyTrack:
         """Title, artist, ISRC and preview of the track with that ID (22 characters)."""
-        with self._lock:
-            found = self._ask(lambda: self._api.track(track_id))
+        found = self._ask(lambda api: api.track(track_id))
         try:
             return SpotifyTrack(
                 title=str(found["name"] or ""),
@@ -111,14 +104,14 @@ class SpotifyClient:
 
     def audio_features(self, track_id: str) -> AudioFeatures:
         """The ten audio features. Apps registered since 27 November 2024 are refused them."""
-        with self._lock:
-            if self._clock() < self._features_closed_until:
-                raise _features_closed()
-            try:
-                found = self._ask(lambda: self._api.audio_features([track_id]))
-            except _ForbiddenError:
+        if self._clock() < self._features_closed_until:
+            raise _features_closed()
+        try:
+            found = self._ask(lambda api: api.audio_features([track_id]))
+        except _ForbiddenError:
+            with self._lock:
                 self._features_closed_until = self._clock() + _CLOSED_FOR_S
-                raise _features_closed() from None
+            raise _features_closed() from None
         try:
             features = found[0]
             if features is not None:
@@ -127,21 +120,66 @@ class SpotifyClient:
             raise _no_sense(error) from error
         raise TonestreamError(ErrorCode.SPOTIFY_UNAVAILABLE, "Spotify has no audio features for this track")
 
-    def _ask(self, ask: Callable[[], Any]) -> Any:
-        """With the lock held: Spotify's answer, or a typed fault."""
+    def _ask(self, ask: Callable[[Any], Any]) -> Any:
+        """Spotify's answer to a call of its API, or a typed fault."""
+        token = self._access_token()
+        try:
+            return self._ask_once(ask, token)
+        except _TokenRefusedError:
+            # Spotify withdrew the token before its time: with another it may go on.
+            self._token.forget(token)
+            return self._ask_once(ask, self._access_token())
+
+    def _access_token(self) -> str:
+        self._hold_back()
+        return self._token.get()
+
+    def _hold_back(self) -> None:
         wait_s = self._not_before - self._clock()
         if wait_s > 0:
             raise _rate_limited(wait_s)
-        try:
-            return self._ask_once(ask)
-        except _TokenRefusedError:
-            # Spotify withdrew the token before its time: with another it may go on.
-            self._tokens.cache_handler.save_token_to_cache(None)
-            return self._ask_once(ask)
 
-    def _ask_once(self, ask: Callable[[], Any]) -> Any:
+    def _ask_once(self, ask: Callable[[Any], Any], token: str) -> Any:
+        self._hold_back()  # another thread may have been told to wait since
+        api = self._api()
+        api.set_auth(token)
+        with self._typed_faults(self._refused):
+            return ask(api)
+
+    def _ask_token(self) -> tuple[str, float]:
+        """A new token and the time, by ``time.monotonic``, until which it is to be used."""
+        with self._typed_faults(self._refused_token):
+            tokens = SpotifyClientCredentials(
+                client_id=self._credentials.client_id,
+                client_secret=self._credentials.client_secret,
+                requests_session=requests.Session(),
+                requests_timeout=self._timeout_s,
+                cache_handler=MemoryCacheHandler(),
+            )
+            if self._token_url is not None:
+                tokens.OAUTH_TOKEN_URL = self._token_url
+            asked_at = time.monotonic()
+            token = str(tokens.get_access_token(as_dict=False))
+            lasts_s = _number(tokens.cache_handler.get_cached_token()["expires_in"])
+            return token, asked_at + lasts_s - _TOKEN_MARGIN_S
+
+    def _api(self) -> Any:
+        """spotipy's client for the calling thread."""
+        if not hasattr(self._of_thread, "api"):
+            # A plain session: spotipy's own would turn a 429 into an error that has lost its Retry-After.
+            api = spotipy.Spotify(
+                requests_session=requests.Session(), requests_timeout=self._timeout_s, retries=0, status_retries=0
+            )
+            if self._api_url is not None:
+                api.prefix = self._api_url.rstrip("/") + "/"
+            self._of_thread.api = api
+        return self._of_thread.api
+
+    @contextlib.contextmanager
+    def _typed_faults(self, refused: Callable[[int, Mapping[str, str], Exception], TonestreamError]) -> Iterator[None]:
+        """Whatever goes wrong within the block as a typed fault; ``refused`` types an answer that says no."""
         try:
-            return ask()
+            yield
         except UnicodeEncodeError:
             # Not chained: the exception holds the secret.
             raise _credentials_refused("they hold characters that no credentials have") from None
@@ -149,22 +187,9 @@ class SpotifyClient:
             raise TransientError(ErrorCode.SPOTIFY_UNAVAILABLE, "Spotify did not answer in time") from error
         except (spotipy.SpotifyBaseException, requests.RequestException, *_NONSENSE) as error:
             # Not chained: spotipy's text holds whatever the server wrote, which may repeat the request.
-            raise self._told(error) from None
+            raise _told(error, refused) from None
 
-    def _told(self, error: Exception) -> TonestreamError:
-        # spotipy raises while it handles the HTTP error, now and then by mistake. Where there is one, go by that.
-        response = error.__context__.response if isinstance(error.__context__, requests.HTTPError) else None
-        if response is not None:
-            if response.url == self._tokens.OAUTH_TOKEN_URL:
-                return self._refused_token(response.status_code, response.headers, error)
-            return self._refused(response.status_code, response.headers)
-        if isinstance(error, spotipy.SpotifyException):
-            return self._refused(error.http_status, error.headers or {})
-        if isinstance(error, requests.RequestException) and not isinstance(error, ValueError):
-            return TransientError(ErrorCode.SPOTIFY_UNAVAILABLE, f"Spotify cannot be reached ({type(error).__name__})")
-        return _no_sense(error)
-
-    def _refused(self, status: int, headers: Mapping[str, str]) -> TonestreamError:
+    def _refused(self, status: int, headers: Mapping[str, str], error: Exception) -> TonestreamError:
         if status == 429:
             return self._put_off(headers)
         if status == 401:
@@ -187,8 +212,50 @@ class SpotifyClient:
 
     def _put_off(self, headers: Mapping[str, str]) -> TransientError:
         asked = _seconds(headers.get("Retry-After"))
-        self._not_before = self._clock() + asked
+        with self._lock:  # of several waits the longest holds
+            self._not_before = max(self._not_before, self._clock() + asked)
         return _rate_limited(asked)
+
+
+class _SharedToken:
+    """The app's access token, asked for by one thread at a time while the others wait for its answer, good or bad."""
+
+    def __init__(self, ask: Callable[[], tuple[str, float]]) -> None:
+        self._ask = ask
+        self._lock = threading.Lock()
+        self._asking: Future[str] | None = None
+        self._token = ""
+        self._good_until = 0.0
+
+    def get(self) -> str:
+        """The token that holds, or a new one. Raises what asking for it raises."""
+        with self._lock:
+            if time.monotonic() < self._good_until:
+                return self._token
+            asking, first = self._asking, self._asking is None
+            if asking is None:
+                asking = self._asking = Future()
+        if first:
+            self._ask_for(asking)
+        return asking.result()
+
+    def forget(self, token: str) -> None:
+        """Use that token no longer; another one that came since stays."""
+        with self._lock:
+            if token == self._token:
+                self._good_until = 0.0
+
+    def _ask_for(self, asking: Future[str]) -> None:
+        try:
+            token, good_until = self._ask()
+        except BaseException as error:
+            with self._lock:
+                self._asking = None
+            asking.set_exception(error)
+            return
+        with self._lock:
+            self._token, self._good_until, self._asking = token, good_until, None
+        asking.set_result(token)
 
 
 class _ForbiddenError(TonestreamError):
@@ -208,6 +275,18 @@ def spotify_client(settings: Settings) -> SpotifyClient | None:
         api_url=settings.spotify_api_url,
         token_url=settings.spotify_token_url,
     )
+
+
+def _told(error: Exception, refused: Callable[[int, Mapping[str, str], Exception], TonestreamError]) -> TonestreamError:
+    # spotipy raises while it handles the HTTP error, now and then by mistake. Where there is one, go by that.
+    response = error.__context__.response if isinstance(error.__context__, requests.HTTPError) else None
+    if response is not None:
+        return refused(response.status_code, response.headers, error)
+    if isinstance(error, spotipy.SpotifyException):
+        return refused(error.http_status, error.headers or {}, error)
+    if isinstance(error, requests.RequestException) and not isinstance(error, ValueError):
+        return TransientError(ErrorCode.SPOTIFY_UNAVAILABLE, f"Spotify cannot be reached ({type(error).__name__})")
+    return _no_sense(error)
 
 
 def _features_closed() -> TonestreamError:

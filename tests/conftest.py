@@ -18,6 +18,8 @@ from tests.support.kafka_broker import KafkaBroker, start_kafka
 from tests.support.names import Names
 from tests.support.processes import NotAvailableError
 from tests.support.redis_server import RedisServer, start_redis
+from tests.support.secure_kafka import SecureBroker
+from tests.support.secure_redis import SecureRedis
 
 Server = TypeVar("Server", KafkaBroker, RedisServer)
 
@@ -53,6 +55,20 @@ def redis_server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
 def redis_url(redis_server: RedisServer) -> str:
     """Where the server listens, ``redis://host:port/0``."""
     return redis_server.url
+
+
+@pytest.fixture(scope="session")
+def secure_broker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
+    """A real Apache Kafka with TLS and passwords; a SecureBroker."""
+    folder = tmp_path_factory.mktemp("secure-kafka")
+    yield from _server(request.config, "secure kafka", lambda: SecureBroker(folder))
+
+
+@pytest.fixture(scope="session")
+def secure_redis(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A real Redis server with TLS and passwords; a SecureRedis."""
+    folder = tmp_path_factory.mktemp("secure-redis")
+    yield from _server(request.config, "secure redis", lambda: SecureRedis(folder))
 
 
 def _server(config: pytest.Config, name: str, start: Callable[[], Server]) -> Iterator[Server]:

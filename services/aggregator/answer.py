@@ -28,6 +28,9 @@ from shared.models import ModelManifest
 from shared.settings import VoteStrategy
 
 _DECIMALS: Final = 6
+#: What the timings of a result can hold.
+_LONGEST_MS: Final = 1e15
+_MOST_STAGES: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,12 +195,12 @@ def _left_alone(standing: Standing) -> ErrorReport | None:
 
 
 def _timings(track: IngestedTrack, standing: Standing, predictions: Sequence[SegmentPrediction]) -> dict[str, float]:
-    """Milliseconds of work by stage, those of the segments added up."""
+    """Milliseconds of work by stage, those of the segments added up. However odd the parts, a result can carry them."""
     timings = dict(track.timings_ms)
     for part in (*predictions, *((standing.mood,) if standing.mood is not None else ())):
         for stage, elapsed in part.timings_ms.items():
             timings[stage] = timings.get(stage, 0.0) + elapsed
-    return {stage: round(elapsed, 1) for stage, elapsed in timings.items()}
+    return {stage: round(min(elapsed, _LONGEST_MS), 1) for stage, elapsed in list(timings.items())[:_MOST_STAGES]}
 
 
 def _internal(message: str) -> ErrorReport:

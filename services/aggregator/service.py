@@ -17,7 +17,7 @@ from shared.cache.followers import Followers
 from shared.cache.results import ResultCache
 from shared.cache.votes import Part, Standing, VoteState
 from shared.contracts.codec import Message
-from shared.contracts.errors import PERMANENT_FOR_AUDIO, TonestreamError
+from shared.contracts.errors import PERMANENT_FOR_AUDIO, DependencyError, TonestreamError
 from shared.contracts.messages import (
     ErrorReport,
     GenreFailure,
@@ -26,6 +26,7 @@ from shared.contracts.messages import (
     Overdue,
     Stage,
     Status,
+    Track,
     TrackResult,
 )
 from shared.contracts.topics import Channel
@@ -100,7 +101,22 @@ class Aggregator(Service):
             )
         else:
             part = GenreFailure(request_id=origin.request_id, track_key=origin.track_key, error=report)
-        return self._join([part], [origin.record.coordinates])[0]
+        try:
+            return self._join([part], [origin.record.coordinates])[0]
+        except DependencyError:
+            raise
+        except Exception:
+            log.exception("no answer can be made of the parts of this request")
+            return self._without_parts(origin, report)
+
+    def _without_parts(self, origin: Origin, report: ErrorReport) -> Outcome:
+        """The last resort: the request is answered as failed, whatever is known of it."""
+        if not self._answered.claim(origin.request_id, origin.record.coordinates):
+            return Outcome()
+        track = Track(key=origin.track_key, source=origin.track_key)
+        result = TrackResult(request_id=origin.request_id, status=Status.FAILED, track=track, errors=(report,))
+        self._followers.end(origin.request_id, result)
+        return Outcome((result,), (partial(self._votes.forget, origin.request_id),))
 
     def tick(self) -> Sequence[Message]:
         return self._votes.overdue(limit=100)
@@ -156,7 +172,7 @@ class Aggregator(Service):
         )
 
     def _result(self, track: IngestedTrack, standing: Standing) -> TrackResult:
-        predictions = self._votes.predictions(track.request_id)
+        predictions = self._votes.predictions(track)
         result = answer(track, standing, predictions, self._recipe.vote, self._calibrations)
         if track.received_at_ms:
             waited = max(0.0, time.time() * 1000 - track.received_at_ms)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from shared.contracts.asyncapi import document
-from shared.settings import as_markdown
+from shared.settings import DEFAULT_SECRETS_DIR, SECRETS_DIR_VARIABLE, as_markdown
 
 DOCS: Final = Path(__file__).resolve().parent.parent.parent / "docs"
 
@@ -16,7 +16,10 @@ DOCS: Final = Path(__file__).resolve().parent.parent.parent / "docs"
 def generated() -> dict[str, str]:
     """The documents by file name."""
     settings = (
-        f"# Settings\n\nEnvironment variables, made from `shared/settings.py` by `make docs`.\n\n{as_markdown()}\n"
+        "# Settings\n\nEnvironment variables, made from `shared/settings.py` by `make docs`. Each may stand in a file"
+        f" instead, for secrets: in the folder `{DEFAULT_SECRETS_DIR}`, or another that `{SECRETS_DIR_VARIABLE}` names,"
+        " under the variable's name in lower case, e.g. `tonestream_kafka_sasl_password`. A variable that is set goes"
+        f" before the file.\n\n{as_markdown()}\n"
     )
     asyncapi = json.dumps(document(version("tonestream")), indent=2, sort_keys=True) + "\n"
     return {"settings.md": settings, "asyncapi.json": asyncapi}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import tempfile
 import threading
 import uuid
 from collections.abc import Iterable, Iterator
@@ -13,6 +12,7 @@ from typing import Final
 
 from pydantic import SecretStr
 
+from services.cli.inputs import refuse_too_large
 from services.cli.registry import build_service
 from shared.blobs.store import UPLOADS, BlobStore
 from shared.bus.base import Reader
@@ -21,10 +21,12 @@ from shared.cache.connection import MEMORY_SCHEME
 from shared.contracts.codec import decode, outgoing
 from shared.contracts.messages import Stage, TrackRequest, TrackResult
 from shared.contracts.topics import Channel, Topics
-from shared.runtime.loop import LoopPolicy, ServiceLoop
+from shared.runtime.loop import ServiceLoop
+from shared.runtime.policy import LoopPolicy
 from shared.runtime.service import Service
 from shared.settings import Settings
 from shared.threads import worker_threads
+from shared.work_folder import work_folder
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +54,7 @@ class EmbeddedPipeline:
 
     def __enter__(self) -> EmbeddedPipeline:
         with contextlib.ExitStack() as stack:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="tonestream-"))
+            folder = stack.enter_context(work_folder())
             settings = self._settings.model_copy(
                 update={
                     "blob_url": f"file://{folder}/blobs",
@@ -90,8 +92,12 @@ class EmbeddedPipeline:
         self._exit.close()
 
     def upload(self, file: Path) -> str:
-        """Put a copy of a local file where ingestion finds it; returns the reference. Raises OSError."""
+        """Put a copy of a local file where ingestion finds it; returns the reference.
+
+        Raises OSError; TonestreamError (too_large), before anything is copied.
+        """
         assert self._blobs is not None
+        refuse_too_large(file, self._settings.fetch_max_bytes)
         with file.open("rb"):  # the file's own faults, before the store's
             pass
         return self._blobs.put(file, f"{UPLOADS}/{uuid.uuid4().hex}")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from shared.contracts.errors import ErrorCode, TonestreamError
 from shared.contracts.tracks import looks_like_spotify
 
 #: A folder is searched for these; a file that is named itself is tried whatever it is called.
@@ -67,6 +68,13 @@ def expand(arguments: Sequence[str]) -> Iterator[Input]:
             yield Input("url", argument)
         else:
             yield Input("file", str(path))
+
+
+def refuse_too_large(file: Path, max_bytes: int) -> None:
+    """Raises TonestreamError (too_large) for a file ingestion would not take: a sparse one may say it has terabytes,
+    and would have them once it is copied. OSError where there is none."""
+    if file.stat().st_size > max_bytes:
+        raise TonestreamError(ErrorCode.TOO_LARGE, f"the file has more than {max_bytes} bytes")
 
 
 def _exists(path: Path) -> bool:

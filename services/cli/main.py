@@ -16,17 +16,18 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from services.cli import evaluate, train
-from services.cli.inputs import Input, expand
+from services.cli import dead_letters, evaluate, redacted_logs, train
+from services.cli.inputs import Input, expand, refuse_too_large
 from services.cli.registry import SERVICE_NAMES
 from services.cli.status import FAILED, INTERRUPTED, OK, WRONG_USAGE, UsageError
 from shared.bus.base import BusError, Reader
 from shared.contracts.codec import MalformedMessageError, decode, faults, outgoing, salvaged_request_id
-from shared.contracts.errors import DependencyError, ErrorCode
+from shared.contracts.errors import DependencyError, ErrorCode, TonestreamError
 from shared.contracts.messages import ErrorReport, Stage, Status, Track, TrackRequest, TrackResult
 from shared.contracts.topics import Channel, Topics
+from shared.contracts.tracks import without_credentials
 from shared.models import ModelError, load_manifest
-from shared.runtime import logs
+from shared.runtime.redaction import Redactor
 from shared.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
@@ -42,15 +43,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValidationError as error:
         print(f"tonestream: settings: {faults(error)}", file=sys.stderr)
         return WRONG_USAGE
+    except SettingsError as error:
+        print(f"tonestream: {error}", file=sys.stderr)
+        return WRONG_USAGE
+    redact = Redactor(settings.secrets())
     try:
         status: int = options.run(options, settings)
         return status
     except (UsageError, SettingsError) as error:
-        print(f"tonestream: {error}", file=sys.stderr)
+        print(f"tonestream: {redact(str(error))}", file=sys.stderr)
         return WRONG_USAGE
     except (BusError, DependencyError, ModelError, RuntimeError, ImportError) as error:
         # RuntimeError: a missing program (ffmpeg), a service that ended. All say what to do.
-        print(f"tonestream: {error}", file=sys.stderr)
+        print(f"tonestream: {redact(str(error))}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         print("tonestream: interrupted", file=sys.stderr)
@@ -91,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     create = topics_commands.add_parser("create", help="create the topics that are missing")
     create.set_defaults(run=_create_topics)
 
+    dead_letters.add_parsers(commands)
     train.add_parsers(commands)
     evaluate.add_parsers(commands)
 
@@ -113,7 +119,7 @@ def _classify(options: argparse.Namespace, settings: Settings) -> int:
     from services.cli import show
     from services.cli.embedded import EmbeddedPipeline
 
-    logs.configure(settings.log_level if options.verbose else "ERROR", "text")
+    redacted_logs.configure(settings, "text", None if options.verbose else "ERROR")
     inputs = list(expand(options.inputs))
     if not inputs:
         raise UsageError(f"no audio files in {', '.join(options.inputs)}")
@@ -145,6 +151,8 @@ def _in_pipeline(pipeline: EmbeddedPipeline, inputs: Sequence[Input], order: dic
                 yield _request(given, request_id, pipeline)
             except UsageError as error:
                 broken.append(_refused(given, request_id, ErrorCode.INVALID_REQUEST, str(error)))
+            except TonestreamError as error:
+                broken.append(_refused(given, request_id, error.code, error.message))
             except OSError as error:
                 reason = f"the file cannot be read: {error.strerror or error}"
                 broken.append(_refused(given, request_id, ErrorCode.FETCH_FAILED, reason))
@@ -174,8 +182,9 @@ def _remote_request(given: Input, request_id: str, force: bool = False) -> Track
 
 
 def _source(given: Input) -> str:
-    """The path as given; bytes of it that are no text are shown as such."""
-    return os.fsencode(given.given).decode("utf-8", "backslashreplace")[:4096]
+    """The path or URL as given, without credentials; bytes of it that are no text are shown as such."""
+    shown = os.fsencode(given.given).decode("utf-8", "backslashreplace")[:4096]
+    return without_credentials(shown) if given.kind == "url" else shown
 
 
 def _refused(given: Input, request_id: str, code: ErrorCode, reason: str) -> TrackResult:
@@ -194,7 +203,7 @@ def _submit(options: argparse.Namespace, settings: Settings) -> int:
     from shared.blobs.store import UPLOADS, BlobStore
     from shared.bus.connect import kafka_bus
 
-    logs.configure(settings.log_level, "text")
+    redacted_logs.configure(settings, "text")
     given = [text for argument in options.inputs for text in (_lines() if argument == "-" else [argument])]
     inputs = list(expand(given))
     files = [one for one in inputs if one.kind == "file"]
@@ -210,6 +219,10 @@ def _submit(options: argparse.Namespace, settings: Settings) -> int:
         if blobs is not None and one.kind == "file":
             if not (one.exists and one.path.is_file()):
                 raise UsageError(f"there is no file {one.given!r}")
+            try:
+                refuse_too_large(one.path, settings.fetch_max_bytes)
+            except TonestreamError as error:
+                raise UsageError(f"{one.given!r}: {error.message}") from error
             reference = blobs.put(one.path, f"{UPLOADS}/{request_id}")
             requests.append(
                 TrackRequest(request_id=request_id, audio_url=reference, source=_source(one), force=options.force)
@@ -236,7 +249,7 @@ def _results(options: argparse.Namespace, settings: Settings) -> int:
     from services.cli import show
     from shared.bus.connect import kafka_bus
 
-    logs.configure(settings.log_level, "text")
+    redacted_logs.configure(settings, "text")
     as_json = options.json or not sys.stdout.isatty()
     wanted = set(options.request_id) if options.request_id else None
     topics = Topics(settings.topic_prefix)
@@ -279,15 +292,14 @@ def _read(reader: Reader, wanted: set[str] | None, follow: bool, timeout_s: floa
 def _worker(options: argparse.Namespace, settings: Settings) -> int:
     from services.cli.worker import run_worker
 
-    logs.configure(settings.log_level, settings.log_format)
-    run_worker(Stage(options.service), settings)
-    return OK
+    redacted_logs.configure(settings, settings.log_format)
+    return run_worker(Stage(options.service), settings)
 
 
 def _create_topics(options: argparse.Namespace, settings: Settings) -> int:
     from shared.bus.connect import kafka_bus
 
-    logs.configure(settings.log_level, "text")
+    redacted_logs.configure(settings, "text")
     bus = kafka_bus(settings, client_id="tonestream-topics")
     try:
         created = bus.create_topics(Topics(settings.topic_prefix).specs())

@@ -24,6 +24,8 @@ _CLOSED: Final[tuple[Network, ...]] = (
     ipaddress.IPv6Network("2002::/16"),  # 6to4: wraps any IPv4 address
     ipaddress.IPv6Network("3fff::/20"),  # documentation
 )
+#: Bits 32 to 63 from the right of an address that ISATAP makes of an IPv4 address, with the local bit and without.
+_ISATAP: Final = frozenset({0x0000_5EFE, 0x0200_5EFE})
 _HOST: Final = re.compile(r"(?!-)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
 _PORTS: Final = range(1, 65536)
 
@@ -34,7 +36,7 @@ def is_public(address: Address) -> bool:
     if isinstance(address, ipaddress.IPv6Address):
         if address in _NAT64:
             return is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-        if address not in _GLOBAL_UNICAST:
+        if address not in _GLOBAL_UNICAST or (int(address) >> 32) & 0xFFFFFFFF in _ISATAP:
             return False
     closed = any(address in network for network in _CLOSED)
     return address.is_global and not address.is_multicast and not closed

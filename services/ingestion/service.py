@@ -212,7 +212,9 @@ class Ingestion(TrackByTrackService):
             error=ErrorReport.of(error, self.stage),
             received_at_ms=origin.record.timestamp_ms,
         )
-        return Outcome((failed,), self._clean_up(_audio_url(origin.record)))
+        # After a defect an operator may send the record again, and then its upload is needed; else it expires.
+        kept = error.code is ErrorCode.INTERNAL
+        return Outcome((failed,), () if kept else self._clean_up(_audio_url(origin.record)))
 
     def tick(self) -> Sequence[Message]:
         """Now and then, remove what requests left behind that ended without cleaning up (a worker died just then)."""

@@ -1,8 +1,9 @@
 """The one decoder: any audio file to 22.05 kHz mono 16-bit WAV, by ffmpeg under guard.
 
 The guard: the container is told from the file's own bytes against a list (never a playlist, never from the name or a
-server's word), ffmpeg gets that demuxer forced, may open local files and pipes only, sees the file under a path we
-chose, and is held to limits of CPU time, wall time and decoded seconds (not the seconds the header claims).
+server's word), ffmpeg gets that demuxer forced and no other, opens no decoders but those of audio on a list, may open
+local files and pipes only, sees the file under a path we chose, and is held to limits of CPU time, memory, wall time
+and decoded seconds (not the seconds the header claims).
 """
 
 from __future__ import annotations
@@ -48,6 +49,19 @@ _MAGIC: Final[tuple[tuple[int, bytes, str], ...]] = (
     (0, b"\x1a\x45\xdf\xa3", "matroska"),
     (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "asf"),
 )
+#: The decoders ffmpeg may use: what music comes in. Pictures, films and subtitles in a file meet no decoder at all.
+_DECODERS: Final = (
+    "mp3float", "mp3", "mp2float", "mp2", "aac", "aac_fixed", "aac_latm", "ac3", "ac3_fixed", "eac3", "dca", "alac",
+    "flac", "vorbis", "libvorbis", "opus", "libopus", "speex", "libspeex", "wavpack", "tta",
+    "wmav1", "wmav2", "wmapro", "wmalossless", "wmavoice", "amrnb", "amrwb", "gsm", "gsm_ms", "qdm2",
+    "adpcm_ms", "adpcm_ima_wav", "adpcm_ima_qt", "adpcm_g722", "g722", "g726", "g726le", "mace3", "mace6",
+    "pcm_alaw", "pcm_mulaw", "pcm_u8", "pcm_s8", "pcm_s8_planar", "pcm_s64le", "pcm_s64be",
+    "pcm_s16le", "pcm_s16be", "pcm_s16le_planar", "pcm_s16be_planar", "pcm_u16le", "pcm_u16be",
+    "pcm_s24le", "pcm_s24be", "pcm_s24le_planar", "pcm_u24le", "pcm_u24be",
+    "pcm_s32le", "pcm_s32be", "pcm_s32le_planar", "pcm_u32le", "pcm_u32be",
+    "pcm_f32le", "pcm_f32be", "pcm_f64le", "pcm_f64be",
+)  # fmt: skip
+_NOT_LISTED: Final = "not on whitelist"
 #: Second magic that RIFF and FORM need, at byte 8: other files begin like them too.
 _FORM_TYPES: Final[dict[str, tuple[bytes, ...]]] = {"wav": (b"WAVE",), "aiff": (b"AIFF", b"AIFC")}
 
@@ -230,8 +244,9 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 def _command(ffmpeg: str, demuxer: str, source: Path, limits: DecodeLimits) -> list[str]:
     decoder = [
-        ffmpeg, "-nostdin", "-hide_banner", "-loglevel", "error", "-threads", "1",
-        "-protocol_whitelist", "file,pipe", "-f", demuxer, "-i", f"file:{source}",
+        ffmpeg, "-nostdin", "-hide_banner", "-loglevel", "repeat+error", "-threads", "1",
+        "-protocol_whitelist", "file,pipe", "-format_whitelist", demuxer, "-codec_whitelist", ",".join(_DECODERS),
+        "-f", demuxer, "-i", f"file:{source}",
         "-map", "0:a:0", "-vn", "-sn", "-dn",
         # Decode one second beyond the limit, so that a track over it is told from one that just fits.
         "-t", f"{limits.max_duration_s + 1:.3f}",
@@ -242,8 +257,8 @@ def _command(ffmpeg: str, demuxer: str, source: Path, limits: DecodeLimits) -> l
     # The one file it writes are its complaints. A damaged track brings megabytes of them; beyond the limit they are
     # lost, and the signal that would end it for that is ignored.
     limited = (
-        f"trap '' XFSZ; ulimit -f 64 2>/dev/null; ulimit -t {cpu_s} 2>/dev/null; ulimit -v {memory_kib} 2>/dev/null; "
-        'exec "$@"'
+        f"trap '' XFSZ; ulimit -c 0 2>/dev/null; ulimit -f 64 2>/dev/null; ulimit -t {cpu_s} 2>/dev/null; "
+        f'ulimit -v {memory_kib} 2>/dev/null; exec "$@"'
     )
     return ["/bin/sh", "-c", limited, "sh", *decoder]
 
@@ -273,8 +288,10 @@ def _write_wav(pcm: IO[bytes], destination: Path, max_duration_s: float) -> Deco
 
 
 def _complaint(complaints: IO[bytes], status: int, source: Path) -> str:
-    """What ffmpeg said first, without our path and without control characters."""
+    """What ffmpeg said first of the audio, without our path and without control characters."""
     complaints.seek(0)
     said = complaints.read(_STDERR_KEPT).decode("utf-8", "replace").replace(f"file:{source}", "the file")
-    first = next((line.strip() for line in said.splitlines() if line.strip()), f"exit status {status}")
+    lines = [line.strip() for line in said.splitlines() if line.strip()] or [f"exit status {status}"]
+    # Of a cover or a film it says that it has no decoder for it, before anything else.
+    first = next((line for line in lines if _NOT_LISTED not in line), lines[0])
     return "".join(character for character in first if character.isprintable())[:200]

@@ -70,6 +70,11 @@ class BusUnavailableError(BusError):
     """The broker did not answer in time. Nothing is lost: the unit of work was not committed, try again."""
 
 
+class BusSecurityError(BusError):
+    """The brokers and this client do not trust or understand each other: a wrong user or password, a certificate that
+    does not hold, TLS on one side only. Only a change of settings helps; the message says of which."""
+
+
 class FencedError(BusError):
     """This member lost its partitions (rebalance, zombie): its unit of work was dropped and belongs to others.
 

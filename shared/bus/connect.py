@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from shared.bus.kafka import KafkaBus, KafkaConfig
 from shared.settings import Settings
+from shared.tls_files import check_tls_files
 
 
 def kafka_bus(settings: Settings, client_id: str) -> KafkaBus:
-    """The bus of this installation. Connects when a role is made of it."""
+    """The bus of this installation. Connects when a role is made of it.
+
+    Raises SettingsError for a certificate or key file that cannot be used.
+    """
+    key_password = settings.kafka_ssl_key_password
+    check_tls_files(
+        "kafka_ssl",
+        settings.kafka_ssl_cafile,
+        settings.kafka_ssl_certfile,
+        settings.kafka_ssl_keyfile,
+        "" if key_password is None else key_password.get_secret_value(),
+    )
     return KafkaBus(
         KafkaConfig(
             bootstrap_servers=settings.kafka_bootstrap_servers,

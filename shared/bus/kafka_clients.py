@@ -13,7 +13,6 @@ from typing import Any
 
 from kafka import KafkaConsumer, KafkaProducer
 from kafka import errors as kafka_errors
-from kafka.net.compat import KafkaNetClient
 
 from shared.bus.base import (
     BusError,
@@ -23,6 +22,7 @@ from shared.bus.base import (
     Outgoing,
     Record,
 )
+from shared.bus.kafka_network import NetworkClient
 
 #: How long one call into the client may keep the caller from its own deadline and from signals.
 SLICE_S = 0.5
@@ -134,23 +134,26 @@ def milliseconds(seconds: float) -> int:
 
 
 def build(factory: Callable[..., Any], settings: Mapping[str, Any]) -> Any:
-    """A client that is connected. BusUnavailableError if no broker answers.
+    """A client that is connected. BusUnavailableError if no broker answers, BusSecurityError if they refuse.
 
     A kafka-python constructor that fails leaves its network thread running, with nobody to stop it. So the network
     client is kept at hand here and closed in that case.
     """
-    networks: list[KafkaNetClient] = []
+    networks: list[NetworkClient] = []
 
-    def network(**configs: Any) -> KafkaNetClient:
-        networks.append(KafkaNetClient(**configs))
+    def network(**configs: Any) -> NetworkClient:
+        networks.append(NetworkClient(**configs))
         return networks[-1]
 
     try:
         with translated():
             return factory(**settings, kafka_client=network)
-    except BaseException:
+    except BaseException as error:
         for client in networks:
             client.close()
+        reason = networks[-1].last_failure if networks else None
+        if isinstance(error, BusUnavailableError) and reason is not None:
+            raise BusUnavailableError(f"{error} ({reason})") from error
         raise
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import redis
 import redis.lock
@@ -14,6 +17,10 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from shared.contracts.errors import DependencyError
+from shared.settings import SettingsError
+from shared.tls_files import check_tls_files
+
+log = logging.getLogger(__name__)
 
 MEMORY_SCHEME = "memory://"
 
@@ -31,14 +38,17 @@ class Keys:
 def connect(url: str) -> redis.Redis:
     """A client for ``redis://``, ``rediss://`` or ``unix://``; ``memory://NAME`` is a server inside this process.
 
-    Connects at the first command. Values come back as ``str``.
+    Connects at the first command. Values come back as ``str``. Raises SettingsError for a URL with parameters that
+    redis-py does not know, and for a certificate or key file that cannot be used.
     """
     if url.startswith(MEMORY_SCHEME):
         import fakeredis
 
         memory: redis.Redis = fakeredis.FakeRedis(server=_memory_server(url), decode_responses=True)
         return memory
-    return redis.Redis.from_url(
+    options = {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
+    check_tls_files("redis_ssl", options.get("ssl_ca_certs"), options.get("ssl_certfile"), options.get("ssl_keyfile"))
+    client: redis.Redis = redis.Redis.from_url(
         url,
         decode_responses=True,
         socket_timeout=10.0,
@@ -46,6 +56,41 @@ def connect(url: str) -> redis.Redis:
         health_check_interval=30,
         retry=Retry(NoBackoff(), 1),  # a connection that idled away is opened anew; the loop does the waiting
     )
+    try:
+        client.connection_pool.make_connection()  # does not connect yet
+    except TypeError as error:
+        known = ", ".join(sorted(options))
+        raise SettingsError(f"redis_url: one of its parameters is not known to redis-py ({known})") from error
+    return client
+
+
+def require_trust(client: redis.Redis) -> None:
+    """Ask Redis for an answer, and raise DependencyError where only a change of settings would bring one: a wrong user
+    or password, a certificate that does not hold. One that gives no answer is no reason, it may come back: that is
+    logged.
+    """
+    try:
+        client.ping()
+    except redis.AuthenticationError as error:
+        raise DependencyError(
+            f"Redis does not accept the user and password of TONESTREAM_REDIS_URL: {error}"
+        ) from error
+    except redis.ResponseError as error:
+        raise DependencyError(f"Redis does not answer as it should: {error}") from error
+    except redis.RedisError as error:
+        cause = _tls_fault(error)
+        if cause is not None:
+            raise DependencyError(
+                f"the TLS connection to Redis fails: {cause}; check TONESTREAM_REDIS_URL and _REDIS_SSL_CAFILE"
+            ) from error
+        log.warning("Redis gives no answer yet (does only one side speak TLS?): %s", error)
+
+
+def _tls_fault(error: BaseException) -> ssl.SSLError | None:
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLError):
+        cause = cause.__cause__ or cause.__context__
+    return None if isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError) else cause
 
 
 @lru_cache(maxsize=8)
@@ -66,5 +111,6 @@ def redis_faults() -> Iterator[None]:
         redis.exceptions.ReadOnlyError,
         redis.exceptions.OutOfMemoryError,
         redis.exceptions.LockError,
+        redis.exceptions.NoPermissionError,
     ) as error:
         raise DependencyError(f"Redis cannot be used: {error}") from error

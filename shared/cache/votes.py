@@ -59,6 +59,13 @@ class Standing:
         assert self.track is not None
         return replace(self, track=self.track.model_copy(update={"cached": result}))
 
+    def with_segments(self, fields: Sequence[str]) -> Standing:
+        """The same, counting only those segments among the ``fields`` that the track has."""
+        assert self.track is not None
+        limit = 0 if self.track.audio is None else self.track.audio.segments
+        heard = {int(name[1:]) for name in fields if name not in _SINGLE_FIELDS}
+        return replace(self, segments=sum(index < limit for index in heard))
+
     @property
     def complete(self) -> bool:
         if self.track is None:
@@ -88,9 +95,11 @@ class VoteState:
                 else:
                     pipeline.hset(self._votes(part.request_id), field, part.model_dump_json())
             deadline = time.time() + self._deadline_s
+            announced = {part.request_id for part in parts if isinstance(part, IngestedTrack)}
             for request_id in {part.request_id for part in parts}:
                 pipeline.expire(self._votes(request_id), self._ttl_s)
-                pipeline.zadd(self._waiting(), {request_id: deadline})
+                # Parts of a request that nobody announced wait for nothing: they expire.
+                pipeline.zadd(self._waiting(), {request_id: deadline}, xx=request_id not in announced)
             pipeline.execute()
 
     def standing(self, request_ids: Sequence[str]) -> dict[str, Standing]:
@@ -101,17 +110,28 @@ class VoteState:
                 pipeline.hmget(self._votes(request_id), list(_SINGLE_FIELDS))
                 pipeline.hlen(self._votes(request_id))
             replies = pipeline.execute()
-        return {
+        found = {
             request_id: _standing(cast("list[str | None]", replies[2 * i]), cast(int, replies[2 * i + 1]))
             for i, request_id in enumerate(request_ids)
         }
-
-    def predictions(self, request_id: str) -> list[SegmentPrediction]:
-        """The segments' predictions, by index."""
+        # There are enough parts: are they those of the track? An index beyond its end is none of them.
+        full = [request_id for request_id, standing in found.items() if standing.genre_ended and standing.segments]
         with redis_faults():
-            fields = cast("Mapping[str, str]", self._redis.hgetall(self._votes(request_id)))
+            pipeline = self._redis.pipeline(transaction=False)
+            for request_id in full:
+                pipeline.hkeys(self._votes(request_id))
+            fields = cast("list[list[str]]", pipeline.execute() if full else [])
+        for request_id, names in zip(full, fields, strict=True):
+            found[request_id] = found[request_id].with_segments(names)
+        return found
+
+    def predictions(self, track: IngestedTrack) -> list[SegmentPrediction]:
+        """The predictions of the segments of ``track``, by index."""
+        segments = 0 if track.audio is None else track.audio.segments
+        with redis_faults():
+            fields = cast("Mapping[str, str]", self._redis.hgetall(self._votes(track.request_id)))
         found = [SegmentPrediction.model_validate_json(text) for name, text in fields.items() if name[0] == "p"]
-        return sorted(found, key=lambda prediction: prediction.index)
+        return sorted((one for one in found if one.index < segments), key=lambda prediction: prediction.index)
 
     def forget(self, request_id: str) -> None:
         """The request is answered."""

@@ -12,7 +12,7 @@ import struct
 from typing import Annotated, Any, Final
 
 import numpy as np
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from shared.bus.base import Headers, Outgoing, Record
 from shared.contracts.messages import (
@@ -29,6 +29,7 @@ from shared.contracts.messages import (
     TrackResult,
 )
 from shared.contracts.topics import MAX_MESSAGE_BYTES, Channel, Topics
+from shared.contracts.tracks import without_credentials
 
 Message = (
     TrackRequest
@@ -68,7 +69,8 @@ _JSON_ADAPTERS: Final[dict[Channel, TypeAdapter[Any]]] = {
     Channel.REQUESTS: TypeAdapter(TrackRequest),
     Channel.TRACKS: TypeAdapter(IngestedTrack),
     Channel.PREDICTIONS: TypeAdapter(
-        Annotated[SegmentPrediction | SilentSegment | GenreFailure | Overdue, Field(discriminator="type")]
+        Annotated[SegmentPrediction | SilentSegment | GenreFailure | Overdue, Field(discriminator="type")],
+        config=ConfigDict(hide_input_in_errors=True),
     ),
     Channel.MOODS: TypeAdapter(MoodPrediction),
     Channel.RESULTS: TypeAdapter(TrackResult),
@@ -121,7 +123,8 @@ def decode(channel: Channel, value: bytes) -> Message:
         message: Message = adapter.validate_json(value)
     except ValidationError as error:
         _raise_if_newer(_salvaged(value))
-        raise MalformedMessageError(faults(error)) from error
+        # Not from the error: it may quote a value, and its traceback goes to the dead letters.
+        raise MalformedMessageError(faults(error)) from None
     return message
 
 
@@ -148,10 +151,12 @@ def salvaged_request_id(record: Record) -> str | None:
 
 
 def salvaged_source(record: Record) -> str | None:
-    """What an invalid request wanted to have classified, as far as it can be read."""
+    """What an invalid request wanted to have classified, as far as it can be read and written."""
     fields = _salvaged(record.value)
     named = (fields.get(name) for name in ("source", "audio_url", "track_id"))
-    return next((text[:1000] for text in named if isinstance(text, str) and text), None)
+    found = next((text[:1000] for text in named if isinstance(text, str) and text), None)
+    # JSON may name halves of characters, which no message can carry.
+    return None if found is None else without_credentials(found.encode("utf-8", "replace").decode())
 
 
 def _salvaged(value: bytes) -> dict[str, Any]:
@@ -203,7 +208,8 @@ def faults(error: ValidationError) -> str:
     faults = []
     for fault in error.errors(include_url=False, include_context=False, include_input=False)[:3]:
         field = ".".join(str(part) for part in fault["loc"])
-        text = fault["msg"].removeprefix("Value error, ")
+        # The one fault whose words quote the value.
+        text = "no known type" if fault["type"] == "union_tag_invalid" else fault["msg"].removeprefix("Value error, ")
         faults.append(f"{field}: {text}" if field else text)
     more = error.error_count() - len(faults)
     return "; ".join(faults) + (f" (and {more} more)" if more > 0 else "")

@@ -26,7 +26,7 @@ from pydantic import (
 from shared.contracts.errors import ErrorCode, TonestreamError
 from shared.contracts.features import AUDIO_FEATURES
 from shared.contracts.labels import GENRES, MOODS
-from shared.contracts.tracks import checked_audio_url, spotify_track_id, track_key
+from shared.contracts.tracks import checked_audio_url, spotify_track_id, track_key, without_credentials
 
 #: What this version writes and reads; raised when an older reader would misunderstand a message.
 SCHEMA_VERSION: Final = 1
@@ -61,7 +61,14 @@ MoodProbabilities = Annotated[dict[str, Probability], _distribution_over(MOODS)]
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, ser_json_inf_nan="constants")
+    model_config = ConfigDict(
+        frozen=True,
+        extra="ignore",
+        allow_inf_nan=False,
+        ser_json_inf_nan="constants",
+        # A value that is refused may be private, and errors end in logs and dead letters.
+        hide_input_in_errors=True,
+    )
 
 
 class _Message(_Frozen):
@@ -112,8 +119,8 @@ class TrackRequest(_Message):
 
     @property
     def shown_source(self) -> str:
-        """What the result calls the track."""
-        return self.source or self.audio_url or self.track_id or ""
+        """What the result calls the track: as it was given, but for a user and a password in a URL."""
+        return without_credentials(self.source or self.audio_url or self.track_id or "")
 
 
 class Stage(StrEnum):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 #: Scheme of a reference into the blob store, e.g. ``blob:uploads/4f2a...``.
 BLOB_SCHEME: Final = "blob:"
@@ -28,12 +28,14 @@ def spotify_track_id(text: str) -> str:
         return text
     if uri := _SPOTIFY_URI.fullmatch(text):
         return _track_of(*uri.groups())
-    url = urlsplit(text)
+    url = _split(text)
     if url.scheme in {"http", "https"} and url.hostname == "open.spotify.com":
         if path := _SPOTIFY_PATH.fullmatch(url.path):
             return _track_of(*path.groups())
-        raise ValueError(f"the Spotify URL names no track: {_short(text)}")
-    raise ValueError(f"not a Spotify track ID, URI or open.spotify.com URL: {_short(text)}")
+        raise ValueError(f"the Spotify URL names no track: {_short(url.path)}")
+    # Of a URL nothing is quoted: it may hold a password or a signature.
+    shown = "a URL of another site" if "://" in text else _short(text)
+    raise ValueError(f"not a Spotify track ID, URI or open.spotify.com URL: {shown}")
 
 
 def _track_of(kind: str, identifier: str) -> str:
@@ -61,13 +63,38 @@ def checked_audio_url(text: str) -> str:
         return text
     if any(ord(character) <= 0x20 or ord(character) == 0x7F for character in text):
         raise ValueError("a URL holds no spaces or control characters; percent-encode them")
-    url = urlsplit(text)
+    url = _split(text)
     if url.scheme.lower() not in {"http", "https"}:
         raise ValueError(f"only http and https URLs can be fetched, this one has the scheme {url.scheme!r}")
     if not url.hostname:
         raise ValueError("the URL names no host")
-    _ = url.port  # raises ValueError where the port is no number
     return text
+
+
+def without_credentials(text: str) -> str:
+    """``text`` with the user and the password blacked out where it is a URL with some; anything else as it is.
+
+    A query stays, a signature in it too: it is a part of what names the track.
+    """
+    head, separator, rest = text.partition("://")
+    if not separator or "@" not in rest:
+        return text
+    try:
+        url = _split(text)
+        credentials = url.netloc.rpartition("@")[0] if "@" in url.netloc else ""
+    except ValueError:  # a sign in the password ends the host too early; where the host begins is anybody's guess
+        credentials = rest.rpartition("@")[0]
+    return f"{head}://***{rest[len(credentials) :]}" if credentials else text
+
+
+def _split(text: str) -> SplitResult:
+    """The parts of a URL. Raises ValueError, which quotes none of them, unlike that of ``urlsplit``."""
+    try:
+        url = urlsplit(text)
+        _ = url.port
+    except ValueError:
+        raise ValueError("the URL's host or port cannot be read") from None
+    return url
 
 
 def track_key(spotify_id: str | None, audio_url: str | None) -> str:

@@ -17,6 +17,7 @@ class Pulse:
         self._polled: float | None = None
         self._batch_since: float | None = None
         self._waiting_for: str | None = None
+        self._stopped_because: str | None = None
 
     def polled(self) -> None:
         """The loop reached the bus (a poll, or a keep-alive during a long batch)."""
@@ -33,6 +34,10 @@ class Pulse:
         """The loop cannot work until this dependency is back; None when it is."""
         self._waiting_for = dependency
 
+    def stopped(self, reason: str) -> None:
+        """The loop gave up for good; the process ends soon."""
+        self._stopped_because = reason
+
     def seconds_since_poll(self) -> float | None:
         """Seconds since the last poll; None before the first."""
         return None if self._polled is None else time.monotonic() - self._polled
@@ -45,12 +50,14 @@ class Pulse:
     def report(self, stale_s: float) -> tuple[bool, dict[str, object]]:
         """Healthy or not, and what a person wants to know about it."""
         age = self.seconds_since_poll()
-        healthy = age is not None and age <= stale_s and self._waiting_for is None
+        kept_up = self._waiting_for is None and self._stopped_because is None
+        healthy = age is not None and age <= stale_s and kept_up
         return healthy, {
             "healthy": healthy,
             "seconds_since_poll": None if age is None else round(age, 3),
             "seconds_in_batch": round(self.seconds_in_batch(), 3),
             "waiting_for": self._waiting_for,
+            "stopped_because": self._stopped_because,
         }
 
 

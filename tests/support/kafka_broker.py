@@ -23,6 +23,7 @@ import subprocess
 import tempfile
 import threading
 import uuid
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kafka import KafkaAdminClient
@@ -143,11 +144,21 @@ class DockerBroker(KafkaBroker):
 
 
 class JavaBroker(KafkaBroker):
-    """Kafka's own jars in a Java virtual machine of this computer."""
+    """Kafka's own jars in a Java virtual machine of this computer.
+
+    ``listeners`` are more addresses by the name of their security protocol (``SASL_SSL``), on free ports: see
+    ``addresses``. ``more`` are more settings, ``users`` more options for formatting the storage (``--add-scram``).
+    """
 
     way = "java"
 
-    def __init__(self, port: int | None = None) -> None:
+    def __init__(
+        self,
+        port: int | None = None,
+        listeners: Sequence[str] = (),
+        more: Mapping[str, str] | None = None,
+        users: Sequence[str] = (),
+    ) -> None:
         self.version = kafka_version()
         java = _java()
         jars = _jars(self.version)
@@ -160,18 +171,25 @@ class JavaBroker(KafkaBroker):
         self._java = [java, "-Xmx512m", "-Xms256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
         self._java += ["-cp", f"{jars}/*"]
         controller = free_port()
+        #: ``host:port`` of each further listener, called by name as certificates have it.
+        self.addresses = {name: f"localhost:{free_port()}" for name in listeners}
+        advertised = {"PLAINTEXT": self.bootstrap_servers, **self.addresses}
+        bound = ",".join(f"{name}://127.0.0.1:{address.split(':')[1]}" for name, address in advertised.items())
+        protocols = ",".join(f"{name}:{name}" for name in advertised)
         settings = _SETTINGS | {
-            "listeners": f"PLAINTEXT://127.0.0.1:{self._port},CONTROLLER://127.0.0.1:{controller}",
-            "advertised.listeners": f"PLAINTEXT://{self.bootstrap_servers}",
+            "listeners": f"{bound},CONTROLLER://127.0.0.1:{controller}",
+            "advertised.listeners": ",".join(f"{name}://{address}" for name, address in advertised.items()),
+            "listener.security.protocol.map": f"{protocols},CONTROLLER:PLAINTEXT",
             "controller.quorum.voters": f"1@127.0.0.1:{controller}",
             "log.dirs": str(self._folder / "data"),
+            **(more or {}),
         }
         self._properties = self._folder / "server.properties"
         self._properties.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
         try:
             cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "A")
             storage = ["kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self._properties)]
-            run([*self._java, *storage], timeout_s=60)
+            run([*self._java, *storage, *users], timeout_s=60)
             self.start()
         except NotAvailableError:
             self.close()

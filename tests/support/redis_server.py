@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import redis
@@ -51,9 +52,11 @@ class LocalRedis(RedisServer):
 
     way = "redis-server"
 
-    def __init__(self) -> None:
+    def __init__(self, options: Sequence[str] = ()) -> None:
+        """``options`` are more of ``redis-server``'s."""
         self._binary = _binary()
         self._port = free_port()
+        self._options = [*_OPTIONS, *options]
         self.url = f"redis://127.0.0.1:{self._port}/0"
         self._folder = Path(tempfile.mkdtemp(prefix="tonestream-redis-"))
         self._log = self._folder / "redis.log"
@@ -69,10 +72,15 @@ class LocalRedis(RedisServer):
         command = [self._binary, "--port", str(self._port), "--bind", "127.0.0.1", "--dir", str(self._folder)]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*command, *_OPTIONS], stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+                [*command, *self._options], stdout=log, stderr=subprocess.STDOUT, start_new_session=True
             )
         wait_for_port(self._port, self._process, self._log, START_TIMEOUT_S)
         _version(self.url)
+
+    def cli(self, *command: str) -> None:
+        """Send one command, e.g. ``CONFIG SET``, as whoever needs no password."""
+        with redis.Redis.from_url(self.url) as client:
+            client.execute_command(*command)
 
     def stop(self) -> None:
         if self._process is not None:

@@ -23,7 +23,7 @@ from shared.cache.followers import Followers
 from shared.cache.results import ResultCache
 from shared.cache.votes import Part, VoteState
 from shared.contracts.codec import outgoing
-from shared.contracts.errors import ErrorCode
+from shared.contracts.errors import ErrorCode, TonestreamError
 from shared.contracts.features import AUDIO_FEATURES
 from shared.contracts.labels import GENRES
 from shared.contracts.messages import (
@@ -42,7 +42,7 @@ from shared.contracts.messages import (
 from shared.contracts.topics import Topics
 from shared.models import load_manifest, write_manifest
 from shared.recipe import Recipe
-from shared.runtime.service import Delivery, Outcome
+from shared.runtime.service import Delivery, Origin, Outcome
 from shared.settings import Settings, VoteStrategy
 
 SHA = "ab" * 32
@@ -289,11 +289,23 @@ def test_a_request_whose_worker_is_gone_ends_overdue_with_what_is_there(bench: B
     assert results(worker.handle([bench.deliver(reminder)])) == []
 
 
-def test_parts_of_a_request_nobody_made_are_forgotten_when_overdue(bench: Bench) -> None:
+def test_parts_of_a_request_nobody_made_wait_for_nothing_and_expire(bench: Bench) -> None:
     worker = bench.worker(deadline_s=-1.0)
     worker.handle([bench.deliver(prediction(0, request_id="nobodys"))])
     assert list(worker.tick()) == []
-    assert bench.client.keys("t:votes:*") == []
+    assert VoteState(bench.client, bench.keys, 1000, 1000.0).unfinished() == 0
+    assert bench.client.ttl("t:votes:nobodys") > 0
+
+
+def test_a_prediction_beyond_the_end_of_the_track_takes_no_segments_place(bench: Bench) -> None:
+    worker = bench.worker()
+    parts: list[Part] = [track(segments=3), mood(), prediction(0), prediction(1), prediction(99, "metal")]
+    assert results(worker.handle([bench.deliver(part) for part in parts])) == []
+    silent_twice = SilentSegment(request_id="r1", track_key="k", index=1)
+    assert results(worker.handle([bench.deliver(silent_twice)])) == []
+    (result,) = results(worker.handle([bench.deliver(prediction(2))]))
+    assert result.genre is not None
+    assert [segment.start_s for segment in result.genre.segments] == [0.0, 3.0, 6.0]
 
 
 def test_whole_answers_are_cached_and_told_to_the_next_in_their_own_name(bench: Bench) -> None:
@@ -549,3 +561,23 @@ def test_an_answered_request_that_still_waits_is_not_reminded_of_for_ever(bench:
         clean_up()
     votes = VoteState(bench.client, bench.keys, 1000, 1000.0)
     assert votes.unfinished() == 0
+
+
+def test_a_request_whose_parts_make_no_answer_is_answered_as_failed_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def defect(*_: object) -> None:
+        raise ZeroDivisionError("in the vote")
+
+    monkeypatch.setattr("services.aggregator.service.answer", defect)
+    worker = bench.worker()
+    worker.handle([bench.deliver(part) for part in all_parts()[:-1]])
+    last = bench.deliver(mood())
+    with pytest.raises(ZeroDivisionError):
+        worker.handle([last])
+    fault = TonestreamError(ErrorCode.INTERNAL, "aggregator failed on this track")
+    outcome = worker.give_up(Origin("r1", "k", last.record), fault)
+    (result,) = results([outcome])
+    assert (result.status, result.errors[0].code) == (Status.FAILED, ErrorCode.INTERNAL)
+    other = bench.deliver(mood())
+    assert worker.give_up(Origin("r1", "k", other.record), fault).messages == ()

@@ -15,6 +15,7 @@ from shared.contracts.codec import (
     encode,
     outgoing,
     salvaged_request_id,
+    salvaged_source,
 )
 from shared.contracts.errors import ErrorCode
 from shared.contracts.labels import GENRES
@@ -178,6 +179,16 @@ def test_records_carry_their_request_in_a_header_even_where_the_value_is_destroy
     assert salvaged_request_id(destroyed) == "r1"
     assert salvaged_request_id(Record(sent.topic, 0, 0, b"", b"\x00")) is None
     assert salvaged_request_id(Record(sent.topic, 0, 0, b"", b'{"request_id": "a b"}')) is None
+
+
+@pytest.mark.parametrize("field", ["source", "audio_url", "track_id"])
+def test_what_an_invalid_request_asked_for_can_always_be_told(field: str) -> None:
+    """Halves of characters, which JSON may name and no message can carry, stand in for nothing else."""
+    record = Record("unit.requests", 0, 0, b"", json.dumps({field: "a\ud800b"}).encode())
+    source = salvaged_source(record)
+    error = ErrorReport(code=ErrorCode.INVALID_REQUEST, stage=Stage.INGESTION, message="no")
+    assert source == "a?b"
+    encode(IngestedTrack(request_id="r", track_key="k", source=source, error=error))
 
 
 def test_a_message_larger_than_its_topic_takes_is_not_even_sent() -> None:

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import gzip
 import ipaddress
+import socket
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
 from pathlib import Path
+from typing import Any
 
+import httpcore
 import pytest
 
 from services.ingestion.addresses import AllowList, is_public
-from services.ingestion.fetch import Fetcher, FetchLimits, Resolve, Validators, resolve
+from services.ingestion.fetch import Fetcher, FetchLimits, Validators
+from services.ingestion.lookup import LookUps, Resolve, resolve
 from shared.contracts.errors import ErrorCode, TonestreamError, TransientError
 from tests.support.processes import free_port
 from tests.support.web_server import Exchange, WebServer
@@ -73,6 +81,7 @@ class Resolver:
         "::ffff:127.0.0.1", "::ffff:10.0.0.1", "::ffff:169.254.169.254", "::127.0.0.1", "::8.8.8.8",
         "2002:7f00:1::1", "2002:a00:1::1", "2002:808:808::1", "2001:0:7f00:1::1", "2001:0:808:808::f7f7:f7f7",
         "64:ff9b::127.0.0.1", "64:ff9b::10.0.0.1", "64:ff9b::169.254.169.254", "64:ff9b:1::8.8.8.8",
+        "2606:4700::5efe:10.0.0.1", "2606:4700::200:5efe:10.0.0.1",
     ],
 )  # fmt: skip
 def test_an_address_that_is_not_on_the_public_internet_is_refused(address: str) -> None:
@@ -136,7 +145,7 @@ def test_an_entry_of_an_allow_list_that_means_nothing_is_named(entry: str) -> No
 
 def test_a_server_on_the_loopback_interface_is_refused_unless_allowed(web: WebServer, file: Path) -> None:
     web.add("/a.mp3", AUDIO)
-    for host in ("127.0.0.1", "localhost", "0x7f.1", "2130706433"):
+    for host in ("127.0.0.1", "localhost", "LOCALHOST", "[::1]"):
         error = fault(f"http://{host}:{web.port}/a.mp3", file, fetcher(allow=""))
         assert error.code is ErrorCode.FETCH_FORBIDDEN
         assert not isinstance(error, TransientError)
@@ -146,9 +155,57 @@ def test_a_server_on_the_loopback_interface_is_refused_unless_allowed(web: WebSe
         assert file.read_bytes() == AUDIO
 
 
+@pytest.mark.parametrize("host", ["localhost.", "a.localhost", "LOCALHOST.LOCALDOMAIN.", "metadata.google.internal."])
+def test_a_name_of_a_private_address_is_refused_however_it_is_written(host: str, file: Path) -> None:
+    for private in ("127.0.0.1", "::1", "fe80::1%lo", "169.254.169.254"):
+        by = fetcher(allow="", resolver=Resolver([private]))
+        assert fault(f"http://{host}/", file, by).code is ErrorCode.FETCH_FORBIDDEN
+
+
 @pytest.mark.parametrize("host", ["[::1]", "[::ffff:127.0.0.1]", "[fe80::1]", "169.254.169.254", "10.1.2.3"])
 def test_no_way_of_writing_a_private_address_gets_through(host: str, file: Path) -> None:
     assert fault(f"http://{host}/", file, fetcher(allow="")).code is ErrorCode.FETCH_FORBIDDEN
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "2130706433", "0x7f000001", "0x7f.1", "0X7F.0.0.1", "0177.0.0.1", "017700000001", "127.1", "127.0.1",
+        "127.0.0.01", "127.0.0.1.", "0", "1.2.3", "8.8.8.8.8", "134744072", "0x08080808", "8.8.8.010", "256.1.1.1",
+        "example.1", "example.0x7f", "127。1", "①②⑦.1", "127.0.0.1。", "0x7f。1", "[fe80::1%25lo]", "[::1%25lo]",
+        "127%2e0.0.1", "127.0.0.1%00.example.org", "exa$mple.org", "example.org\\.evil", "a..b", ".example.org",
+    ],
+)  # fmt: skip
+def test_a_host_in_an_unusual_spelling_is_refused_without_asking_for_it(host: str, file: Path) -> None:
+    """How decimal, octal, hexadecimal and short addresses are read differs from program to program."""
+    resolver = Resolver(["93.184.215.14"])
+    assert fault(f"http://{host}/", file, fetcher(allow="", resolver=resolver)).code is ErrorCode.FETCH_FORBIDDEN
+    assert resolver.asked == []
+
+
+@pytest.mark.parametrize("host", ["１２７.０.０.１", "127。0。0。1", "①②⑦.⓪.⓪.①", "127．0.0.1", "⑫7.0.0.1"])
+def test_an_address_in_letters_that_look_like_digits_is_the_address(host: str, web: WebServer, file: Path) -> None:
+    web.add("/a.mp3", AUDIO)
+    assert fault(f"http://{host}:{web.port}/", file, fetcher(allow="")).code is ErrorCode.FETCH_FORBIDDEN
+    assert web.requests == []
+    fetcher().fetch(f"http://{host}:{web.port}/a.mp3", file)
+    assert web.requests[0].headers["host"] == web.authority
+
+
+def test_an_absolute_name_is_looked_up_as_one_and_asked_for_without_its_dot(web: WebServer, file: Path) -> None:
+    web.add("/a.mp3", AUDIO)
+    resolver = Resolver(["127.0.0.1"])
+    fetcher(resolver=resolver).fetch(f"http://Media.Example.:{web.port}/a.mp3", file)
+    assert resolver.asked == [("media.example.", web.port)]
+    assert web.requests[0].headers["host"] == f"media.example:{web.port}"
+
+
+def test_a_name_is_the_one_that_browsers_would_ask_for(web: WebServer, file: Path) -> None:
+    """An older reading of the same letters leads to another site: fass.example."""
+    web.add("/a.mp3", AUDIO)
+    resolver = Resolver(["127.0.0.1"])
+    fetcher(resolver=resolver).fetch(f"http://FAß.example:{web.port}/a.mp3", file)
+    assert resolver.asked == [("xn--fa-hia.example", web.port)]
 
 
 @pytest.mark.parametrize(
@@ -181,7 +238,10 @@ def test_a_redirect_from_an_allowed_host_to_a_private_address_is_refused(web: We
     for target in ("http://169.254.169.254/latest", elsewhere, "http://[::1]/", "//10.0.0.1/"):
         web.redirect("/out", target)
         assert fault(web.url("/out"), file, only_this).code is ErrorCode.FETCH_FORBIDDEN
-    for target in ("file:///etc/passwd", f"http://me:secret@{web.authority}/inside"):
+    for target in (
+        "file:///etc/passwd", "ftp://127.0.0.1/a.mp3", "gopher://127.0.0.1/", "data:audio/mpeg;base64,AAAA",
+        f"http://me:secret@{web.authority}/inside", f"http://2130706433:{web.port}/inside",
+    ):  # fmt: skip
         web.redirect("/out", target)
         assert fault(web.url("/out"), file, only_this).code is ErrorCode.FETCH_FORBIDDEN
     assert web.count("/inside") == 0
@@ -243,6 +303,44 @@ def test_the_address_that_was_checked_is_the_one_connected_to(web: WebServer, fi
     assert fault(f"http://rebound.example:{web.port}/out", file, by).code is ErrorCode.FETCH_FORBIDDEN
     assert len(then_bad.asked) == 2
     assert web.count("/a.mp3") == 1
+
+
+def test_a_name_server_that_turns_to_the_loopback_interface_gains_nothing(
+    web: WebServer, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With nothing allowed: a public address for the check, 127.0.0.1 for every later question."""
+    opened: list[str] = []
+
+    class Network(httpcore.SyncBackend):
+        """Notes where connections are opened to, and leads them all to the server of this test."""
+
+        def connect_tcp(self, host: str, port: int, *rest: Any, **more: Any) -> httpcore.NetworkStream:
+            opened.append(host)
+            return super().connect_tcp("127.0.0.1", web.port, *rest, **more)
+
+    monkeypatch.setattr(httpcore, "SyncBackend", Network)
+    monkeypatch.setattr(socket, "getaddrinfo", forbid_names(socket.getaddrinfo))
+    web.add("/a.mp3", AUDIO)
+    web.redirect("/again", "http://rebound.example./a.mp3")
+    resolver = Resolver(["93.184.215.14"], ["127.0.0.1"])
+    assert fetcher(allow="", resolver=resolver).fetch("http://rebound.example/a.mp3", file).size == len(AUDIO)
+    assert (opened, len(resolver.asked)) == (["93.184.215.14"], 1)
+    file.unlink()
+
+    resolver = Resolver(["93.184.215.14"], ["127.0.0.1"])
+    error = fault("http://rebound.example/again", file, fetcher(allow="", resolver=resolver))
+    assert error.code is ErrorCode.FETCH_FORBIDDEN
+    assert opened == ["93.184.215.14"] * 2 and len(resolver.asked) == 2
+
+
+def forbid_names(real: Callable[..., Any]) -> Callable[..., Any]:
+    """A look-up by the system that takes addresses only: a name that reaches it was looked up a second time."""
+
+    def numeric(host: str, *rest: Any, **more: Any) -> Any:
+        ipaddress.ip_address(host)
+        return real(host, *rest, **more)
+
+    return numeric
 
 
 def test_one_private_address_among_allowed_ones_refuses_them_all(web: WebServer, file: Path) -> None:
@@ -326,6 +424,98 @@ def test_a_server_that_takes_the_request_and_says_nothing_is_given_up(web: WebSe
     assert time.monotonic() - started < 2.0
 
 
+def test_a_look_up_that_hangs_takes_no_longer_than_a_connection_may(file: Path) -> None:
+    released = threading.Event()
+
+    def hang(host: str, port: int) -> list[str]:
+        released.wait(30.0)
+        return ["127.0.0.1"]
+
+    started = time.monotonic()
+    by = fetcher(SWIFT, resolver=hang)
+    error = fault("http://slow.example/", file, by)
+    assert error.code is ErrorCode.FETCH_TIMEOUT
+    assert isinstance(error, TransientError)
+    assert time.monotonic() - started < 5.0
+    released.set()
+
+
+def test_look_ups_of_all_redirects_count_towards_the_time_of_the_download(web: WebServer, file: Path) -> None:
+    def slowly(host: str, port: int) -> list[str]:
+        time.sleep(0.4)
+        return ["127.0.0.1"]
+
+    for number in range(3):
+        web.redirect(f"/{number}", f"http://host-{number}.example:{web.port}/{number + 1}")
+    started = time.monotonic()
+    error = fault(f"http://first.example:{web.port}/0", file, fetcher(SWIFT, resolver=slowly))
+    assert error.code is ErrorCode.FETCH_TIMEOUT
+    assert time.monotonic() - started < 2.0
+
+
+def test_look_ups_that_hang_are_bounded_in_number_and_free_their_place_when_they_end() -> None:
+    released = threading.Event()
+    running = threading.Semaphore(0)
+
+    def hang(host: str, port: int) -> list[str]:
+        running.release()
+        released.wait(30.0)
+        return ["93.184.215.14"]
+
+    look_ups = LookUps(hang, most_at_once=4)
+    before = threading.active_count()
+    with ThreadPoolExecutor(12) as pool:
+        hung = [pool.submit(look_ups.addresses, "slow.example", 80, 0.2) for _ in range(12)]
+        codes = {type(future.exception()) for future in hung}
+    assert codes == {TransientError}
+    assert threading.active_count() <= before + 4
+    started = time.monotonic()
+    with pytest.raises(TransientError, match="too many"):
+        look_ups.addresses("another.example", 80, 0.1)
+    assert time.monotonic() - started < 1.0
+    released.set()
+    assert look_ups.addresses("another.example", 80, 5.0) == ["93.184.215.14"]
+
+
+def test_a_look_up_that_hangs_keeps_no_process_from_ending() -> None:
+    script = (
+        "import time\n"
+        "from services.ingestion.lookup import LookUps\n"
+        "try: LookUps(lambda host, port: time.sleep(60)).addresses('slow.example', 80, 0.1)\n"
+        "except Exception as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True)
+    assert "could not be looked up" in done.stdout
+
+
+def test_bytes_that_are_no_part_of_the_file_are_bounded_too(web: WebServer, file: Path) -> None:
+    """A file within its limit, wrapped in chunk extensions or preceded by interim answers of any number."""
+
+    def wrapped(exchange: Exchange) -> None:
+        exchange.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while not exchange.wait(0):
+            exchange.send(b"1;" + b"x" * 60_000 + b"\r\nx\r\n")
+
+    def interim(exchange: Exchange) -> None:
+        while not exchange.wait(0):
+            exchange.send((b"HTTP/1.1 103 Early Hints\r\nX: " + b"x" * 900 + b"\r\n\r\n") * 50)
+
+    for path, handler in (("/wrapped", wrapped), ("/interim", interim)):
+        web.add_handler(path, handler)
+        started = time.monotonic()
+        assert fault(web.url(path), file).code is ErrorCode.TOO_LARGE, path
+        assert time.monotonic() - started < PATIENT.total_s
+
+
+def test_an_answer_with_more_header_fields_than_any_server_sends_is_refused(web: WebServer, file: Path) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n"
+    web.add_handler("/many", lambda exchange: exchange.send(head + b"X: y\r\n" * 500 + b"\r\nx"))
+    web.add_handler("/some", lambda exchange: exchange.send(head + b"X: y\r\n" * 100 + b"\r\nx"))
+    error = fault(web.url("/many"), file)
+    assert error.code is ErrorCode.FETCH_FAILED and "header fields" in error.message
+    assert fetcher().fetch(web.url("/some"), file).size == 1
+
+
 # Answers
 
 
@@ -397,6 +587,29 @@ def test_a_body_that_is_compressed_against_our_word_is_refused(web: WebServer, f
     assert web.requests[0].headers["accept-encoding"] == "identity"
     web.add("/plain", AUDIO, headers={"Content-Encoding": "Identity"})
     assert fetcher().fetch(web.url("/plain"), file).size == len(AUDIO)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        b"Content-Encoding: gzip", b"Content-Encoding: deflate", b"Content-Encoding: br", b"Content-Encoding: zstd",
+        b"Content-Encoding: gzip, gzip", b"Content-Encoding: identity\r\nContent-Encoding: gzip",
+        b"Transfer-Encoding: gzip, chunked", b"Transfer-Encoding: gzip",
+    ],
+)  # fmt: skip
+def test_no_bomb_is_unpacked(web: WebServer, file: Path, headers: bytes) -> None:
+    """A hundred thousand times larger unpacked than what travels, and nothing here unpacks it."""
+    bomb = gzip.compress(bytes(50_000_000), 9)
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: audio/mpeg\r\n" + headers + b"\r\n"
+    web.add_handler("/bomb", lambda exchange: exchange.send(head + b"Connection: close\r\n\r\n" + bomb))
+    assert fault(web.url("/bomb"), file).code is ErrorCode.FETCH_FAILED
+
+
+def test_a_bomb_that_says_nothing_of_its_packing_is_stored_as_it_is(web: WebServer, file: Path) -> None:
+    bomb = gzip.compress(bytes(50_000_000), 9)
+    web.add("/bomb", bomb, headers={"Content-Type": "audio/mpeg"})
+    assert fetcher().fetch(web.url("/bomb"), file).size == len(bomb) < 100_000
+    assert file.read_bytes() == bomb
 
 
 def test_a_file_that_did_not_change_is_not_downloaded_again(web: WebServer, file: Path) -> None:

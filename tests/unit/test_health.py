@@ -61,7 +61,7 @@ def test_a_worker_stuck_in_a_batch_ends_itself_but_not_one_that_waits_for_a_depe
     waiting: str, status: int
 ) -> None:
     script = (
-        "import time; from shared.runtime.health import Pulse; from shared.runtime.loop import Watchdog;"
+        "import time; from shared.runtime.health import Pulse; from shared.runtime.watchdog import Watchdog;"
         f"pulse = Pulse(); pulse.batch_started(); pulse.waiting({waiting});"
         "Watchdog(pulse, stall_s=0.2); time.sleep(2)"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,12 @@ from shared.cache.connection import Keys, connect
 from shared.cache.followers import Followers
 from shared.cache.results import ResultCache
 from shared.contracts.codec import encode
-from shared.contracts.errors import ErrorCode, TonestreamError, TransientError
+from shared.contracts.errors import DependencyError, ErrorCode, TonestreamError, TransientError
 from shared.contracts.messages import ErrorReport, IngestedTrack, Stage, Status, Track, TrackRequest, TrackResult
 from shared.recipe import Recipe
 from shared.runtime.service import Delivery, Origin, Outcome, Verdict
 from shared.settings import Settings
+from shared.work_folder import PREFIX
 from tests.support.spotify_api import CLIENT_ID, CLIENT_SECRET, TRACK, TRACK_ID, SpotifyApi
 from tests.support.web_server import WebServer
 
@@ -326,3 +328,47 @@ def test_blobs_that_nobody_cleaned_up_are_swept_by_age(bench: Bench) -> None:
     assert bench.blobs.sweep(older_than_s=3600) == 0
     assert bench.blobs.sweep(older_than_s=-1) == 1
     assert not bench.blobs.exists(reference)
+
+
+def test_what_a_killed_worker_left_in_the_temporary_folder_is_removed_at_the_start_and_now_and_then(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for remove in (bench.service.start, bench.service.tick):
+        abandoned = tmp_path / f"{PREFIX}abandoned"
+        abandoned.mkdir()
+        (abandoned / "source").write_bytes(b"x")
+        bench.service._next_sweep = 0.0
+        remove()
+        assert not abandoned.exists()
+
+
+def test_a_request_leaves_nothing_in_the_temporary_folder(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    bench.web.add("/a.mp3", SAMPLE.read_bytes())
+    bench.web.add("/bad.mp3", b"no audio" * 100)
+    bench.track("r1", audio_url=bench.web.url("/a.mp3"))
+    assert isinstance(bench.verdict(bench.delivery("r2", audio_url=bench.web.url("/bad.mp3"))), TonestreamError)
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_temporary_folder_that_cannot_be_used_is_no_fault_of_the_request(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    with pytest.raises(DependencyError, match="temporary folder"):
+        bench.verdict(bench.delivery("r1", audio_url=bench.web.url("/a.mp3")))
+
+
+def test_a_request_with_half_a_character_in_it_is_answered(bench: Bench) -> None:
+    """JSON may name such halves; no message can carry them."""
+    value = b'{"request_id": "r1", "audio_url": "https://example.org/\\ud800.mp3"}'
+    record = Record("tonestream.requests", 0, 77, b"k", value, (), 1234)
+    error = TonestreamError(ErrorCode.INVALID_REQUEST, "audio_url: no text")
+    failed = announced(bench.service.give_up(Origin("r1", "k", record), error))
+    assert failed.source == "https://example.org/?.mp3"
+    encode(failed)

@@ -18,7 +18,8 @@ from shared.contracts.errors import DependencyError, ErrorCode, TonestreamError,
 from shared.contracts.messages import ErrorReport, IngestedTrack, Stage, TrackRequest
 from shared.contracts.topics import Channel, Topics
 from shared.runtime.health import Pulse
-from shared.runtime.loop import LoopPolicy, ServiceLoop
+from shared.runtime.loop import ServiceLoop
+from shared.runtime.policy import LoopPolicy
 from shared.runtime.service import Delivery, Origin, Outcome, Service, Verdict
 
 TOPICS = Topics("unit")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import traceback
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
-from shared.settings import Settings
+from shared.settings import Settings, SettingsError
 from shared.spotify import spotify_client
 
 
@@ -56,4 +59,58 @@ def test_the_kafka_client_gets_the_security_that_was_set() -> None:
         "sasl_plain_username": "tone",
         "sasl_plain_password": "hush",
         "ssl_cafile": "/ca.pem",
+        "ssl_check_hostname": True,
     }
+
+
+SASL = {"kafka_sasl_mechanism": "PLAIN", "kafka_sasl_username": "tone", "kafka_sasl_password": "hush"}
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"kafka_security_protocol": "SASL_SSL"}, "needs kafka_sasl_mechanism, kafka_sasl_username, kafka_sasl_pass"),
+        ({**SASL, "kafka_security_protocol": "SSL"}, "kafka_sasl_password needs kafka_security_protocol SASL_SSL"),
+        ({"kafka_ssl_cafile": "/ca.pem"}, "kafka_ssl_cafile needs kafka_security_protocol SSL or SASL_SSL"),
+        ({"kafka_security_protocol": "SSL", "kafka_ssl_keyfile": "/k"}, "kafka_ssl_keyfile needs kafka_ssl_certfile"),
+        ({"redis_ssl_cafile": "/ca.pem", "redis_url": "redis://:hush@h"}, "begins with rediss://"),
+        ({"redis_url": "http://:hush@h"}, "begins with redis://"),
+        ({"redis_url": "hush@h:6379"}, "begins with redis://"),
+        ({"redis_url": "redis://:hush/more@h:6379"}, "percent-encode"),
+        ({"redis_url": "redis://:hush[more@h:6379"}, "percent-encode"),
+        ({"blob_url": "ftp://me:hush@h/blobs"}, "must not hold a user or a password"),
+    ],
+)
+def test_security_that_would_be_ignored_or_cannot_be_read_is_refused_without_quoting_it(
+    given: dict[str, str], told: str
+) -> None:
+    with pytest.raises(ValidationError, match=told) as caught:
+        Settings.model_validate(given)
+    assert "hush" not in f"{caught.value!r} {caught.value}" + "".join(traceback.format_exception(caught.value))
+
+
+def test_the_url_of_redis_takes_the_certificates_that_are_set() -> None:
+    given = {"redis_url": "rediss://:hush@h:6379/0?health_check_interval=5", "redis_ssl_cafile": "/my ca.pem"}
+    for settings in (Settings.model_validate(given), Settings.model_validate(Settings.model_validate(given))):
+        url = settings.redis_url.get_secret_value()
+        assert url == f"{given['redis_url']}&ssl_ca_certs=%2Fmy+ca.pem"
+
+
+def test_a_setting_may_stand_in_a_file_and_its_variable_goes_before_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "tonestream_spotify_client_secret").write_text("from-a-file\n")
+    (tmp_path / "tonestream_vote").write_text("majority")
+    monkeypatch.setenv("TONESTREAM_SECRETS_DIR", str(tmp_path))
+    monkeypatch.setenv("TONESTREAM_SPOTIFY_CLIENT_SECRET", "")
+    monkeypatch.setenv("TONESTREAM_VOTE", "parts")
+    settings = Settings()
+    assert settings.spotify_client_secret is not None
+    assert settings.spotify_client_secret.get_secret_value() == "from-a-file"
+    assert settings.vote == "parts"
+
+
+def test_a_folder_of_secrets_that_is_named_must_be_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TONESTREAM_SECRETS_DIR", str(tmp_path / "missing"))
+    with pytest.raises(SettingsError, match="TONESTREAM_SECRETS_DIR: there is no folder"):
+        Settings()

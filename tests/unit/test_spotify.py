@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import json
 import logging
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -16,6 +18,7 @@ from shared.contracts.features import AUDIO_FEATURES
 from shared.spotify import SpotifyClient, SpotifyCredentials, SpotifyTrack
 from tests.support.processes import free_port
 from tests.support.spotify_api import CLIENT_ID, CLIENT_SECRET, FEATURES, TRACK, TRACK_ID, SpotifyApi
+from tests.support.web_server import Exchange
 
 UNKNOWN_ID = "0000000000000000000000"
 
@@ -138,12 +141,14 @@ def test_audio_features_that_are_closed_to_the_app_are_not_asked_for_again(
     assert spotify.asked == 3
 
 
-def test_many_threads_learn_of_closed_features_from_one_request(spotify: SpotifyApi, client: SpotifyClient) -> None:
+def test_of_many_threads_none_asks_again_for_features_that_are_closed(
+    spotify: SpotifyApi, client: SpotifyClient
+) -> None:
     spotify.break_features(403)
     with ThreadPoolExecutor(8) as pool:
-        faults = list(pool.map(lambda _: fault(lambda: client.audio_features(TRACK_ID)).code, range(16)))
-    assert faults == [ErrorCode.SPOTIFY_UNAVAILABLE] * 16
-    assert spotify.asked == 1
+        faults = list(pool.map(lambda _: fault(lambda: client.audio_features(TRACK_ID)).code, range(40)))
+    assert faults == [ErrorCode.SPOTIFY_UNAVAILABLE] * 40
+    assert 1 <= spotify.asked <= 8
 
 
 def test_wrong_credentials_are_named_as_such(spotify: SpotifyApi, client: SpotifyClient) -> None:
@@ -313,3 +318,102 @@ def test_several_threads_share_a_client(spotify: SpotifyApi, client: SpotifyClie
         found = set(pool.map(both, range(24)))
     assert found == {("Cut To The Feeling", 115.009)}
     assert spotify.tokens == 1
+
+
+# Side by side
+
+
+def slowly(spotify: SpotifyApi, path: str, seconds: float, status: int, answer: object) -> None:
+    """Answer what is asked for ``path`` after that many seconds."""
+
+    def wait_and_answer(exchange: Exchange) -> None:
+        exchange.wait(seconds)
+        exchange.answer(status, json.dumps(answer).encode(), {"Retry-After": "7200"} if status == 429 else {})
+
+    spotify.server.add_handler(path, wait_and_answer)
+
+
+def in_threads(call: Callable[[], object], count: int = 8) -> tuple[list[object], float]:
+    """What each of that many calls at once gives or raises, and the seconds all of them took."""
+    together = threading.Barrier(count)
+
+    def one(_: int) -> object:
+        together.wait()
+        try:
+            return call()
+        except TonestreamError as error:
+            return error
+
+    with ThreadPoolExecutor(count) as pool:
+        started = time.monotonic()
+        found = list(pool.map(one, range(count)))
+    return found, time.monotonic() - started
+
+
+def test_slow_answers_to_many_threads_come_side_by_side(spotify: SpotifyApi) -> None:
+    client = client_of(spotify)
+    client.track(TRACK_ID)
+    slowly(spotify, f"/v1/tracks/{TRACK_ID}", 0.5, 200, TRACK)
+    found, elapsed = in_threads(lambda: client.track(TRACK_ID).title)
+    assert found == ["Cut To The Feeling"] * 8
+    assert 0.5 <= elapsed < 3.0, "one after another they take 4 s"
+    assert spotify.tokens == 1
+
+
+def test_calls_that_hang_end_together(spotify: SpotifyApi) -> None:
+    client = client_of(spotify, timeout_s=0.4)
+    client.track(TRACK_ID)
+    spotify.server.hang(f"/v1/tracks/{TRACK_ID}")
+    found, elapsed = in_threads(lambda: client.track(TRACK_ID))
+    assert all(isinstance(error, TransientError) and "in time" in error.message for error in found)
+    assert elapsed < 2.4, "one after another they take longer"
+
+
+def test_many_threads_without_a_token_wait_for_the_one_that_asks(spotify: SpotifyApi) -> None:
+    slowly(spotify, "/api/token", 0.4, 200, {"access_token": "token-0", "token_type": "Bearer", "expires_in": 3600})
+    client = client_of(spotify)
+    found, elapsed = in_threads(lambda: client.track(TRACK_ID).title)
+    assert found == ["Cut To The Feeling"] * 8
+    assert spotify.server.count("/api/token") == 1
+    assert elapsed < 2.0
+
+
+def test_a_token_service_that_hangs_holds_many_threads_up_once(spotify: SpotifyApi) -> None:
+    spotify.server.hang("/api/token")
+    client = client_of(spotify, timeout_s=0.4)
+    found, elapsed = in_threads(lambda: client.track(TRACK_ID))
+    assert all(isinstance(error, TransientError) and "in time" in error.message for error in found)
+    assert elapsed < 2.4, "one after another they take longer"
+    spotify.server.add_handler("/api/token", spotify._give_token)
+    assert client.track(TRACK_ID).title == "Cut To The Feeling"
+
+
+def test_a_token_withdrawn_from_many_threads_at_once_is_replaced_once(spotify: SpotifyApi) -> None:
+    client = client_of(spotify)
+    client.track(TRACK_ID)
+    spotify.withdraw_tokens()
+    found, _ = in_threads(lambda: client.track(TRACK_ID).title)
+    assert found == ["Cut To The Feeling"] * 8
+    assert spotify.tokens == 2
+
+
+def test_a_wait_that_one_thread_is_told_holds_all_of_them_back(spotify: SpotifyApi, clock: Clock) -> None:
+    client = client_of(spotify, clock)
+    client.track(TRACK_ID)
+    slowly(spotify, f"/v1/tracks/{TRACK_ID}", 0.3, 429, {"error": {"status": 429}})
+    found, elapsed = in_threads(lambda: client.track(TRACK_ID))
+    assert all(isinstance(error, TransientError) and error.retry_after_s == 7200 for error in found)
+    assert elapsed < 2.4, "one after another they take longer"
+    asked = len(spotify.server.requests)
+    found, _ = in_threads(lambda: client.audio_features(TRACK_ID))
+    assert all(isinstance(error, TransientError) and error.retry_after_s == 7200 for error in found)
+    assert len(spotify.server.requests) == asked
+
+
+def test_of_several_waits_the_longest_holds(spotify: SpotifyApi, clock: Clock) -> None:
+    """A short wait that comes in late must not end a long one."""
+    client = client_of(spotify, clock)
+    client._put_off({"Retry-After": "7200"})
+    client._put_off({"Retry-After": "5"})
+    error = fault(lambda: client.track(TRACK_ID))
+    assert isinstance(error, TransientError) and error.retry_after_s == 7200

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
+import struct
 import subprocess
+import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -92,3 +95,66 @@ def test_damaged_tags_do_no_harm(suffix: str, tmp_path: Path) -> None:
         file.write_bytes(damaged)
         for found in read_tags(file):
             assert found is None or found.isprintable()
+
+
+def id3(*frames: tuple[bytes, bytes], size: int | None = None) -> bytes:
+    """An ID3v2.3 tag of these frames, which claims ``size`` bytes."""
+    body = b"".join(name + struct.pack(">IH", len(content), 0) + content for name, content in frames)
+    digits = bytes(((len(body) if size is None else size) >> shift) & 0x7F for shift in (21, 14, 7, 0))
+    return b"ID3\x03\0\0" + digits + body
+
+
+def many_values(count: int) -> bytes:
+    """That many different values of one field."""
+    return b"\0" + b"\0".join(b"%d" % number for number in range(count))
+
+
+def ogg_comments(count: int) -> bytes:
+    """The first packets of an Ogg Vorbis file with that many titles."""
+    comments = [b"title=%d" % number for number in range(count)]
+    packet = b"\x03vorbis" + struct.pack("<I", 0) + struct.pack("<I", count)
+    packet += b"".join(struct.pack("<I", len(comment)) + comment for comment in comments)
+    head = b"\x01vorbis" + struct.pack("<IBIiiiBB", 0, 2, 44100, 0, 128000, 0, 0xB8, 1)
+    pages = [head, *(packet[start : start + 65025] for start in range(0, len(packet), 65025))]
+    written = b""
+    for number, page in enumerate(pages):
+        lacing = b"\xff" * (len(page) // 255) + (bytes([len(page) % 255]) if len(page) % 255 else b"")
+        written += b"OggS\0" + struct.pack("<BqIIIB", 0, 0, 7, number, 0, len(lacing)) + lacing + page
+    return written
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize(
+    "content",
+    [
+        id3((b"TIT2", b"\0" + b"x" * 100_000_000)),
+        id3((b"COMM", b"\0eng\0" + b"x" * 20_000_000), (b"TIT2", b"\0Title")),
+        id3((b"TIT2", many_values(100_000)), (b"TPE1", many_values(100_000))),
+        id3(*[(b"TIT2", b"\0%d" % number) for number in range(100_000)]),
+        id3(*[(b"ZZZZ", b"")] * 2_000_000),
+        id3((b"TIT2", b"\0"), size=0x0FFFFFFF),
+        ogg_comments(300_000),
+        b"\0\0\0\x18ftypM4A \0\0\0\0" + b"\0\0\0\x08free" * 3_000_000,
+        b"fLaC" + b"\x01\0\0\0" * 5_000_000,
+        b"RIFF\xff\xff\xff\xffWAVE" + b"junk\0\0\0\0" * 3_000_000,
+    ],
+    ids=lambda content: f"{content[:4]!r}, {len(content)} bytes",
+)
+def test_tags_without_end_cost_little_time_and_memory(content: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "source"
+    file.write_bytes(content)
+    del content
+    started = time.process_time()
+    tracemalloc.start()
+    read_tags(file)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert time.process_time() - started < 8.0  # tracing slows it several times
+    assert peak < 60_000_000
+
+
+def test_a_title_behind_a_large_cover_is_found(tmp_path: Path) -> None:
+    cover = b"\0image/png\0\x03\0" + b"\x89PNG" * 2_000_000
+    file = tmp_path / "source"
+    file.write_bytes(id3((b"APIC", cover), (b"TIT2", b"\0Behind it"), (b"TPE1", b"\0One\0Two")) + b"\xff\xfb\x90\x64")
+    assert read_tags(file) == ("Behind it", "One")

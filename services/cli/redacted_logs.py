@@ -1,0 +1,35 @@
+"""Logs without secrets, whatever the errors in them quote."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Literal
+
+from shared.runtime import logs
+from shared.runtime.redaction import Redactor
+from shared.settings import Settings
+
+
+class RedactingFormatter(logging.Formatter):
+    """Passes each finished line, its traceback included, through ``redact``."""
+
+    def __init__(self, inner: logging.Formatter, redact: Callable[[str], str]) -> None:
+        super().__init__()
+        self._inner = inner
+        self._redact = redact
+
+    def format(self, record: logging.LogRecord) -> str:
+        return self._redact(self._inner.format(record))
+
+
+def configure(settings: Settings, style: Literal["json", "text"], level: str | None = None) -> None:
+    """Send all logs to standard error in that style, without the secrets of ``settings``.
+
+    ``level`` is the least that is logged; default the one that is set.
+    """
+    logs.configure(level or settings.log_level, style)
+    redact = Redactor(settings.secrets())
+    for handler in logging.getLogger().handlers:
+        if handler.formatter is not None:
+            handler.setFormatter(RedactingFormatter(handler.formatter, redact))

@@ -1,0 +1,149 @@
+"""Connections that lead to checked addresses only, and end when the time or the size of a download is used up."""
+
+from __future__ import annotations
+
+import ipaddress
+import ssl
+import time
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any
+
+import certifi
+import httpcore
+
+from services.ingestion.addresses import AllowList
+from services.ingestion.lookup import LookUps
+from shared.contracts.errors import ErrorCode, TonestreamError, TransientError
+
+
+class Allowance:
+    """What one download may use, all its redirects together: ``bytes_left`` on the wire, and time."""
+
+    def __init__(self, total_s: float, wire_bytes: int) -> None:
+        self._deadline = time.monotonic() + total_s
+        self._bytes_left = wire_bytes
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the time is up."""
+        return time.monotonic() >= self._deadline
+
+    def wait_s(self, timeout_s: float | None) -> float:
+        """``timeout_s``, or the time that is left where that is less. Raises httpcore.ReadTimeout where none is."""
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise httpcore.ReadTimeout("the time for the download is up")
+        return left if timeout_s is None else min(left, timeout_s)
+
+    def spend(self, received: int) -> None:
+        """Count bytes that came in. Raises TonestreamError (too_large) where they are more than there may be."""
+        self._bytes_left -= received
+        if self._bytes_left < 0:
+            raise TonestreamError(
+                ErrorCode.TOO_LARGE, "the server sends more bytes than a file of the largest size has"
+            )
+
+
+class GuardedBackend(httpcore.NetworkBackend):
+    """Opens connections to checked addresses only.
+
+    A name is looked up once, every address is checked, and the connection is opened to a checked address: there is no
+    second look-up for a hostile name server to answer differently.
+    """
+
+    def __init__(self, allow: AllowList, look_ups: LookUps, allowance: Allowance, connect_s: float) -> None:
+        self._allow = allow
+        self._look_ups = look_ups
+        self._allowance = allowance
+        self._connect_s = connect_s
+        self._plain = httpcore.SyncBackend()
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.NetworkStream:
+        addresses = self._addresses(host, port)
+        for address in addresses:
+            # One bad address among good ones is a name server playing games: all of them are refused.
+            if not self._allow.permits(host, ipaddress.ip_address(address.partition("%")[0]), port):
+                raise TonestreamError(
+                    ErrorCode.FETCH_FORBIDDEN,
+                    f"{host}:{port} is not a public web address; an operator can allow it (TONESTREAM_FETCH_ALLOW)",
+                )
+        failure: Exception = httpcore.ConnectError(f"the host {host!r} has no address")
+        for address in addresses:
+            try:
+                wait_s = self._allowance.wait_s(self._connect_s)
+                stream = self._plain.connect_tcp(address, port, wait_s, local_address, socket_options)
+                return _GuardedStream(stream, self._allowance)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                failure = error
+        raise failure
+
+    def connect_unix_socket(
+        self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
+    ) -> httpcore.NetworkStream:
+        raise TonestreamError(ErrorCode.FETCH_FORBIDDEN, "audio is not fetched from sockets of this machine")
+
+    def sleep(self, seconds: float) -> None:
+        self._plain.sleep(seconds)
+
+    def _addresses(self, host: str, port: int) -> list[str]:
+        try:
+            return [str(ipaddress.ip_address(host))]
+        except ValueError:
+            pass
+        try:
+            return self._look_ups.addresses(host, port, self._allowance.wait_s(self._connect_s))
+        except (OSError, UnicodeError) as error:
+            raise TransientError(ErrorCode.FETCH_FAILED, f"the host {host!r} cannot be found") from error
+
+
+class _GuardedStream(httpcore.NetworkStream):
+    """A connection whose every wait ends with the allowance: a server that drips bytes cannot stretch it, and one that
+    floods a download with bytes that are not part of the file cannot go on for ever."""
+
+    def __init__(self, stream: httpcore.NetworkStream, allowance: Allowance) -> None:
+        self._stream = stream
+        self._allowance = allowance
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        data = self._stream.read(max_bytes, self._allowance.wait_s(timeout))
+        self._allowance.spend(len(data))
+        return data
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._stream.write(buffer, self._allowance.wait_s(timeout))
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        try:
+            stream = self._stream.start_tls(ssl_context, server_hostname, self._allowance.wait_s(timeout))
+        except httpcore.ConnectError as error:
+            if isinstance(error.__cause__, ssl.SSLCertVerificationError):
+                raise TonestreamError(
+                    ErrorCode.FETCH_FAILED,
+                    f"the server's certificate does not hold: {error.__cause__.verify_message or error}"[:300],
+                ) from error
+            raise
+        return _GuardedStream(stream, self._allowance)
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+
+@lru_cache(maxsize=1)
+def ssl_context() -> ssl.SSLContext:
+    """The system's certificates (and SSL_CERT_FILE's), with certifi's where the system has none."""
+    context = ssl.create_default_context()
+    context.load_verify_locations(certifi.where())
+    return context

@@ -1,0 +1,33 @@
+"""How patient a loop is."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class LoopPolicy:
+    """How patient the loop is. Times in seconds.
+
+    ``retry_budget_s`` bounds the waiting of one batch; together with a batch's work it should stay below the bus's
+    poll interval, though ``keep_alive_s`` keeps a slower worker in its group. ``keep_alive_s`` None: the bus knows no
+    poll interval, and the batch is handled in the loop's own thread. ``dead_letter_limit`` is the most dead letters
+    of a minute; 0 for any number.
+    """
+
+    batch_records: int
+    poll_s: float = 1.0
+    tick_s: float = 5.0
+    pause_s: float = 0.5
+    retry_attempts: int = 3
+    retry_budget_s: float = 30.0
+    first_backoff_s: float = 0.5
+    longest_backoff_s: float = 20.0
+    keep_alive_s: float | None = 1.0
+    dead_letter_limit: int = 0
+
+    def backoff_s(self, failures: int) -> float:
+        """The doubled step, less up to half of it by chance, so that many workers do not come back at once."""
+        step = min(self.longest_backoff_s, self.first_backoff_s * 2.0 ** min(failures - 1, 16))
+        return random.uniform(step / 2, step)

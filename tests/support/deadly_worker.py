@@ -1,0 +1,58 @@
+"""``python -m tests.support.deadly_worker``: the ingestion worker as it runs in production, with a service that dies.
+
+A request whose ID begins with ``killer`` ends the process at once, as a segmentation fault or a lack of memory would;
+one whose ID begins with ``defect`` raises. All others are answered.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import ClassVar
+
+from services.cli import worker
+from shared.contracts.errors import ErrorCode, TonestreamError
+from shared.contracts.messages import ErrorReport, IngestedTrack, Stage
+from shared.contracts.topics import Channel
+from shared.runtime import logs
+from shared.runtime.service import Delivery, Origin, Outcome, Service
+from shared.settings import Settings
+
+
+class Deadly(Service):
+    """Announces every request without audio, unless it dies of it."""
+
+    stage = Stage.INGESTION
+    inputs: ClassVar[tuple[Channel, ...]] = (Channel.REQUESTS,)
+    batch_records = 100
+
+    def handle(self, deliveries: Sequence[Delivery]) -> Sequence[Outcome | Exception]:
+        return [self._verdict(delivery) for delivery in deliveries]
+
+    def give_up(self, origin: Origin, error: TonestreamError) -> Outcome:
+        return self._announced(origin.request_id, error.code, error.message)
+
+    def _verdict(self, delivery: Delivery) -> Outcome | Exception:
+        name = delivery.message.request_id
+        if name.startswith("killer"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if name.startswith("defect"):
+            return ValueError("a defect")
+        return self._announced(name, ErrorCode.NO_AUDIO, "handled")
+
+    def _announced(self, request_id: str, code: ErrorCode, message: str) -> Outcome:
+        error = ErrorReport(code=code, stage=self.stage, message=message)
+        return Outcome((IngestedTrack(request_id=request_id, track_key="k", source="s", error=error),))
+
+
+def main() -> int:
+    settings = Settings()
+    logs.configure(settings.log_level, settings.log_format)
+    worker.build_service = lambda stage, given: Deadly()
+    return worker.run_worker(Stage.INGESTION, settings)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
