@@ -60,8 +60,8 @@ def _uncertain(manifest: ModelManifest) -> str:
     if manifest.uncertain_below is None:
         return "- No answer is called uncertain."
     return (
-        f"- Answers with a confidence below {manifest.uncertain_below:.2f} are called uncertain in the results: they are\n"
-        "  more likely wrong than right, as far as the confidence is right."
+        f"- Answers with a confidence below {manifest.uncertain_below:.2f} are called uncertain in the results:\n"
+        "  they are more likely wrong than right, as far as the confidence is right."
     )
 
 
