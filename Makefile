@@ -5,6 +5,7 @@ VENV ?= .venv
 INPUT ?= samples
 SERVICE ?= genre-worker
 N ?= 2
+MUSIC ?= .cache/music
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
 # Through the environment, so that the shell does not take a URL's & and ; for its own.
@@ -49,12 +50,14 @@ logs: ## follow the logs of all services
 scale: ## run N workers of SERVICE, e.g. make scale SERVICE=genre-worker N=3
 	$(COMPOSE) up --detach --no-recreate --scale $(SERVICE)=$(N) $(SERVICE)
 
-train: $(VENV)/.test ## train every model on DATA and write them to models/
+train: $(VENV)/.test ## train every model on DATA and write them to models/ (MUSIC: a folder to be taught from)
 	@test -n "$(DATA)" || { echo "make train DATA=folder-with-gtzan_dev-moods-and-emotify_dev"; exit 2; }
-	$(VENV)/bin/tonestream train genre --data $(DATA)/gtzan_dev --model mfcc-lstm --out models/mfcc-lstm
-	$(VENV)/bin/tonestream train genre --data $(DATA)/gtzan_dev --model musicnn-lstm --out models/musicnn-lstm
+	for model in musicnn-lstm mfcc-lstm; do \
+		$(VENV)/bin/tonestream train genre --data $(DATA)/gtzan_dev --model $$model --out models/$$model \
+			--teach $(DATA)/emotify_dev $(if $(wildcard $(MUSIC)),--teach $(MUSIC)) || exit 1; \
+	done
 	$(VENV)/bin/tonestream train mood --csv $(DATA)/moods/moods_dev.csv --listeners $(DATA)/emotify_dev \
-		--out models/mood-ten
+		--genres $(DATA)/gtzan_dev --out models/mood-ten
 
 docs: $(VENV)/.run ## write docs/settings.md and docs/asyncapi.json from the code
 	$(VENV)/bin/python -m services.cli.docs

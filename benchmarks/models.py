@@ -19,6 +19,7 @@ from shared.audio.features import features
 from shared.keras_models import GenreModel
 
 _SEGMENTS: Final = 128
+#: Segments of four minutes.
 _FOUR_MINUTES: Final = 80
 
 
@@ -37,7 +38,7 @@ def main() -> None:
     parser.add_argument("models", type=Path, nargs="+", help="model folders")
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
-    print("model, ms CPU a segment: features, network; s CPU a track of four minutes")
+    print("model: ms CPU a segment for features and network; s CPU for a track of four minutes")
     for folder in arguments.models:
         model = GenreModel.load(folder, threads=1)
         spec = model.manifest.require_feature_spec()
@@ -46,8 +47,10 @@ def main() -> None:
         model.predict(matrices)  # traces the graph
         of_features = cpu_ms(lambda noise=noise, spec=spec: features(noise, spec), arguments.repeats) / _SEGMENTS
         of_network = cpu_ms(lambda model=model, m=matrices: model.predict(m), arguments.repeats) / _SEGMENTS
-        track = (of_features + of_network) * _FOUR_MINUTES / 1000
-        print(f"{model.manifest.model_id}: {of_features:.2f}, {of_network:.2f}; {track:.2f}")
+        segments = min(_FOUR_MINUTES, model.manifest.max_segments or _FOUR_MINUTES)
+        track = (of_features + of_network) * segments / 1000
+        name = model.manifest.model_id
+        print(f"{name}: {of_features:.2f} and {of_network:.2f}; {track:.2f} (of {segments} segments)")
 
 
 if __name__ == "__main__":

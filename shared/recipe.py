@@ -10,7 +10,7 @@ from shared.models import ModelManifest, load_manifest
 from shared.settings import Settings, VoteStrategy
 
 #: Raise when the same audio and models would give another answer, e.g. after a change to the vote or the measures.
-ANSWER_VERSION = 1
+ANSWER_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,7 +147,10 @@ class Settings(BaseSettings):
 
     # Models and the vote
     models_dir: Path = Field(_ROOT / "models", description="Folder with the model folders.")
-    genre_model: str = Field("mfcc-lstm-seed", description="Folder name of the genre model.")
+    genre_model: str = Field(
+        "musicnn-lstm",
+        description="Folder name of the genre model: `musicnn-lstm` is the accurate one, `mfcc-lstm` the cheap one.",
+    )
     mood_model: str = Field("mood-ten", description="Folder name of the mood model.")
     tag_model: str = Field("music-tags", description="Folder name of the tag model, with which moods are measured.")
     vote: VoteStrategy = Field(

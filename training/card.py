@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from shared.audio.spec import FeatureSpec
-from shared.contracts.labels import GENRES, MOODS
+from shared.contracts.labels import GENRES
 from shared.models import ModelManifest
+from training.card_parts import INTERVAL_NOTE, decimals, ending, listed, markdown_table, with_interval
+from training.genre_recipe import REFERENCES
+from training.mood_card import mood_card
 
 _CARD: Final = "CARD.md"
-_INTERVAL_NOTE: Final = "Brackets are 95% intervals by bootstrap over artists."
 _LEVELS: Final = ("track", "segment")
 _WEAK_RECALL: Final = 0.5
 _FEW_ARTISTS: Final = 3
@@ -28,7 +30,7 @@ def write_card(folder: Path, manifest: ModelManifest) -> Path:
 def genre_card(manifest: ModelManifest) -> str:
     """The card of a genre model, Markdown."""
     f = manifest.figures
-    notes = ", ".join(_note(name, value) for name, value in f["notes"].items())
+    notes = ", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in f["notes"].items() if name != REFERENCES)
     rights = "The recordings belong to their owners and are no part of this repository."
     return f"""# {manifest.model_id}
 Tells which of ten genres a segment of 3 s is: {", ".join(manifest.labels)}.
@@ -48,35 +50,30 @@ were then trained on all {len(f["trained_on"])} clips.
 ## Limits
 - Music of another kind than the ten genres is called one of them as well: there is no "none of these".
 {_weak_genres(f)}
-{_ending(manifest, " ".join(part for part in (f["notices"], rights) if part))}"""
-
-
-def _note(name: str, value: Any) -> str:
-    """A figure of the recipe's own; those of a group are listed."""
-    if isinstance(value, dict):
-        value = "; ".join(_note(inner, one) for inner, one in value.items())
-    return f"{name.replace('_', ' ')} {value}"
+{ending(manifest, " ".join(part for part in (f["notices"], rights) if part))}"""
 
 
 def genre_report(f: dict[str, Any], temperature: float, track_temperature: float) -> str:
     """The figures of a genre model (`training.genre_figures`) and its two temperatures, Markdown."""
     leaky = f.get("leaky")
     rows = [
-        ("accuracy, tracks", _interval(f["track_accuracy"])),
-        ("accuracy, segments", _interval(f["segment_accuracy"])),
+        ("accuracy, tracks", with_interval(f["track_accuracy"])),
+        ("accuracy, segments", with_interval(f["segment_accuracy"])),
     ]
+    for name, share in f.get("notes", {}).get(REFERENCES, {}).items():
+        rows.append((f"to compare, in the same folds, tracks: {name}", decimals(share)))
     if leaky:
-        rows.append(("LEAKY: segments, random split by segment", _interval(leaky["segment_accuracy"])))
+        rows.append(("LEAKY: segments, random split by segment", with_interval(leaky["segment_accuracy"])))
     parts = [
         "## Data and split",
         _split(f),
         "## Figures",
-        f"{_INTERVAL_NOTE} Chance is about 0.1.",
-        _table(("what", "figure"), rows),
+        f"{INTERVAL_NOTE} Chance is about 0.1.",
+        markdown_table(("what", "figure"), rows),
         _leaky_note(leaky) if leaky else "",
-        f"Recall of tracks: {_shares(f['recall'])}.",
+        f"Recall of tracks: {listed(f['recall'])}.",
         "Tracks, truth in rows, answers in columns:",
-        _table(("", *GENRES), [(genre, *row) for genre, row in zip(GENRES, f["confusion"], strict=True)]),
+        markdown_table(("", *GENRES), [(genre, *row) for genre, row in zip(GENRES, f["confusion"], strict=True)]),
         "## Calibration",
         _calibration(f, temperature, track_temperature),
         "## Uncertain answers",
@@ -126,7 +123,7 @@ def _leaky_note(leaky: dict[str, Any]) -> str:
 
 
 def _calibration(f: dict[str, Any], temperature: float, track_temperature: float) -> str:
-    errors = _table(
+    errors = markdown_table(
         ("expected calibration error", "before", "after"),
         [(f"{what}s", *(f"{f[f'{what}_ece_{when}']:.3f}" for when in ("before", "after"))) for what in _LEVELS],
     )
@@ -141,35 +138,35 @@ With {f["clips"]} tracks even a perfectly calibrated model shows an error of som
 
 
 def _uncertain(uncertain: dict[str, Any]) -> str:
-    aim = f"{uncertain['aim']:.0%}"
     if uncertain["below"] is None:
-        return f"No confidence is known from which on {aim} of the answers are right: take each for a guess."
-    above = uncertain["accuracy_above"]
-    return (
-        f"An answer below a confidence of {uncertain['below']:.2f} is to be called uncertain: from there on at least "
-        f"{aim} of the held-out tracks were right when it was chosen. Here {uncertain['share_above']:.0%} of the "
-        f"tracks reach it; of their answers {'none' if above is None else _interval(above)} are right."
+        return "This model calls none of its answers uncertain."
+    told = (
+        f"A track's answer with a confidence below {uncertain['below']:.2f} is called uncertain: by that confidence it "
+        f"is more likely wrong than right. That is {uncertain['share']:.0%} of these tracks"
     )
+    told += f", of which {decimals(uncertain['accuracy'])} are right" if uncertain["share"] else ""
+    others = uncertain["accuracy_of_others"]
+    return told + (f"; of the others {with_interval(others)} are." if others else ".")
 
 
 def _bandwidth(f: dict[str, Any]) -> str:
     told = (
-        f"Everything cut at 8 kHz: {_interval(f['track_accuracy_limited_bandwidth'])} of tracks right; "
-        f"{_number(f['same_answer_in_limited_bandwidth'])} of them keep their answer."
+        f"Everything cut at 8 kHz: {with_interval(f['track_accuracy_limited_bandwidth'])} of tracks right; "
+        f"{decimals(f['same_answer_in_limited_bandwidth'])} of them keep their answer."
     )
     if f["narrow_clips"]:
         told += (
             f"\n{f['narrow_clips']} clips exist only at 16 kHz. Accuracy of these: "
-            f"{_number(f['track_accuracy_of_narrow_clips'])}, of the others: "
-            f"{_number(f['track_accuracy_of_wide_clips'])}."
+            f"{decimals(f['track_accuracy_of_narrow_clips'])}, of the others: "
+            f"{decimals(f['track_accuracy_of_wide_clips'])}."
         )
     return told
 
 
 def _fewer_segments(rows: Sequence[dict[str, Any]]) -> str:
-    table = _table(
+    table = markdown_table(
         ("segments", "accuracy, tracks", "same answer as from all"),
-        [(row["segments"], _number(row["track_accuracy"]), _number(row["same_answer"])) for row in rows],
+        [(row["segments"], decimals(row["track_accuracy"]), decimals(row["same_answer"])) for row in rows],
     )
     return f"What it costs to judge a track by a few evenly spaced segments (`TONESTREAM_MAX_SEGMENTS`):\n\n{table}"
 
@@ -186,147 +183,7 @@ def _weak_genres(f: dict[str, Any]) -> str:
     return "\n".join(line for line in lines if line)
 
 
-def mood_card(manifest: ModelManifest) -> str:
-    """The card of a mood model, Markdown."""
-    f = manifest.figures
-    return f"""# {manifest.model_id}
-Tells which of four moods a track has ({", ".join(manifest.labels)}) from ten audio features: Spotify's, or the same ten
-measured from the audio. One network for each, in one file; the manifest holds a scaler and a temperature for both.
-
-The network turns each standardised feature into its rank among the training tracks and averages {f["members"]} members
-of one hidden layer ({f["hidden"]} units, ReLU, dropout; {f["steps"]} steps of AdamW). Labellers do not mean the same by
-a mood, so each member gives the probabilities of every labeller and the answer is their mean, weighted by the share of
-the tracks that each labelled. Who labelled a track is never told when it is judged.
-
-{mood_report(f, manifest.temperature)}
-## Plots
-![confusion](confusion.png)
-![reliability](reliability.png)
-
-## Measured features
-{_measured(f["audio"], manifest.temperature_of("audio"))}
-## Limits
-- Spotify closed its features to new apps in November 2024: most users get the measured ones.
-- Moods of a track are a matter of taste; the labels are the view of few people, and features of the sound alone do not
-  tell their views apart.
-{_ending(manifest, "The tables and the reference recordings are for research and no part of this repository.")}"""
-
-
-def mood_report(f: dict[str, Any], temperature: float) -> str:
-    """The figures of a mood model on Spotify's features (`training.mood_figures`) and its temperature, Markdown."""
-    scores = [(source, row["tracks"], _interval(row["accuracy"])) for source, row in f["accuracy"].items()]
-    parts = [
-        "## Data and split",
-        _mood_split(f),
-        "## Figures, Spotify's features",
-        f"{_INTERVAL_NOTE} Chance is about 0.25.",
-        _table(("labeller", "tracks", "accuracy"), scores),
-        _repeated(f["repeated"]) if "repeated" in f else "",
-        f"Without duration, all tracks: {_interval(f['accuracy_without_duration'])}. A file may be a preview, so "
-        "measured features are judged without it."
-        if "accuracy_without_duration" in f
-        else "",
-        f"Recall: {_shares(f['recall'])}.",
-        "Truth in rows, answers in columns:",
-        _table(("", *MOODS), [(mood, *row) for mood, row in zip(MOODS, f["confusion"], strict=True)]),
-        "## Calibration",
-        f"Temperature {temperature:g} (Guo et al. 2017). Expected calibration error before {f['ece_before']:.3f}, "
-        f"after {f['ece_after']:.3f}"
-        + (", of temperatures that were fitted to other folds." if "repeated" in f else ".")
-        + f" With {f['tracks']} tracks even a perfectly calibrated model shows an error of some "
-        f"{1 / f['tracks'] ** 0.5:.2f}.",
-    ]
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _mood_split(f: dict[str, Any]) -> str:
-    told = f"{f['tracks']} tracks by {f['groups']} artists, labelled by {max(1, len(f['accuracy']) - 1)}.\n"
-    if "repeated" in f:
-        told += (
-            f"{f['folds']}-fold cross-validation, seed {f['seed']}: no artist is ever in both training and test, and "
-            "scaler, ranks and network are fitted to the other folds only. The settings of the network were chosen "
-            "among some forty by cross-validation on the 685 tracks of the shipped model; figures on those are "
-            "flattered by a point or so."
-        )
-    else:
-        told += "A finished model, on all of them."
-    if not f["artists_known"]:
-        told += (
-            "\n**No artists are given: each track counts as an artist of its own. Songs of one artist may be in both "
-            "training and test, so the figures come out too high and the intervals too narrow.**"
-        )
-    return told
-
-
-def _repeated(repeated: dict[str, Any]) -> str:
-    by_source = ", ".join(f"{name} {share:.3f}" for name, share in repeated["by_source"].items())
-    return (
-        f"Repeated {repeated['runs']} times with other folds: mean {repeated['mean']:.3f}, standard deviation "
-        f"{repeated['deviation']:.3f} ({by_source}). This is the figure to compare models by."
-    )
-
-
-def _measured(audio: dict[str, Any], temperature: float) -> str:
-    told = f"""Where there is no music of which both the audio and a mood are known, the network cannot be trained on
-measured features. It is then trained on Spotify's without duration, and mean and deviation of each measured feature
-over {audio.get("reference_clips", 0)} reference recordings are matched to those of the training tracks; tempo, the
-same thing on both sides, keeps Spotify's scale. This takes the recordings and the training tracks for alike, which is
-roughly true at best, and it takes an estimate for the thing: the measured valence is hardly Spotify's. The temperature
-({temperature:g}) is that of Spotify's features: the answers are surer than they should be.
-"""
-    return f"{told}\n{_listeners(audio)}"
-
-
-def _listeners(f: dict[str, Any]) -> str:
-    if "listeners" not in f:
-        return "The answers from audio were not checked against listeners.\n"
-    rows = [(row["mood"], row["emotion"].replace("_", " "), _interval(row["correlation"])) for row in f["listeners"]]
-    return f"""Against listeners ({f["listener_clips"]} clips of a minute of the Emotify set, Aljanaki, Wiering and
-Veltkamp 2016; share of listeners who felt an emotion), Spearman's rank correlation with the model's probability:
-
-{_table(("probability of", "listeners who felt", "correlation"), rows)}
-
-Shares of the answers on these clips: {_shares(f["listener_answers"])}.
-The clips are among the reference recordings; the matching does not use what their listeners felt.
-"""
-
-
-def _ending(manifest: ModelManifest, notice: str) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
-    return f"""
-## Licence and notices
-The weights are trained on data for research use; use them likewise.
-{notice}
-
-## Command
-    {manifest.command}
-
-{versions}. {manifest.figures["training_s"]} s. Weights `{manifest.weights}`, SHA-256 `{manifest.sha256}`.
-"""
-
-
 def _described(spec: FeatureSpec) -> str:
     what = f"{spec.coefficients} {'MFCCs' if spec.kind == 'mfcc' else 'mel bands'}"
     rate = spec.analysis_rate or spec.sample_rate
     return f"{spec.frames} frames of {what} from {spec.segment_s:g} s at {rate} Hz (`{spec.id}`)"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    lines = [[str(cell) for cell in line] for line in (header, *rows)]
-    widths = [max(3, *(len(cell) for cell in column)) for column in zip(*lines, strict=True)]
-    lines.insert(1, ["-" * width for width in widths])
-    return "\n".join(
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
-    )
-
-
-def _shares(shares: dict[str, float | None]) -> str:
-    return ", ".join(f"{label} {_number(share)}" for label, share in shares.items())
-
-
-def _interval(figure: dict[str, float]) -> str:
-    return f"{figure['value']:.2f} ({figure['low']:.2f} to {figure['high']:.2f})"
-
-
-def _number(value: float | None) -> str:
-    return "none" if value is None else f"{value:.2f}"

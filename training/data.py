@@ -1,4 +1,4 @@
-"""Reading the data sets: clips with a genre, tracks with a mood. The data themselves are not in the repository."""
+"""Reading the data sets: audio files, and clips with a genre. The data themselves are not in the repository."""
 
 from __future__ import annotations
 
@@ -8,15 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from shared.contracts.features import AUDIO_FEATURES
-from shared.contracts.labels import GENRES, MOODS
+from shared.contracts.labels import GENRES
 from training.splits import merge_artists
 
 _AUDIO_SUFFIXES: Final = frozenset(
     {".aac", ".aif", ".aiff", ".au", ".flac", ".m4a", ".mp3", ".oga", ".ogg", ".opus", ".wav", ".wma"}
 )
-#: The one feature that the mood table calls by another name.
-_MOOD_COLUMNS: Final = {"duration_ms": "length"}
 _CONTENT_DIGITS: Final = 16
 
 
@@ -37,16 +34,6 @@ class Clip:
     label: str
     group: str
     native_rate: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class MoodTrack:
-    """A track with its ten Spotify features (``AUDIO_FEATURES`` order and units), its mood, artist and labeller."""
-
-    features: tuple[float, ...]
-    label: str
-    group: str
-    source: str
 
 
 def read_clips(folder: Path) -> list[Clip]:
@@ -125,21 +112,3 @@ def audio_files(folder: Path) -> list[Path]:
         for file in folder.rglob("*")
         if file.suffix.lower() in _AUDIO_SUFFIXES and not file.name.startswith(".") and file.is_file()
     )
-
-
-def read_moods(table: Path) -> list[MoodTrack]:
-    """The rows of a mood table (CSV: Spotify's features, ``length`` in ms, mood, artist, source)."""
-    with table.open(newline="", encoding="utf-8") as opened:
-        tracks = [
-            MoodTrack(
-                tuple(float(row[_MOOD_COLUMNS.get(name, name)]) for name in AUDIO_FEATURES),
-                row["mood"].lower(),
-                row["artist"],
-                row["source"],
-            )
-            for row in csv.DictReader(opened)
-        ]
-    unknown = {track.label for track in tracks} - set(MOODS)
-    if unknown:
-        raise ValueError(f"{table} holds moods that are none: {', '.join(sorted(unknown))}")
-    return tracks

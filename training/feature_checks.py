@@ -16,6 +16,7 @@ from shared.contracts.labels import GENRES
 from shared.keras_models import TagModel
 from training.data import Clip, read_clips
 from training.features import measured_features
+from training.genre_recipe import Workspace
 from training.metrics import bootstrap
 
 Floats = npt.NDArray[np.floating]
@@ -36,7 +37,7 @@ _TEMPO_TOLERANCE: Final = 0.04
 _OCTAVES: Final = (1.0, 2.0, 3.0, 1 / 2, 1 / 3)
 
 
-def check_features(folder: Path, cache: Path, threads: int, tagger: TagModel) -> dict[str, Any]:
+def check_features(folder: Path, tagger: TagModel, data: Workspace) -> dict[str, Any]:
     """Figures of the features measured from the clips in ``folder`` (`read_clips`).
 
     ``orders``: for pairs of genres the chance that a clip of the first has more of a feature than one of the second
@@ -45,7 +46,7 @@ def check_features(folder: Path, cache: Path, threads: int, tagger: TagModel) ->
     Raises DataError, TonestreamError.
     """
     clips = read_clips(folder)
-    measured = measured_features([clip.path for clip in clips], cache, threads, tagger)
+    measured = measured_features([clip.path for clip in clips], data.cache, data.threads, tagger, data.progress)
     found: dict[str, Any] = {"clips": len(clips), "orders": orders(clips, measured)}
     bpm = _known_tempi(folder / "index.csv", clips)
     if np.isfinite(bpm).any():
@@ -65,7 +66,10 @@ def orders(clips: Sequence[Clip], measured: Floats) -> list[dict[str, Any]]:
         judged = above | below
         rows = np.stack([measured[judged, AUDIO_FEATURES.index(feature)], above[judged]], axis=1)
         chance = bootstrap(rows, groups[judged].tolist(), _chance_of_more)
-        found.append({"feature": feature, "more": list(more), "less": list(less), "auc": chance.rounded()})
+        artists = [len(set(groups[side])) for side in (above, below)]
+        found.append(
+            {"feature": feature, "more": list(more), "less": list(less), "artists": artists, "auc": chance.rounded()}
+        )
     return found
 
 
@@ -84,7 +88,7 @@ def tempo_agreement(measured: Floats, bpm: Floats) -> dict[str, Any]:
 def _chance_of_more(rows: Floats) -> float:
     above = rows[:, 1] > 0.5
     if above.all() or not above.any():  # a bootstrap may draw artists of one side only
-        return 0.5
+        return float("nan")
     ranks = scipy.stats.rankdata(rows[:, 0])
     wins = ranks[above].sum() - above.sum() * (above.sum() + 1) / 2
     return float(wins / (above.sum() * (~above).sum()))

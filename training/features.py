@@ -19,7 +19,7 @@ import scipy.signal
 import shared.audio
 from shared.audio.decode import DecodeLimits, decode, find_ffmpeg
 from shared.audio.features import features
-from shared.audio.measures import NO_TAGS, measure_wav
+from shared.audio.measures import measure_wav
 from shared.audio.spec import FeatureSpec
 from shared.audio.track_tags import track_tags
 from shared.audio.wav import iter_segments
@@ -99,24 +99,24 @@ def _clip_features(path: Path, spec: FeatureSpec, cache: Path, bandwidth_hz: int
 
 
 def measured_features(
-    paths: Sequence[Path], cache: Path, threads: int, tagger: TagModel | None = None, progress: Progress = _SILENT
+    paths: Sequence[Path], cache: Path, threads: int, tagger: TagModel, progress: Progress = _SILENT
 ) -> npt.NDArray[np.float64]:
-    """The ten features measured from each file, [n, 10] in ``AUDIO_FEATURES`` order. Cached like the others.
+    """The ten features measured from each file, [n, 10] in ``AUDIO_FEATURES`` order and units, as they are served.
 
-    Without ``tagger`` from the signal alone.
+    ``tagger`` hears the tags. Cached like the others. Raises TonestreamError for a file that cannot be decoded.
     """
 
     def compute(path: Path) -> Array:
         with _decoded(path) as wav, wav.open("rb") as opened:
-            tags = track_tags(opened, tagger) if tagger else NO_TAGS
+            tags = track_tags(opened, tagger)
             opened.seek(0)
             measured = measure_wav(opened, tags).as_dict()
         return np.array([measured[name] for name in AUDIO_FEATURES], np.float32)
 
-    recipe = f"measures|{tagger.manifest.model_id}" if tagger else "measures"
+    recipe = f"measures|{tagger.manifest.model_id}"
     with ThreadPoolExecutor(threads) as pool:
         computed = pool.map(lambda path: _cached(cache, recipe, path, compute), paths)
-        rows = list(progress.track(computed, "features", len(paths)))
+        rows = list(progress.track(computed, "measured features", len(paths)))
     return np.array(rows, np.float64).reshape(-1, len(AUDIO_FEATURES))
 
 

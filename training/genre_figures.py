@@ -19,7 +19,6 @@ from training.metrics import (
     expected_calibration_error,
     fit_temperature,
     fit_tempered,
-    least_trusted_confidence,
     mean_by_track,
     reliability,
     softmax,
@@ -32,8 +31,6 @@ Indices = npt.NDArray[np.intp]
 
 #: What a recording sampled at 16 kHz holds, in Hz: the bandwidth that the answers are checked at.
 LIMITED_HZ: Final = 8000
-#: The share of right answers that a track's confidence must promise for the answer not to be called uncertain.
-TRUSTED: Final = 0.8
 #: Numbers of evenly spaced segments to judge a track by, to see what that costs.
 _FEWER: Final = (1, 2, 3, 5, 7)
 
@@ -119,16 +116,11 @@ def answers_by_fold(held_out: HeldOut, fold_of: Indices) -> Answers:
     return whole
 
 
-def uncertain_below(answers: Answers, truth: Indices) -> float | None:
-    """The confidence of a track under which its answer is to be called uncertain; None where nothing can be said.
-
-    From there on at least `TRUSTED` of the answers were right; a track below it more likely than that is wrong.
-    """
-    return least_trusted_confidence(answers.tracks, truth, TRUSTED)
-
-
 def figures(held_out: HeldOut, answers: Answers, threshold: float | None) -> dict[str, Any]:
-    """Everything a report says of the answers, by name, ready for JSON. ``threshold`` is `uncertain_below`."""
+    """Everything a report says of the answers, by name, ready for JSON.
+
+    Answers with a confidence below ``threshold`` are uncertain; None for a model that calls none so.
+    """
     clips, truth, track_of = held_out.clips, held_out.truth, held_out.track_of
     groups = [clip.group for clip in clips]
     segment_truth, segment_groups = truth[track_of], [groups[track] for track in track_of]
@@ -189,20 +181,17 @@ def _calibration(what: str, before: Floats, after: Floats, truth: Indices) -> di
 def _uncertain(
     confidence: Floats, right: npt.NDArray[np.bool_], groups: Sequence[str], threshold: float | None
 ) -> dict[str, Any]:
-    """How many tracks reach the threshold, and how many of those answers are right."""
+    """How many tracks are called uncertain, and how often the answer is right for those and for the others."""
     if threshold is None:
-        return {"aim": TRUSTED, "below": None}
-    sure = np.flatnonzero(confidence >= threshold)
-    judged = (
-        accuracy(right[sure].astype(np.intp), np.ones(len(sure), np.intp), [groups[int(i)] for i in sure]).rounded()
-        if len(sure)
-        else None
-    )
+        return {"below": None}
+    sure = confidence >= threshold
+    of_sure = [group for group, reached in zip(groups, sure, strict=True) if reached]
+    above = accuracy(right[sure].astype(np.intp), np.ones(len(of_sure), np.intp), of_sure) if of_sure else None
     return {
-        "aim": TRUSTED,
         "below": threshold,
-        "share_above": round(len(sure) / len(right), 3),
-        "accuracy_above": judged,
+        "share": round(float((~sure).mean()), 3),
+        "accuracy": _share(right[~sure]),
+        "accuracy_of_others": above.rounded() if above else None,
     }
 
 

@@ -77,9 +77,8 @@ class MfccLstm:
         """Lessons of the clips and of ``data.unlabelled``; the student's first school on the latter."""
         self._groups = np.array([clip.group for clip in clips])
         self._labels = np.array([GENRES.index(clip.label) for clip in clips])
-        self._clips = clip_lessons(clips, data).without_activations()
-        other = other_lessons(data.unlabelled, data)
-        self._other = other and other.without_activations()
+        self._clips = clip_lessons(clips, data, without="activations")
+        self._other = other_lessons(data.unlabelled, data, without="activations")
         self.notes = {
             "segments_of_clips_and_variants": len(self._clips),
             "segments_of_other_music": len(self._other) if self._other else 0,

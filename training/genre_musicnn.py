@@ -17,7 +17,7 @@ from shared.audio.spec import LOG_MEL96
 from shared.contracts.labels import GENRES
 from training.data import Clip
 from training.genre_mfcc import fitted_teacher, genre_targets
-from training.genre_recipe import Workspace
+from training.genre_recipe import REFERENCES, Workspace
 from training.lessons import STEP_FRAMES, Lessons, clip_lessons, other_lessons, pretrained_network
 from training.teacher import PRIOR_SCALE, Teacher, tag_members
 
@@ -97,9 +97,10 @@ class MusicnnLstm:
         """What musicnn says of the clips, their variants and ``data.unlabelled``."""
         self._groups = np.array([clip.group for clip in clips])
         self._labels = np.array([GENRES.index(clip.label) for clip in clips])
-        self._clips = clip_lessons(clips, data).without_spectrograms()
-        other = other_lessons(data.unlabelled, data)
-        self._other = other and other[::_OTHER_EVERY].without_spectrograms()
+        self._clips = clip_lessons(clips, data, without="decibels")
+        other = other_lessons(data.unlabelled, data, without="decibels")
+        # A slice would keep the whole in memory.
+        self._other = other and other[np.arange(0, len(other), _OTHER_EVERY)]
         self.notes = {
             "segments_of_clips_and_variants": len(self._clips),
             "segments_of_other_music": len(self._other) if self._other else 0,
@@ -122,14 +123,17 @@ class MusicnnLstm:
         own, rest = originals[originals.within(train_on)], originals[~originals.within(train_on)]
         if not len(rest):
             return
-        for name, prior_scale in (("frozen_embeddings", 0.0), ("teacher", PRIOR_SCALE)):
+        for name, prior_scale in (
+            ("logistic regression on the frozen embeddings", 0.0),
+            ("the teacher's rule alone", PRIOR_SCALE),
+        ):
             simple = fitted_teacher(own, self._other, self._labels, self._groups, prior_scale)
             segments = simple.probabilities(rest.embedding, rest.tags)
             tracks = {clip: segments[rest.first == clip].mean(axis=0).argmax() for clip in np.unique(rest.first)}
             self._references.setdefault(name, {}).update(
                 {int(clip): bool(answer == self._labels[clip]) for clip, answer in tracks.items()}
             )
-        self.notes["track_accuracy_of"] = {
+        self.notes[REFERENCES] = {
             name: round(float(np.mean(list(right.values()))), 3) for name, right in self._references.items()
         }
 

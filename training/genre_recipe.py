@@ -45,12 +45,16 @@ class Workspace:
     unlabelled: tuple[Path, ...] = ()
 
 
+#: The name of a recipe's notes on what it is to be compared with.
+REFERENCES: Final = "references"
+
+
 class GenreRecipe(Protocol):
     """One way to make a genre model. ``prepare`` comes first, once; then any number of fits, which keep nothing.
 
     ``description`` and ``notices`` are Markdown for the card: what the network is, and whose rights and licences it
     stands on. ``max_segments`` is what the manifest advises. ``notes`` are figures of the recipe's own for the card, by
-    name.
+    name; under `REFERENCES` the track accuracy of simpler ways in the same folds.
     """
 
     name: str

@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import inspect
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import cache as remembered
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
 import keras
 import numpy as np
@@ -35,6 +35,8 @@ from training.features import read_segments
 from training.genre_recipe import Workspace
 
 Array = npt.NDArray[np.float32]
+#: What takes nearly all the room of a lesson. No student needs both, so either can be left out: it is then [n, 0, 0].
+Large = Literal["decibels", "activations"]
 
 #: Range of the stored spectrograms. A step of a third of a decibel is finer than what augmentation leaves.
 DECIBELS: Final = 80.0
@@ -97,14 +99,6 @@ class Lessons:
         found = [pair in wanted for pair in zip(originals.first.tolist(), number.tolist(), strict=True)]
         return originals[np.array(found, bool)]
 
-    def without_activations(self) -> Lessons:
-        """The same, a third of the size in memory."""
-        return replace(self, activations=np.empty((len(self), 0, 0), np.float16))
-
-    def without_spectrograms(self) -> Lessons:
-        """The same, two thirds of the size in memory."""
-        return replace(self, decibels=np.empty((len(self), 0, 0), np.uint8))
-
     @property
     def mixed(self) -> npt.NDArray[np.bool_]:
         """Which segments are mixes of two clips."""
@@ -145,20 +139,20 @@ class Listener:
         }
 
 
-def clip_lessons(clips: Sequence[Clip], data: Workspace) -> Lessons:
+def clip_lessons(clips: Sequence[Clip], data: Workspace, without: Large | None = None) -> Lessons:
     """The lessons of ``clips`` and their variants. Deterministic; read from the cache where they are there."""
     listener = Listener()
     partners = [np.random.default_rng(position).integers(len(clips), size=_MIXES) for position in range(len(clips))]
 
     def own(position: int) -> Lessons:
         path = clips[position].path
-        heard = _kept(data.cache, f"variants|{_SPEEDS}", [path], lambda: _variants(path, listener))
+        heard = _kept(data.cache, f"variants|{_SPEEDS}", [path], without, lambda: _variants(path, listener))
         return _placed(heard, position, np.full(len(heard["level"]), position))
 
     def mixes(position: int) -> Lessons:
         paths = [clips[position].path, *(clips[partner].path for partner in partners[position])]
         recipe = f"mixes|{_MIXES}|{_MIX_LEVEL_DB}|{_MIX_RMS}"
-        heard = _kept(data.cache, recipe, paths, lambda: _mixes(paths, position, listener))
+        heard = _kept(data.cache, recipe, paths, without, lambda: _mixes(paths, position, listener))
         return _placed(heard, position, partners[position])
 
     with ThreadPoolExecutor(data.threads) as pool:
@@ -169,7 +163,7 @@ def clip_lessons(clips: Sequence[Clip], data: Workspace) -> Lessons:
     return Lessons.joined(parts)
 
 
-def other_lessons(folders: Iterable[Path], data: Workspace) -> Lessons | None:
+def other_lessons(folders: Iterable[Path], data: Workspace, without: Large | None = None) -> Lessons | None:
     """The lessons of all music in ``folders``, which needs no genre; None where there is none.
 
     Files that cannot be decoded are passed over: a game's music folder holds what it holds.
@@ -180,7 +174,7 @@ def other_lessons(folders: Iterable[Path], data: Workspace) -> Lessons | None:
 
     def heard(file: Path) -> Lessons | None:
         try:
-            found = _kept(data.cache, f"music|{_SEGMENTS_A_FILE}", [file], lambda: _music(file, listener))
+            found = _kept(data.cache, f"music|{_SEGMENTS_A_FILE}", [file], without, lambda: _music(file, listener))
         except TransientError:
             raise
         except TonestreamError:
@@ -252,7 +246,12 @@ def _decibels(segments: Array) -> tuple[npt.NDArray[np.uint8], Array]:
 
 
 def _placed(heard: dict[str, npt.NDArray[Any]], first: int, second: npt.NDArray[np.intp]) -> Lessons:
-    return Lessons(**heard, first=np.full(len(second), first), second=second)
+    left_out = {
+        name: np.empty((len(second), 0, 0), dtype)
+        for name, dtype in (("decibels", np.uint8), ("activations", np.float16))
+        if name not in heard
+    }
+    return Lessons(**heard, **left_out, first=np.full(len(second), first), second=second)
 
 
 @remembered
@@ -262,7 +261,13 @@ def _code_hash() -> str:
     return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
 
 
-def _kept(cache: Path, recipe: str, paths: Sequence[Path], compute: Any) -> dict[str, npt.NDArray[Any]]:
+def _kept(
+    cache: Path,
+    recipe: str,
+    paths: Sequence[Path],
+    without: Large | None,
+    compute: Callable[[], dict[str, Any]],
+) -> dict[str, npt.NDArray[Any]]:
     digest = hashlib.sha256(f"lessons|{recipe}|{_code_hash()}|".encode())
     for path in paths:
         digest.update(hashlib.sha256(path.read_bytes()).digest())
@@ -275,4 +280,4 @@ def _kept(cache: Path, recipe: str, paths: Sequence[Path], compute: Any) -> dict
             np.savez(part, **computed)
         Path(part.name).replace(stored)
     with np.load(stored) as loaded:
-        return {name: loaded[name] for name in loaded.files}
+        return {name: loaded[name] for name in loaded.files if name != without}

@@ -9,35 +9,40 @@ moods.
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import keras
 import numpy as np
 import numpy.typing as npt
-import scipy.special
-import scipy.stats
-import tensorflow as tf
 
 from shared.audio.track_tags import TAG_SEGMENTS
 from shared.contracts.features import AUDIO_FEATURES
 from shared.contracts.labels import MOODS
 from shared.keras_models import TagModel
-from shared.models import Scaler
+from shared.models import Scaler, load_manifest
 from shared.settings import Settings
 from training.data import DataError, audio_files
 from training.feature_checks import check_features
 from training.features import measured_features
-from training.metrics import bootstrap, calibrated_by_fold, confusion, expected_calibration_error, fit_temperature
-from training.mood_audio import EMOTIONS, IGNORED_IN_AUDIO, scaler_of
+from training.genre_recipe import Workspace
+from training.listener_figures import Listened, listener_figures
+from training.mood_network import dense_by_member, descend, scaler_of
 from training.splits import fold_of_each, train_and_test
 
 Floats = npt.NDArray[np.floating]
 Integers = npt.NDArray[np.intp]
 
+#: Which emotion listeners were asked for is next to which mood.
+EMOTIONS: Final = {
+    "calm": ("calmness", "tenderness"),
+    "energetic": ("power", "tension"),
+    "happy": ("joyful_activation",),
+    "sad": ("sadness",),
+}
+#: A file may be a preview, an excerpt or a mix: how long it is says nothing of the song.
+_IGNORED: Final = ("duration_ms",)
 _MEMBERS: Final = 8
 _HIDDEN: Final = 32
 _NOISE: Final = 0.1
@@ -50,23 +55,6 @@ _SMALLEST_SHARE: Final = 0.01
 #: Shares are divided by this power of their mean: at 0 sadness, which is ticked least, is hardly ever answered; at 1 a
 #: weak sadness outweighs a strong joy. Chosen between 0, 0.5 and 1 on repeated folds by artist.
 _EVENING_OUT: Final = 0.5
-#: Listeners clearly agree on a mood when its part of the four shares leads the next by so much.
-_CLEAR_LEAD: Final = 0.2
-#: The other way to say so: a lead of one deviation when each mood's shares are standardised over the clips.
-_CLEAR_DEVIATIONS: Final = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Listened:
-    """Clips with what is measured of them and what was felt.
-
-    ``features`` [n, 10] in ``AUDIO_FEATURES`` order and units; ``shares`` [n, 4] of the listeners who felt a mood, the
-    mean over its emotions, in ``MOODS`` order; ``groups`` are the artists.
-    """
-
-    features: Floats
-    shares: Floats
-    groups: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +71,7 @@ class AudioMood:
 
 
 def fit_audio_mood(
-    seed: int,
-    cache: Path,
-    threads: int,
-    folder: Path,
-    genres: Path | None = None,
-    folds: int = 10,
-    repeats: int = 5,
+    folder: Path, data: Workspace, genres: Path | None = None, folds: int = 10, repeats: int = 5, seed: int = 1
 ) -> AudioMood:
     """Cross-validate by artist on the clips in ``folder``, then train on all of them.
 
@@ -99,11 +81,11 @@ def fit_audio_mood(
     decoded.
     """
     settings = Settings()
-    tagger = TagModel.load(settings.models_dir / settings.tag_model, threads)
-    listened = read_listened(folder, cache, threads, tagger)
-    figures = cross_validate(listened, folds, repeats, seed)
+    tagger = TagModel.load(settings.models_dir / settings.tag_model, data.threads)
+    listened = read_listened(folder, tagger, data)
+    figures = cross_validate(listened, folds, repeats, seed, data)
     if genres is not None:
-        figures["features"] = check_features(genres, cache, threads, tagger)
+        figures["features"] = check_features(genres, tagger, data)
     scaler = scaler_for(listened.features)
     usual = listened.shares.mean(axis=0)
     network = train(scaler.standardise(listened.features), targets(listened.shares, usual), seed)
@@ -123,7 +105,27 @@ def fit_audio_mood(
     )
 
 
-def read_listened(folder: Path, cache: Path, threads: int, tagger: TagModel) -> Listened:
+def installed_audio_mood() -> AudioMood:
+    """What the installed mood model has for measured features, as it is, with the figures of when it was learnt.
+
+    ``figures`` names that model as ``taken_from``. Raises DataError where it was not learnt from listeners, ModelError.
+    """
+    settings = Settings()
+    folder = settings.models_dir / settings.mood_model
+    manifest = load_manifest(folder)
+    figures = manifest.figures.get("audio", {})
+    if manifest.kind != "mood" or "correlation" not in figures:
+        raise DataError(f"{folder} knows no mood of measured features that could be kept: listeners are needed")
+    network = keras.saving.load_model(folder / manifest.weights, compile=False)
+    return AudioMood(
+        keras.Model(network.input, network.output["audio"]),
+        manifest.require_scalers()["audio"],
+        manifest.temperature_of("audio"),
+        {"taken_from": manifest.model_id, **figures},
+    )
+
+
+def read_listened(folder: Path, tagger: TagModel, data: Workspace) -> Listened:
     """Measure the recordings that the index.csv of ``folder`` names. Raises DataError, TonestreamError."""
     index = folder / "index.csv"
     try:
@@ -137,12 +139,13 @@ def read_listened(folder: Path, cache: Path, threads: int, tagger: TagModel) -> 
         raise DataError(f"{index} is no table of what listeners felt: {error}") from error
     if not files:
         raise DataError(f"{index} names no recording beside it")
-    return Listened(measured_features(files, cache, threads, tagger), np.array(shares), groups)
+    measured = measured_features(files, data.cache, data.threads, tagger, data.progress)
+    return Listened(measured, np.array(shares), groups)
 
 
 def scaler_for(features: Floats) -> Scaler:
     """Mean and deviation of measured ``features`` [n, 10]; duration is ignored, for a clip's says nothing of a song."""
-    return scaler_of(features).model_copy(update={"ignored": IGNORED_IN_AUDIO})
+    return scaler_of(features).model_copy(update={"ignored": _IGNORED})
 
 
 def targets(shares: Floats, usual: Floats) -> Floats:
@@ -164,40 +167,18 @@ def train(features: Floats, soft_labels: Floats, seed: int) -> Any:
     inputs = keras.Input((len(AUDIO_FEATURES),), name="features")
     x = keras.layers.RepeatVector(_MEMBERS)(inputs)
     x = keras.layers.GaussianNoise(_NOISE)(x)
-    x = _dense_by_member(_HIDDEN, deviation=np.sqrt(2 / len(AUDIO_FEATURES)))(x)
+    x = dense_by_member(_MEMBERS, _HIDDEN, deviation=np.sqrt(2 / len(AUDIO_FEATURES)))(x)
     x = keras.layers.ReLU()(x)
     x = keras.layers.Dropout(_DROPOUT)(x)
-    by_member = _dense_by_member(len(MOODS), deviation=np.sqrt(1 / _HIDDEN))(x)
-    _descend(keras.Model(inputs, by_member), features, soft_labels)
-    return keras.Model(inputs, keras.layers.GlobalAveragePooling1D(name="logits")(by_member))
-
-
-def _dense_by_member(units: int, deviation: float) -> Any:
-    # Keras' own choice of deviation would count the members among the inputs of each.
-    return keras.layers.EinsumDense(
-        "nki,kio->nko",
-        output_shape=(_MEMBERS, units),
-        bias_axes="ko",
-        kernel_initializer=keras.initializers.RandomNormal(stddev=float(deviation)),
+    by_member = dense_by_member(_MEMBERS, len(MOODS), deviation=np.sqrt(1 / _HIDDEN))(x)
+    members = keras.Model(inputs, by_member)
+    members.compile(
+        keras.optimizers.AdamW(_LEARNING_RATE, weight_decay=_WEIGHT_DECAY),
+        keras.losses.CategoricalCrossentropy(from_logits=True),
     )
-
-
-def _descend(network: Any, features: Floats, soft_labels: Floats) -> None:
-    """All clips in every step: there are a few hundred."""
-    optimizer = keras.optimizers.AdamW(_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
-    optimizer.build(network.trainable_variables)
-    inputs = tf.constant(features, tf.float32)
-    wanted = tf.constant(soft_labels[:, None, :], tf.float32)
-
-    def descend() -> None:
-        for _ in tf.range(_STEPS):
-            with tf.GradientTape() as tape:
-                chances = tf.nn.log_softmax(network(inputs, training=True), axis=-1)
-                loss = -tf.reduce_mean(tf.reduce_sum(wanted * chances, axis=-1))
-            gradients = tape.gradient(loss, network.trainable_variables)
-            optimizer.apply_gradients(zip(gradients, network.trainable_variables, strict=True))
-
-    tf.function(descend)()
+    wanted = np.repeat(np.asarray(soft_labels, np.float32)[:, None, :], _MEMBERS, axis=1)
+    descend(members, features, wanted, _STEPS)
+    return keras.Model(inputs, keras.layers.GlobalAveragePooling1D(name="logits")(by_member))
 
 
 def held_out_logits(listened: Listened, fold_of: Integers, seed: int) -> Floats:
@@ -211,105 +192,10 @@ def held_out_logits(listened: Listened, fold_of: Integers, seed: int) -> Floats:
     return logits
 
 
-def cross_validate(listened: Listened, folds: int, repeats: int, seed: int) -> dict[str, Any]:
-    """Figures of networks that are trained on all folds but one and judged on that one, ``repeats`` times anew.
-
-    Each figure is the mean over the repeats, with a 95% interval by bootstrap over artists.
-    """
-    top = listened.shares.argmax(axis=1)
-    moods = [MOODS[mood] for mood in top]
+def cross_validate(listened: Listened, folds: int, repeats: int, seed: int, data: Workspace) -> dict[str, Any]:
+    """Figures of networks that are trained on all folds but one and judged on that one, ``repeats`` times anew."""
+    moods = [MOODS[mood] for mood in listened.top]
     assignments = [fold_of_each(moods, listened.groups, folds, seed + number) for number in range(repeats)]
-    runs = [held_out_logits(listened, fold_of, seed + number) for number, fold_of in enumerate(assignments)]
-    calibrated = [calibrated_by_fold(run, top, fold_of) for run, fold_of in zip(runs, assignments, strict=True)]
-    probabilities = np.stack(calibrated)
-    answers = probabilities.argmax(axis=2)
-    clear, truth = clear_clips(listened.shares)
-    standardised, truth_standardised = clear_clips_by_deviation(listened.shares)
-    return {
-        "clips": len(top),
-        "groups": len(set(listened.groups)),
-        "folds": folds,
-        "repeats": repeats,
-        "correlation": correlations(probabilities, listened),
-        "clear_lead": _CLEAR_LEAD,
-        "clear_clips": _counts(truth[clear]),
-        "clear_accuracy": _accuracy(answers, truth, clear, listened.groups),
-        "clear_recall": _recall(answers, truth, clear),
-        "clear_confusion": np.sum(
-            [confusion(run[clear], truth[clear], len(MOODS)) for run in answers], axis=0
-        ).tolist(),
-        "clear_deviations": _CLEAR_DEVIATIONS,
-        "clear_clips_by_deviation": _counts(truth_standardised[standardised]),
-        "clear_accuracy_by_deviation": _accuracy(answers, truth_standardised, standardised, listened.groups),
-        "accuracy": _accuracy(answers, top, np.ones(len(top), bool), listened.groups),
-        "answers": {mood: round(float((answers == number).mean()), 3) for number, mood in enumerate(MOODS)},
-        "ece_before": round(float(np.mean([expected_calibration_error(_softmax(run), top) for run in runs])), 3),
-        "ece_after": round(float(np.mean([expected_calibration_error(run, top) for run in calibrated])), 3),
-        "temperature": round(fit_temperature(np.concatenate(runs), np.tile(top, repeats)), 4),
-    }
-
-
-def clear_clips(shares: Floats) -> tuple[npt.NDArray[np.bool_], Integers]:
-    """Which clips have a clear mood, and the mood most felt of each, from ``shares`` [n, 4].
-
-    The four shares are made to add up to 1; the largest has to lead the second by 0.2.
-    """
-    parts = shares / np.maximum(shares.sum(axis=1, keepdims=True), 1e-9)
-    return _lead(parts) >= _CLEAR_LEAD, parts.argmax(axis=1)
-
-
-def clear_clips_by_deviation(shares: Floats) -> tuple[npt.NDArray[np.bool_], Integers]:
-    """The same by shares that are standardised, mood by mood, over the clips: much for such a mood, not much at all."""
-    deviations = (shares - shares.mean(axis=0)) / np.maximum(shares.std(axis=0), 1e-9)
-    return _lead(deviations) >= _CLEAR_DEVIATIONS, deviations.argmax(axis=1)
-
-
-def correlations(probabilities: Floats, listened: Listened) -> dict[str, dict[str, float]]:
-    """Spearman's rank correlation of ``probabilities`` [repeats, n, 4] with the shares of listeners; and their mean."""
-    rows = np.concatenate([listened.shares, np.concatenate(list(probabilities), axis=1)], axis=1)
-
-    def of_mood(mood: int, drawn: Floats) -> float:
-        ranks = scipy.stats.rankdata(drawn[:, [mood, *range(len(MOODS) + mood, drawn.shape[1], len(MOODS))]], axis=0)
-        # Where all listeners felt the same, nothing can go along with it.
-        return float(np.corrcoef(ranks.T)[0, 1:].mean()) if ranks.std(axis=0).all() else 0.0
-
-    found = {
-        name: bootstrap(rows, listened.groups, partial(of_mood, mood)).rounded() for mood, name in enumerate(MOODS)
-    }
-    mean = bootstrap(
-        rows, listened.groups, lambda drawn: float(np.mean([of_mood(m, drawn) for m in range(len(MOODS))]))
-    )
-    return {**found, "mean": mean.rounded()}
-
-
-def _lead(parts: Floats) -> Floats:
-    ordered = np.sort(parts, axis=1)
-    lead: Floats = ordered[:, -1] - ordered[:, -2]
-    return lead
-
-
-def _counts(truth: Integers) -> dict[str, int]:
-    return {mood: int((truth == number).sum()) for number, mood in enumerate(MOODS)}
-
-
-def _accuracy(
-    answers: Integers, truth: Integers, judged: npt.NDArray[np.bool_], groups: Sequence[str]
-) -> dict[str, float] | None:
-    if not judged.any():
-        return None
-    right = (answers == truth).mean(axis=0)[judged]
-    of = [group for group, counts in zip(groups, judged, strict=True) if counts]
-    return bootstrap(right, of, lambda drawn: float(drawn.mean())).rounded()
-
-
-def _recall(answers: Integers, truth: Integers, judged: npt.NDArray[np.bool_]) -> dict[str, float | None]:
-    recall: dict[str, float | None] = {}
-    for number, mood in enumerate(MOODS):
-        own = judged & (truth == number)
-        recall[mood] = round(float((answers[:, own] == number).mean()), 3) if own.any() else None
-    return recall
-
-
-def _softmax(logits: Floats) -> Floats:
-    probabilities: Floats = scipy.special.softmax(logits, axis=1)
-    return probabilities
+    numbered = data.progress.track(list(enumerate(assignments)), "folds of listeners", repeats)
+    runs = [held_out_logits(listened, fold_of, seed + number) for number, fold_of in numbered]
+    return {"folds": folds, "repeats": repeats, **listener_figures(listened, runs, assignments)}

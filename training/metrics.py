@@ -14,6 +14,9 @@ import scipy.special
 Floats = npt.NDArray[np.floating]
 Integers = npt.NDArray[np.intp]
 
+#: The confidence under which an answer is called uncertain. Confidence is calibrated, so such an answer is more likely
+#: wrong than right, whichever the model.
+UNCERTAIN_BELOW: Final = 0.5
 _RESAMPLES: Final = 1000
 _ECE_BINS: Final = 10
 #: Stands for a probability of zero where a logarithm is taken.
@@ -37,7 +40,7 @@ def bootstrap(rows: Floats, groups: Sequence[str], statistic: Callable[[Floats],
     """``statistic`` of ``rows`` [n, ...] with a 95% interval by bootstrap over groups.
 
     Groups (artists) are drawn, not rows: songs of one artist are right or wrong together, and an interval that takes
-    them for independent is too narrow.
+    them for independent is too narrow. A draw of which nothing can be said (NaN) is left out.
     """
     _, group_of = np.unique(np.asarray(groups), return_inverse=True)
     members = [np.flatnonzero(group_of == group) for group in range(group_of.max() + 1)]
@@ -46,7 +49,7 @@ def bootstrap(rows: Floats, groups: Sequence[str], statistic: Callable[[Floats],
         statistic(rows[np.concatenate([members[group] for group in random.integers(len(members), size=len(members))])])
         for _ in range(_RESAMPLES)
     ]
-    low, high = np.quantile(drawn, [0.025, 0.975])
+    low, high = np.nanquantile(drawn, [0.025, 0.975])
     return Interval(statistic(rows), float(low), float(high))
 
 
@@ -94,23 +97,6 @@ def expected_calibration_error(probabilities: Floats, truth: Integers) -> float:
     """
     bins = reliability(probabilities, truth)
     return sum(one.count * abs(one.accuracy - one.confidence) for one in bins) / len(truth)
-
-
-def least_trusted_confidence(
-    probabilities: Floats, truth: Integers, aim: float = 0.8, at_least: int = 10
-) -> float | None:
-    """The smallest confidence, in steps of 0.05, from which on answers are right in a share of ``aim`` or more.
-
-    Judged on all answers of ``probabilities`` [n, classes] that are as sure or surer. None where there is no such
-    confidence, or where fewer than ``at_least`` answers reach it: a share of a few answers says nothing.
-    """
-    confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == truth
-    for step in range(1, 20):
-        sure = confidence >= step * 0.05
-        if sure.sum() >= at_least and right[sure].mean() >= aim:
-            return round(step * 0.05, 2)
-    return None
 
 
 def softmax(logits: Floats, temperature: float = 1.0) -> Floats:

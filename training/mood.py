@@ -14,16 +14,14 @@ import numpy.typing as npt
 from shared.contracts.features import AUDIO_FEATURES
 from shared.contracts.labels import MOODS
 from shared.keras_models import MoodModel
-from shared.models import ModelManifest, Scaler, write_manifest
+from shared.models import ModelManifest, write_manifest
 from training.card import write_card
-from training.data import DataError, audio_files
-from training.features import measured_features
 from training.genre_recipe import Workspace
-from training.metrics import accuracy, calibrated_by_fold, fit_temperature, softmax
-from training.mood_audio import IGNORED_IN_AUDIO, against_listeners, matched_scaler, scaler_of, without
+from training.listeners import fit_audio_mood, installed_audio_mood
+from training.metrics import UNCERTAIN_BELOW, calibrated_by_fold, fit_temperature, softmax
 from training.mood_data import MoodTable, check_enough, read_mood_table
 from training.mood_figures import figures, leak, repeated_accuracy
-from training.mood_network import MoodNetworkPlan, fit, joined
+from training.mood_network import MoodNetworkPlan, fit, joined, scaler_of
 from training.mood_plots import write_plots
 from training.splits import fold_of_each, train_and_test
 from training.tensorflow_setup import prepare
@@ -54,14 +52,15 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
-class AudioBranch:
-    """The part of a model for measured features: a Keras network (standardised features float32 [n, 10] to logits
-    [n, 4]), the scaler it takes them by, the temperature of its logits, and figures for the card."""
+class AudioData:
+    """What the part of a model for measured features is learnt from, and what these are checked with.
 
-    network: Any
-    scaler: Scaler
-    temperature: float
-    figures: dict[str, Any]
+    ``listeners`` is a folder of recordings with an index.csv of what listeners felt; without it that part is taken over
+    from the installed model. ``genres`` is a folder of clips by genre, for the checks.
+    """
+
+    listeners: Path | None = None
+    genres: Path | None = None
 
 
 def try_model(table: MoodTable, plan: MoodPlan, data: Workspace) -> Trial:
@@ -80,13 +79,11 @@ def try_model(table: MoodTable, plan: MoodPlan, data: Workspace) -> Trial:
         for number, fold_of in enumerate(assignments)
     ]
     logits, fold_of = runs[0], assignments[0]
-    shorter = _held_out(table, fold_of, plan, plan.seed, data, "folds without duration", IGNORED_IN_AUDIO)
     probabilities = calibrated_by_fold(logits, labels, fold_of)
     return Trial(
         {
             **figures(table, softmax(logits), probabilities),
             "repeated": repeated_accuracy(table, [one.argmax(axis=1) for one in runs]),
-            "accuracy_without_duration": accuracy(shorter.argmax(axis=1), labels, table.groups).rounded(),
             "folds": plan.folds,
             "seed": plan.seed,
             "members": plan.network.members,
@@ -98,21 +95,26 @@ def try_model(table: MoodTable, plan: MoodPlan, data: Workspace) -> Trial:
 
 
 def train_model(
-    csv: Path, out: Path, listeners: Path | None, plan: MoodPlan, command: str, data: Workspace
+    csv: Path, out: Path, audio_data: AudioData, plan: MoodPlan, command: str, data: Workspace
 ) -> ModelManifest:
     """Try the model on the rows of ``csv``, train it on all of them, and write the model folder ``out``.
 
-    ``listeners`` is a folder of recordings with an index.csv of what listeners felt, for the audio branch. The folder
-    gets weights, manifest, card and both plots. Raises DataError, TonestreamError for a recording that cannot be
-    decoded, ModelError.
+    Spotify's features have their part of the model from the table, measured ones theirs from ``audio_data``. The folder
+    gets weights, manifest, card and both plots. Raises DataError, SplitError, TonestreamError for a recording that
+    cannot be decoded, ModelError.
     """
     started = time.perf_counter()
     table = read_mood_table(csv)
+    check_enough(table, plan.folds)
     versions = prepare(plan.seed, data.threads)
+    audio = (
+        installed_audio_mood()
+        if audio_data.listeners is None
+        else fit_audio_mood(audio_data.listeners, data, audio_data.genres, plan.folds, plan.repeats, plan.seed)
+    )
     trial = try_model(table, plan, data)
     scaler = scaler_of(table.features)
     spotify = fit(scaler.standardise(table.features), table.labels, table.source_of, plan.network, plan.seed)
-    audio = audio_branch(table, listeners, plan, trial.temperature, data)
 
     out.mkdir(parents=True, exist_ok=True)
     joined(spotify, audio.network).save(out / _WEIGHTS)
@@ -124,6 +126,7 @@ def train_model(
         scalers={"spotify": scaler, "audio": audio.scaler},
         temperature=trial.temperature,
         temperature_audio=audio.temperature,
+        uncertain_below=UNCERTAIN_BELOW,
         weights=_WEIGHTS,
         versions=versions,
         command=command,
@@ -134,7 +137,7 @@ def train_model(
             "training_s": round(time.perf_counter() - started),
         },
     )
-    write_plots(out, manifest.model_id, trial.figures)
+    write_plots(out, manifest.model_id, manifest.figures)
     write_card(out, manifest)
     return manifest
 
@@ -169,46 +172,13 @@ def evaluate_model(csv: Path, folder: Path, data: Workspace) -> dict[str, Any]:
     }
 
 
-def audio_branch(
-    table: MoodTable, listeners: Path | None, plan: MoodPlan, temperature: float, data: Workspace
-) -> AudioBranch:
-    """The branch for measured features: trained on Spotify's without duration, with the scales matched.
-
-    Mean and deviation of the measured features are taken from the recordings in the folder ``listeners`` and made
-    those of Spotify's features in ``table``; what its listeners felt only checks the answers. The ``temperature`` is
-    that of Spotify's features, for want of measured ones with a mood.
-    """
-    scaler = scaler_of(table.features)
-    features = without(scaler.standardise(table.features), IGNORED_IN_AUDIO)
-    network = fit(features, table.labels, table.source_of, plan.network, plan.seed)
-    if listeners is None:
-        return AudioBranch(network, matched_scaler(np.empty((0, len(AUDIO_FEATURES))), scaler), temperature, {})
-    recordings = audio_files(listeners)
-    if not recordings:
-        raise DataError(f"there are no recordings in {listeners}")
-    measured = measured_features(recordings, data.cache, data.threads)
-    audio = matched_scaler(measured, scaler)
-    probabilities = softmax(network(audio.standardise(measured)).numpy(), temperature)
-    by_name = {file.stem: row for file, row in zip(recordings, probabilities, strict=True)}
-    checked = against_listeners(listeners / "index.csv", by_name)
-    return AudioBranch(network, audio, temperature, {"reference_clips": len(recordings), **checked})
-
-
-def _held_out(
-    table: MoodTable,
-    fold_of: Integers,
-    plan: MoodPlan,
-    seed: int,
-    data: Workspace,
-    label: str,
-    ignored: tuple[str, ...] = (),
-) -> Floats:
-    """Logits [n, moods] from the network that did not see the artist, without the ``ignored`` features."""
+def _held_out(table: MoodTable, fold_of: Integers, plan: MoodPlan, seed: int, data: Workspace, label: str) -> Floats:
+    """Logits [n, moods] from the network that did not see the artist."""
     features, labels, source_of = table.features, table.labels, table.source_of
     logits = np.zeros((len(labels), len(MOODS)))
     for train_on, test_on in _tracked(list(train_and_test(fold_of)), label, data):
         scaler = scaler_of(features[train_on])
-        known, tested = (without(scaler.standardise(features[part]), ignored) for part in (train_on, test_on))
+        known, tested = (scaler.standardise(features[part]) for part in (train_on, test_on))
         network = fit(known, labels[train_on], source_of[train_on], plan.network, seed)
         logits[test_on] = network(tested).numpy()
     return logits

@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from shared.contracts.features import AUDIO_FEATURES
 from shared.contracts.labels import MOODS
+from shared.models import Scaler
 
 Floats = npt.NDArray[np.floating]
 Integers = npt.NDArray[np.intp]
@@ -61,6 +62,13 @@ def fit(features: Floats, labels: Integers, source_of: Integers, plan: MoodNetwo
     return keras.Model(inputs, logits)
 
 
+def scaler_of(features: Floats) -> Scaler:
+    """Mean and deviation of each column of ``features`` [n, 10]."""
+    return Scaler(
+        mean=tuple(features.mean(axis=0).tolist()), std=tuple(np.maximum(features.std(axis=0), 1e-6).tolist())
+    )
+
+
 def joined(spotify: Any, audio: Any) -> Any:
     """One network of two: standardised features [n, 10] to ``{"spotify": logits, "audio": logits}``, both [n, 4]."""
     inputs = keras.Input((len(AUDIO_FEATURES),), name="features")
@@ -91,15 +99,18 @@ def _members(ranks: Any, labellers: int, plan: MoodNetworkPlan) -> Any:
     members, outputs = plan.members, labellers * len(MOODS)
     x = keras.layers.RepeatVector(members)(ranks)
     x = keras.layers.GaussianNoise(_NOISE)(x)
-    x = _dense_by_member(members, plan.hidden, deviation=np.sqrt(2 / len(AUDIO_FEATURES)))(x)
+    x = dense_by_member(members, plan.hidden, deviation=np.sqrt(2 / len(AUDIO_FEATURES)))(x)
     x = keras.layers.ReLU()(x)
     x = keras.layers.Dropout(_DROPOUT)(x)
-    x = _dense_by_member(members, outputs, deviation=np.sqrt(1 / plan.hidden))(x)
+    x = dense_by_member(members, outputs, deviation=np.sqrt(1 / plan.hidden))(x)
     return keras.layers.Softmax()(keras.layers.Reshape((members, labellers, len(MOODS)))(x))
 
 
-def _dense_by_member(members: int, units: int, deviation: float) -> Any:
-    # Keras' own choice of deviation would count the members among the inputs of each.
+def dense_by_member(members: int, units: int, deviation: float) -> Any:
+    """A dense layer [n, members, inputs] to [n, members, units] with weights of its own for each member.
+
+    They start at random with ``deviation``: Keras' own choice would count the members among the inputs of each.
+    """
     return keras.layers.EinsumDense(
         "nki,kio->nko",
         output_shape=(members, units),
@@ -128,10 +139,15 @@ def _train(network: Any, features: Floats, targets: Integers, shares: Floats, st
     )
     optimizer.exclude_from_weight_decay(var_names=["bias"])
     network.compile(optimizer, loss)
+    descend(network, features, targets, steps)
+
+
+def descend(network: Any, features: Floats, targets: npt.NDArray[Any], steps: int) -> None:
+    """Train the compiled ``network`` on ``features`` [n, 10] and ``targets`` [n, ...], ``steps`` batches long."""
     network.fit(_batches(features, targets), epochs=1, steps_per_epoch=steps, shuffle=False, verbose=0)
 
 
-def _batches(features: Floats, targets: Integers) -> Any:
+def _batches(features: Floats, targets: npt.NDArray[Any]) -> Any:
     """The tracks over and over: all at once where they are few, else shuffled."""
     if len(features) <= _LARGEST_BATCH:
         return tf.data.Dataset.from_tensors((features, targets)).repeat()

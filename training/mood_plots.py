@@ -4,70 +4,51 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-import matplotlib
 from matplotlib.figure import Figure
 
 from shared.contracts.labels import MOODS
-from training.plots import CONFUSION, RELIABILITY
-
-matplotlib.use("agg")
-
-_DPI: Final = 120
-_BIN_WIDTH: Final = 0.1
-_LOOKS: Final = {"before": ("#b8622c", "s", 0.25), "after": ("#1f5f99", "o", 0.75)}
+from training.plots import accuracy_of, draw_confusion, draw_reliability, save_plots
 
 
 def write_plots(folder: Path, title: str, figures: Mapping[str, Any]) -> list[Path]:
-    """Write both plots into ``folder``; returns their paths."""
-    drawn = {CONFUSION: confusion_plot(title, figures), RELIABILITY: reliability_plot(title, figures)}
-    for name, plot in drawn.items():
-        plot.savefig(folder / name, dpi=_DPI)
-    return [folder / name for name in drawn]
+    """Write both plots into ``folder``: Spotify's features and, where ``figures`` has them, the measured ones beside.
+
+    Returns their paths.
+    """
+    audio = figures.get("audio")
+    return save_plots(folder, _confusion_plot(title, figures, audio), _reliability_plot(title, figures, audio))
 
 
-def confusion_plot(title: str, figures: Mapping[str, Any]) -> Figure:
-    """Counts of tracks, truth in rows and answers in columns; the colour is the share of the row."""
-    counts = figures["confusion"]
-    shares = [[count / max(1, sum(row)) for count in row] for row in counts]
-    plot = Figure(figsize=(6, 5.4), layout="constrained")
-    axes = plot.add_subplot()
-    image = axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
-    for y, row in enumerate(counts):
-        for x, count in enumerate(row):
-            axes.text(x, y, str(count), ha="center", va="center", color="white" if shares[y][x] > 0.55 else "black")
-    axes.set_xticks(range(len(MOODS)), MOODS)
-    axes.set_yticks(range(len(MOODS)), [f"{mood} ({sum(row)})" for mood, row in zip(MOODS, counts, strict=True)])
-    axes.set(xlabel="answer", ylabel="truth (tracks)", title=f"{title}\n{_accuracy(figures)}")
-    plot.colorbar(image, ax=axes, label="share of the mood's tracks", shrink=0.8)
-    return plot
-
-
-def reliability_plot(title: str, figures: Mapping[str, Any]) -> Figure:
-    """Share of right answers against confidence, before and after calibration, with the number of tracks below."""
-    plot = Figure(figsize=(6, 6.6), layout="constrained")
+def _confusion_plot(title: str, spotify: Mapping[str, Any], audio: Mapping[str, Any] | None) -> Figure:
+    """Counts of tracks, truth in rows and answers in columns."""
+    plot = Figure(figsize=(12 if audio else 6, 5.2), layout="constrained")
     plot.suptitle(title)
-    grid = plot.add_gridspec(2, 1, height_ratios=(3, 1))
-    curves, counts = plot.add_subplot(grid[0]), plot.add_subplot(grid[1])
-    curves.plot([0, 1], [0, 1], color="0.6", linestyle="--", linewidth=1, label="perfect")
-    for when, (colour, marker, offset) in _LOOKS.items():
-        bins = figures[f"reliability_{when}"]
-        label = f"{when} calibration (error {figures[f'ece_{when}']:.3f})"
-        confidence, right = ([one[name] for one in bins] for name in ("confidence", "accuracy"))
-        curves.plot(confidence, right, color=colour, marker=marker, label=label)
-        left = [(min(int(one["confidence"] / _BIN_WIDTH), 9) + offset) * _BIN_WIDTH for one in bins]
-        bars = counts.bar(left, [one["count"] for one in bins], 0.45 * _BIN_WIDTH, color=colour)
-        counts.bar_label(bars, fontsize="xx-small", padding=1)
-    curves.set(xlim=(0, 1), ylim=(0, 1), ylabel="share of right answers")
-    curves.set_title(_accuracy(figures), fontsize="medium")
-    curves.grid(alpha=0.3)
-    curves.legend(loc="upper left", fontsize="small")
-    counts.set(xlim=(0, 1), xlabel="confidence", ylabel="tracks")
-    counts.margins(y=0.2)
+    left, *right = plot.subplots(1, 2 if audio else 1, squeeze=False)[0]
+    draw_confusion(left, MOODS, spotify["confusion"], "tracks")
+    left.set_title(_heading("Spotify's features", "tracks", spotify["accuracy"]["all"]["accuracy"]), fontsize="medium")
+    if audio:
+        draw_confusion(right[0], MOODS, audio["clear_confusion"], f"clear clips, {audio['repeats']} times")
+        heading = _heading("Measured features", "clear clips", audio["clear_accuracy"])
+        right[0].set_title(heading, fontsize="medium")
     return plot
 
 
-def _accuracy(figures: Mapping[str, Any]) -> str:
-    interval = figures["accuracy"]["all"]["accuracy"]
-    return f"{interval['value']:.0%} of tracks right (95% interval {interval['low']:.0%} to {interval['high']:.0%})"
+def _reliability_plot(title: str, spotify: Mapping[str, Any], audio: Mapping[str, Any] | None) -> Figure:
+    """Share of right answers against confidence, before and after calibration, with the number of tracks below."""
+    plot = Figure(figsize=(12 if audio else 6, 6.6), layout="constrained")
+    plot.suptitle(title)
+    (left, *right), (left_below, *right_below) = plot.subplots(
+        2, 2 if audio else 1, squeeze=False, gridspec_kw={"height_ratios": (3, 1)}
+    )
+    draw_reliability(left, left_below, spotify, "", "tracks")
+    left.set_title(_heading("Spotify's features", "tracks", spotify["accuracy"]["all"]["accuracy"]), fontsize="medium")
+    if audio:
+        draw_reliability(right[0], right_below[0], audio, "", f"clips, {audio['repeats']} times")
+        right[0].set_title(_heading("Measured features", "all clips", audio["accuracy"]), fontsize="medium")
+    return plot
+
+
+def _heading(source: str, what: str, accuracy: Mapping[str, float] | None) -> str:
+    return f"{source}\n{accuracy_of(what, accuracy)}" if accuracy else source

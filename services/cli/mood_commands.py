@@ -26,7 +26,14 @@ def add_train(kinds: argparse._SubParsersAction[Any]) -> None:
         "--listeners",
         type=Path,
         metavar="DIR",
-        help="recordings with an index.csv of what listeners felt, for the mood of measured features",
+        help="recordings with an index.csv of what listeners felt, to learn the mood of measured features from "
+        "(default: that part is taken over from the installed model)",
+    )
+    mood.add_argument(
+        "--genres",
+        type=Path,
+        metavar="DIR",
+        help="clips as genre/track.ext, with or without index.csv, to check the measured features on",
     )
     _add_options(mood)
     mood.set_defaults(run=_train)
@@ -62,16 +69,19 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(options: argparse.Namespace, settings: Settings) -> int:
+    if options.genres is not None and options.listeners is None:
+        raise UsageError("--genres checks the features that --listeners is learnt from: give both")
     data = workspace(options, settings)
-    from training.card import mood_report
-    from training.mood import train_model
+    from training.mood import AudioData, train_model
+    from training.mood_card import listener_report, mood_report
 
-    listeners = None if options.listeners is None else existing_folder(options.listeners)
+    folders = (None if given is None else existing_folder(given) for given in (options.listeners, options.genres))
     with faults_of_data():
-        manifest = train_model(options.csv, options.out, listeners, _plan(options), _command(options), data)
+        manifest = train_model(options.csv, options.out, AudioData(*folders), _plan(options), _command(options), data)
     if not manifest.figures["artists_known"]:
         warn(_NO_ARTISTS)
-    print(f"# {manifest.model_id}\n\n{mood_report(manifest.figures, manifest.temperature)}\nWritten to {options.out}")
+    report = mood_report(manifest.figures, manifest.temperature) + "\n" + listener_report(manifest.figures["audio"])
+    print(f"# {manifest.model_id}\n\n{report}\nWritten to {options.out}")
     return OK
 
 
@@ -117,6 +127,7 @@ def _command(options: argparse.Namespace) -> str:
     """What to type to get the same again."""
     words = ["tonestream", "train", "mood", "--csv", options.csv, "--out", options.out]
     words += ["--listeners", options.listeners] if options.listeners is not None else []
+    words += ["--genres", options.genres] if options.genres is not None else []
     words += ["--folds", options.folds, "--repeats", options.repeats, "--seed", options.seed]
     return shlex.join(str(word) for word in words)
 
@@ -153,7 +164,7 @@ def leak_warning(leak: Mapping[str, int | None]) -> str | None:
 
 def _report(found: Mapping[str, Any]) -> str:
     """The figures as Markdown, a warning first where they are flattered."""
-    from training.card import mood_report
+    from training.mood_card import mood_report
 
     warning = leak_warning(found["leak"])
     body = mood_report(dict(found), found["temperature"])

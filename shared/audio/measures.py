@@ -1,17 +1,24 @@
 """Ten features measured from the audio, in the units and ranges of Spotify's Web API.
 
-Spotify has never published how it computes its own. ``duration_ms``, ``tempo`` and ``loudness`` are measurements in the
-plain sense. The seven others are estimates: each follows the one sentence Spotify says about the feature, keeps its
-order (more of it is a higher number), and does not reproduce Spotify's numbers. Signal processing carries them as far
-as it can; what it cannot hear (voices, electricity, parties, tears) comes from the tags of a network that learnt them
-from listeners (models/music-tags), by the fixed choice of tags that each function names. Without tags everything is
-still measured, those parts then being average. ``liveness`` is a proxy, weakly related to what its name says. Whoever
-feeds the features to a model trained on Spotify's must match the scales.
+Three are measurements in the plain sense:
 
-How well each keeps its order over recordings of ten genres, and how they relate to what listeners felt, stands in the
-mood model's card (`training.listeners` measures it).
+- ``duration_ms``: milliseconds from 0 on; samples by sample rate.
+- ``tempo``: BPM, 50 to 220, or 0 where there is no beat; the periodicity of onsets, with a preference for what people
+  tap (`shared.audio.rhythm`, after Ellis 2007).
+- ``loudness``: dB, -60 to 0; integrated loudness of the mono mix in LUFS (`shared.audio.loudness`, ITU-R BS.1770-4).
 
-Everything is taken from below 8 kHz, so that a track of low bit rate measures like its original.
+The seven others are estimates without a unit, 0 to 1. Spotify has never published how it computes its own: each follows
+the one sentence that Spotify says about the feature, keeps its order (more of it is a higher number), and does not
+reproduce Spotify's numbers. A model trained on Spotify's can therefore not take them; the mood learns from these very
+measures (`training.listeners`). Signal processing carries them as far as it can; what it cannot hear (voices,
+electricity, parties, tears) comes from the tags of a network that learnt them from listeners (models/music-tags; Pons
+and Serra 2019), by the fixed choice of tags that each function names. Without tags everything is still measured, those
+parts then being average. ``liveness`` is a proxy, weakly related to what its name says.
+
+How well each keeps its order over recordings of ten genres (`training.feature_checks`), and how far a mood that is
+learnt from them agrees with what listeners felt, stands in the mood model's card.
+
+Everything but the loudness is taken from below 8 kHz, so that a track of low bit rate measures like its original.
 """
 
 from __future__ import annotations
@@ -56,8 +63,8 @@ _VOICE_HZ: Final = (300.0, 3400.0)
 _TREBLE_HZ: Final = 2500.0
 
 
-def measure(samples: Array, sample_rate: int = SAMPLE_RATE, tags: Tags = NO_TAGS) -> AudioFeatures:
-    """The ten features of a whole mono track, float32 [n] in [-1, 1], and its ``tags``.
+def measure(samples: Array, tags: Tags = NO_TAGS) -> AudioFeatures:
+    """The ten features of a whole mono track, float32 [n] in [-1, 1] at 22.05 kHz, whose ``tags`` are known.
 
     Cost and memory grow with its length.
 
@@ -66,23 +73,21 @@ def measure(samples: Array, sample_rate: int = SAMPLE_RATE, tags: Tags = NO_TAGS
     """
     if samples.ndim != 1:
         raise ValueError(f"one channel [n] is needed, not {samples.shape}")
-    return _features([samples], tags, len(samples) / sample_rate, sample_rate)
+    return _features([samples], tags, len(samples) / SAMPLE_RATE)
 
 
 def measure_wav(file: Path | BinaryIO, tags: Tags = NO_TAGS, max_analysed_s: float = 60.0) -> AudioFeatures:
-    """The ten features of a decoded track (16-bit mono WAV at 22.05 kHz) and its ``tags``.
+    """The ten features of a decoded track (16-bit mono WAV at 22.05 kHz) whose ``tags`` are known.
 
-    The signal is measured in evenly spaced excerpts of 15 s.
-
-    At most ``max_analysed_s`` seconds are read, whatever the length of the track; a shorter track is read whole.
-    Loudness too is that of the excerpts. Raises TonestreamError (corrupt_audio).
+    At most ``max_analysed_s`` seconds are read, in evenly spaced excerpts of 15 s, whatever the length of the track; a
+    shorter track is read whole. Loudness too is that of the excerpts. Raises TonestreamError (corrupt_audio).
     """
     if isinstance(file, Path):
         with file.open("rb") as opened:
             return measure_wav(opened, tags, max_analysed_s)
     with open_wav(file, SAMPLE_RATE) as wav:
         duration_s = wav.getnframes() / SAMPLE_RATE
-        return _features(_excerpts(wav, max_analysed_s), tags, duration_s, SAMPLE_RATE)
+        return _features(_excerpts(wav, max_analysed_s), tags, duration_s)
 
 
 def _excerpts(wav: wave.Wave_read, max_analysed_s: float) -> list[Array]:
@@ -119,9 +124,9 @@ class _Sound:
     rhythm: Rhythm
 
 
-def _features(excerpts: Sequence[Array], tags: Tags, duration_s: float, sample_rate: int) -> AudioFeatures:
-    loudness = integrated_loudness(np.concatenate([block_powers(part, sample_rate) for part in excerpts]))
-    sound = _listen(excerpts, loudness, sample_rate) if loudness > SILENCE_DB else None
+def _features(excerpts: Sequence[Array], tags: Tags, duration_s: float) -> AudioFeatures:
+    loudness = integrated_loudness(np.concatenate([block_powers(part, SAMPLE_RATE) for part in excerpts]))
+    sound = _listen(excerpts, loudness) if loudness > SILENCE_DB else None
     if sound is None:
         level = max(loudness, SILENCE_DB)
         return AudioFeatures(duration_s * 1000.0, 0.0, level, 0.0, 0.0, 0.5, 0.5, 0.0, 0.0, 0.5)
@@ -139,16 +144,16 @@ def _features(excerpts: Sequence[Array], tags: Tags, duration_s: float, sample_r
     )
 
 
-def _listen(excerpts: Sequence[Array], loudness: float, sample_rate: int) -> _Sound | None:
+def _listen(excerpts: Sequence[Array], loudness: float) -> _Sound | None:
     """What there is to hear below 8 kHz; None where that is nothing."""
-    frame_rate = sample_rate / _HOP
+    frame_rate = SAMPLE_RATE / _HOP
     powers = [power_spectrum(part, _N_FFT, _HOP) for part in excerpts if len(part)]
     reference = max(float(power.sum(axis=1).max()) for power in powers)
-    basis, _ = _bands(sample_rate)
+    basis, _ = _bands()
     mels = [power @ basis / np.float32(reference) for power in powers]
     decibels = [10.0 * np.log10(np.maximum(mel, np.float32(_FLOOR))) for mel in mels]
     onsets = [onset_strength(part) for part in decibels]
-    spectrum = np.concatenate([_pitched(power, sample_rate) for power in powers]) / np.float32(reference)
+    spectrum = np.concatenate([_pitched(power) for power in powers]) / np.float32(reference)
     mel = np.concatenate(mels)
     sounding = mel.sum(axis=1) > _FLOOR * 100
     if not sounding.any():
@@ -158,9 +163,9 @@ def _listen(excerpts: Sequence[Array], loudness: float, sample_rate: int) -> _So
         mel=mel[sounding],
         decibels=np.concatenate(decibels)[sounding],
         onsets=np.concatenate(onsets)[sounding],
-        chroma=_chroma(spectrum[sounding], sample_rate),
+        chroma=_chroma(spectrum[sounding]),
         tonality=_tonality(spectrum[sounding]),
-        modulation=_syllabic_modulation(mels, sample_rate, frame_rate),
+        modulation=_syllabic_modulation(mels, frame_rate),
         rhythm=rhythm(onsets, frame_rate),
     )
 
@@ -205,11 +210,12 @@ def danceability(sound: _Sound, tags: Tags = NO_TAGS) -> float:
 def acousticness(sound: _Sound, tags: Tags = NO_TAGS) -> float:
     """Confidence that only acoustic instruments sound, 0..1: 0.4 signal, 0.6 tags.
 
-    The signal hears timbre, not electricity: little treble, tonal, soft onsets, so that a dark synthesiser reads as
-    acoustic. The tags are acoustic, folk, jazz and guitar against electronic, electro, rock and metal. Checked:
-    classical and country above disco; a piano above noise with a beat.
+    Spotify: "a confidence measure of whether the track is acoustic". The signal hears timbre, not electricity: little
+    treble, tonal, soft onsets, so that a dark synthesiser reads as acoustic. The tags are acoustic, folk, jazz and
+    guitar against electronic, electro, rock and metal. Checked: classical above disco, country above metal; a piano
+    above noise with a beat.
     """
-    centres = _bands(SAMPLE_RATE)[1]
+    centres = _bands()[1]
     treble = float(sound.mel[:, centres > _TREBLE_HZ].sum() / sound.mel.sum())
     evenness = float(np.median(_flatness_db(sound.decibels, sound.mel)))
     signal = np.mean(
@@ -227,8 +233,9 @@ def acousticness(sound: _Sound, tags: Tags = NO_TAGS) -> float:
 def instrumentalness(sound: _Sound, tags: Tags = NO_TAGS) -> float:
     """Confidence that nobody sings or speaks, 0..1, from tags: instrumental and ambient against voices and pop.
 
-    Solo winds and strings sing in the band and at the rate of voices, so the signal only adds that speech is no
-    instrument. Checked: classical and jazz above pop; speech near 0. Limit: without tags it is 0.5 for all music.
+    Spotify: "predicts whether a track contains no vocals". Solo winds and strings sing in the band and at the rate of
+    voices, so the signal only adds that speech is no instrument. Checked: classical and jazz above pop; speech near 0.
+    Limit: without tags it is 0.5 for all music.
     """
     voices = ("female vocalists", "male vocalists", "female vocalist", "pop")
     return likely(tags, ("instrumental", "ambient"), voices, slope=1.5) * (1.0 - _ramp(_spoken(sound), 0.5, 1.0))
@@ -237,8 +244,9 @@ def instrumentalness(sound: _Sound, tags: Tags = NO_TAGS) -> float:
 def liveness(sound: _Sound) -> float:
     """A proxy for an audience, 0..1: how loud and how noise-like the quiet moments are.
 
-    Applause and a hall fill the pauses with broad noise. Limit: so do distorted guitars and tape hiss. No tag
-    helps, and it was not checked against music of which it is known whether there was an audience.
+    Spotify: "detects the presence of an audience in the recording". Applause and a hall fill the pauses with broad
+    noise; the measure is our own. Limit: so do distorted guitars and tape hiss. No tag helps, and it was not checked
+    against music of which it is known whether there was an audience.
     """
     level = 10.0 * np.log10(sound.mel.sum(axis=1) + _FLOOR)
     quiet = level <= np.percentile(level, 10)
@@ -251,7 +259,7 @@ def speechiness(sound: _Sound, tags: Tags = NO_TAGS) -> float:
     """Spoken words, 0..1: speech by its signal, rap by the tag hip-hop, which alone reaches 0.5.
 
     Spotify: above 0.66 "probably made entirely of spoken words", 0.33 to 0.66 "both music and speech, including such
-    cases as rap". Checked: hip-hop above the other genres; speech above 0.66; a piano below 0.1.
+    cases as rap". Checked: hip-hop above the other genres; speech above 0.66; a piano below 0.15.
     """
     return 1.0 - (1.0 - _spoken(sound)) * (1.0 - 0.5 * likely(tags, ("hip-hop",), slope=2.0) ** 2)
 
@@ -272,13 +280,14 @@ def _spoken(sound: _Sound) -> float:
 def valence(sound: _Sound, tags: Tags = NO_TAGS) -> float:
     """Cheerfulness, 0..1: a fifth signal (major key, quick, clear beat, bright), the rest tags.
 
-    The mode is the better fit of Krumhansl's major or minor profile (Krumhansl 1990). Mode and tempo are the
-    classic cues of happy and sad music (Hunter, Schellenberg and Schimmack 2010), but correlate weakly with what
-    listeners say. The tags happy, party, catchy and funk against sad, beautiful and mellow do so better. Checked:
-    joyful activation and sadness of listeners.
+    Spotify: "the musical positiveness conveyed by a track". The mode is the better fit of Krumhansl's
+    major or minor profile (Krumhansl 1990). Mode and tempo are the classic cues of happy and sad music (Hunter,
+    Schellenberg and Schimmack 2010), but correlate weakly with what listeners say. The tags happy, party, catchy and
+    funk against sad, beautiful and mellow do so better. Checked: joyful activation and sadness of listeners; disco and
+    reggae above classical.
     """
     major, minor = _key_fit(sound.chroma)
-    centres = _bands(SAMPLE_RATE)[1]
+    centres = _bands()[1]
     centroid = float((sound.mel.sum(axis=0) * np.log2(centres)).sum() / sound.mel.sum())
     signal = (
         0.3 * _ramp(major - minor, -0.2, 0.2)
@@ -301,26 +310,26 @@ def _flatness_db(decibels: Array, mel: Array) -> Array:
     return flatness
 
 
-@lru_cache(maxsize=4)
-def _bands(sample_rate: int) -> tuple[Array, Array]:
+@lru_cache(maxsize=1)
+def _bands() -> tuple[Array, Array]:
     """The mel bands below 8 kHz: (basis [1 + n_fft // 2, bands], centre frequencies in Hz [bands])."""
-    basis = mel_basis(sample_rate, _N_FFT, _BANDS)
-    hertz = np.arange(len(basis), dtype=np.float32) * sample_rate / _N_FFT
+    basis = mel_basis(SAMPLE_RATE, _N_FFT, _BANDS)
+    hertz = np.arange(len(basis), dtype=np.float32) * SAMPLE_RATE / _N_FFT
     centres = (basis * hertz[:, None]).sum(axis=0) / basis.sum(axis=0)
     below = centres < _TOP_HZ
     return np.ascontiguousarray(basis[:, below]), centres[below]
 
 
-def _pitched(power: Array, sample_rate: int) -> Array:
-    low, high = (round(hertz * _N_FFT / sample_rate) for hertz in _PITCH_HZ)
+def _pitched(power: Array) -> Array:
+    low, high = (round(hertz * _N_FFT / SAMPLE_RATE) for hertz in _PITCH_HZ)
     pitched: Array = power[:, low:high]
     return pitched
 
 
-def _chroma(spectrum: Array, sample_rate: int) -> Array:
+def _chroma(spectrum: Array) -> Array:
     """Shares of the twelve pitch classes from C, from magnitudes between 100 Hz and 2 kHz."""
-    low = round(_PITCH_HZ[0] * _N_FFT / sample_rate)
-    hertz = (low + np.arange(spectrum.shape[1])) * sample_rate / _N_FFT
+    low = round(_PITCH_HZ[0] * _N_FFT / SAMPLE_RATE)
+    hertz = (low + np.arange(spectrum.shape[1])) * SAMPLE_RATE / _N_FFT
     pitch_class = np.round(12.0 * np.log2(hertz / 440.0) + 9.0).astype(int) % 12
     weights = np.sqrt(spectrum).sum(axis=0)
     chroma = np.bincount(pitch_class, weights / np.bincount(pitch_class, minlength=12)[pitch_class], minlength=12)
@@ -337,9 +346,9 @@ def _tonality(spectrum: Array) -> float:
     return float(np.median(peaks[audible] / total[audible])) if audible.any() else 0.0
 
 
-def _syllabic_modulation(mels: Sequence[Array], sample_rate: int, frame_rate: float) -> float:
+def _syllabic_modulation(mels: Sequence[Array], frame_rate: float) -> float:
     """Share, 0..1, of the fluctuation of the voice band between 0.5 and 16 Hz that lies between 2.5 and 6 Hz."""
-    centres = _bands(sample_rate)[1]
+    centres = _bands()[1]
     voice = (centres > _VOICE_HZ[0]) & (centres < _VOICE_HZ[1])
     syllabic = total = 0.0
     for mel in mels:

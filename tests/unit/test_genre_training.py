@@ -31,7 +31,6 @@ from training.genre_training import Plan, cross_validate_recipe, train_model
 from training.metrics import (
     expected_calibration_error,
     fit_tempered,
-    least_trusted_confidence,
     mean_by_track,
     reliability,
     softmax,
@@ -251,22 +250,6 @@ def test_tempering_a_tracks_probabilities_undoes_what_their_mean_softened() -> N
     assert tempered(np.array([[1.0, 0.0]]), 2.0).sum() == pytest.approx(1.0)
 
 
-def answers_of(confidence: Sequence[float], right: Sequence[bool]) -> tuple[np.ndarray, np.ndarray]:
-    return np.array([[c, 1 - c] for c in confidence]), np.array([0 if good else 1 for good in right])
-
-
-def test_the_threshold_is_the_smallest_confidence_that_keeps_its_promise() -> None:
-    unsure, sure = [0.62] * 20, [0.72] * 20
-    probabilities, truth = answers_of(unsure + sure, [True, False] * 10 + [True] * 18 + [False] * 2)
-    assert least_trusted_confidence(probabilities, truth, 0.8) == 0.65
-    assert least_trusted_confidence(probabilities, truth, 0.7) == 0.05
-
-
-def test_there_is_no_threshold_where_answers_are_wrong_or_few() -> None:
-    assert least_trusted_confidence(*answers_of([0.9] * 30, [True, False] * 15)) is None
-    assert least_trusted_confidence(*answers_of([0.9] * 9, [True] * 9)) is None
-
-
 def held_out(seed: int = 1, tracks: int = 200, segments: int = 4) -> HeldOut:
     """Overconfident logits; the truth is what they say most of the time."""
     random = np.random.default_rng(seed)
@@ -293,6 +276,18 @@ def test_calibration_by_fold_lowers_the_error_of_tracks_and_segments() -> None:
     assert sum(map(sum, found["confusion"])) == 200
     assert sum(one["count"] for one in found["segment_reliability_after"]) == 800
     json.dumps(found, allow_nan=False)
+
+
+def test_uncertain_answers_are_counted_apart_and_more_often_wrong() -> None:
+    held = held_out()
+    answers = answers_by_fold(held, np.arange(len(held.clips)) // 2 % 5)
+    found = figures(held, answers, 0.5)["uncertain"]
+    assert found["below"] == 0.5
+    assert found["share"] == pytest.approx((answers.tracks.max(axis=1) < 0.5).mean(), abs=1e-3)
+    assert found["accuracy"] < found["accuracy_of_others"]["value"]
+    assert figures(held, answers, None)["uncertain"] == {"below": None}
+    assert figures(held, answers, 0.0)["uncertain"]["accuracy"] is None
+    assert figures(held, answers, 1.0)["uncertain"]["accuracy_of_others"] is None
 
 
 def test_the_answers_of_a_fold_do_not_depend_on_its_own_truth() -> None:

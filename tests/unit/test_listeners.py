@@ -14,16 +14,9 @@ from shared.contracts.features import AUDIO_FEATURES
 from shared.contracts.labels import GENRES, MOODS
 from training.data import Clip, DataError
 from training.feature_checks import orders, tempo_agreement
-from training.listeners import (
-    Listened,
-    clear_clips,
-    clear_clips_by_deviation,
-    cross_validate,
-    fit_audio_mood,
-    scaler_for,
-    targets,
-    train,
-)
+from training.genre_recipe import Workspace
+from training.listener_figures import Listened, clear_clips, clear_clips_by_deviation, correlations
+from training.listeners import cross_validate, fit_audio_mood, scaler_for, targets, train
 
 COLUMNS = ("calmness", "tenderness", "power", "tension", "joyful_activation", "sadness")
 
@@ -90,14 +83,14 @@ def test_no_artist_is_trained_on_and_judged(monkeypatch: pytest.MonkeyPatch) -> 
 
     trained: list[int] = []
     monkeypatch.setattr(listeners, "train", lambda features, labels, seed: trained.append(len(features)) or Nothing())
-    cross_validate(listened, folds=3, repeats=1, seed=1)
+    cross_validate(listened, 3, 1, 1, Workspace(Path(), 1))
     assert sum(seen) == len(listened.groups)
     assert all(count % 4 == 0 for count in seen + trained)
     assert [a + b for a, b in zip(seen, trained, strict=True)] == [len(listened.groups)] * 3
 
 
 def test_the_figures_of_what_can_be_told_are_good_and_have_intervals() -> None:
-    figures = cross_validate(clips(), folds=3, repeats=2, seed=1)
+    figures = cross_validate(clips(), 3, 2, 1, Workspace(Path(), 1))
     assert figures["clips"] == 48 and figures["groups"] == 12
     assert sum(figures["clear_clips"].values()) == 48
     assert figures["clear_accuracy"]["value"] > 0.9
@@ -106,6 +99,18 @@ def test_the_figures_of_what_can_be_told_are_good_and_have_intervals() -> None:
     assert figures["correlation"]["mean"]["value"] > 0.5
     assert np.sum(figures["clear_confusion"]) == 2 * 48
     assert figures["temperature"] > 0
+    assert sum(one["count"] for one in figures["reliability_after"]) == 2 * 48
+    assert figures["sure"]["share"] > 0.9 and figures["sure"]["accuracy"]["value"] > 0.9
+    assert figures["top"] == dict.fromkeys(MOODS, 0.25)
+    felt = {(one["feature"], one["mood"]): one["correlation"]["value"] for one in figures["felt"]}
+    assert set(felt) >= {("energy", "energetic"), ("valence", "sad")} and max(map(abs, felt.values())) <= 1.0
+
+
+def test_a_probability_that_follows_what_was_felt_correlates_fully_and_a_constant_one_not_at_all() -> None:
+    listened = clips()
+    listened = Listened(listened.features, np.random.default_rng(3).random((48, 4)), listened.groups)
+    assert correlations(np.stack([listened.shares] * 2), listened)["mean"] == {"value": 1.0, "low": 1.0, "high": 1.0}
+    assert correlations(np.full((1, 48, 4), 0.25), listened)["mean"]["value"] == 0.0
 
 
 def test_a_mood_is_learnt_from_a_folder_of_recordings(tmp_path: Path) -> None:
@@ -117,29 +122,30 @@ def test_a_mood_is_learnt_from_a_folder_of_recordings(tmp_path: Path) -> None:
         felt = (0.1, 0.1, 0.6, 0.6, 0.1, 0.1) if loud else (0.6, 0.6, 0.1, 0.1, 0.1, 0.1)
         lines.append(",".join((str(number), f"artist {number // 2}", *map(str, felt))))
     (tmp_path / "index.csv").write_text("\n".join(lines))
-    mood = fit_audio_mood(1, tmp_path / "cache", 1, tmp_path, folds=2, repeats=1)
+    mood = fit_audio_mood(tmp_path, Workspace(tmp_path / "cache", 1), folds=2, repeats=1)
     assert mood.network(np.zeros((3, 10), np.float32)).shape == (3, 4)
     assert mood.scaler.ignored == ("duration_ms",)
     assert mood.temperature == mood.figures["temperature"]
     assert mood.figures["clear_clips"]["calm"] == 4
 
 
-@pytest.mark.parametrize("text", ["", "track_id,group\n1,a\n"])
+@pytest.mark.parametrize("text", ["", "track_id,group\n1,a\n", ",".join(("track_id", "group", *COLUMNS)) + "\n"])
 def test_a_folder_without_what_listeners_felt_is_a_data_error(tmp_path: Path, text: str) -> None:
     (tmp_path / "index.csv").write_text(text)
     soundfile.write(tmp_path / "1.wav", np.zeros(22050), 22050)
     with pytest.raises(DataError):
-        fit_audio_mood(1, tmp_path / "cache", 1, tmp_path)
+        fit_audio_mood(tmp_path, Workspace(tmp_path / "cache", 1))
 
 
 def test_the_order_of_genres_is_the_chance_of_more() -> None:
-    made = [Clip(f"{g}{i}", Path("x"), g, f"{g}{i}") for g in GENRES for i in range(4)]
+    made = [Clip(f"{g}{i}", Path("x"), g, f"{g}{i}") for g in GENRES for i in range(2)]
     measured = np.zeros((len(made), len(AUDIO_FEATURES)))
     measured[[clip.label == "metal" for clip in made], AUDIO_FEATURES.index("energy")] = 0.9
     found = {(o["feature"], o["more"][0], o["less"][0]): o["auc"] for o in orders(made, measured)}
+    # Also where a bootstrap draws artists of one side only, which happens with few of them.
     assert found["energy", "metal", "classical"] == {"value": 1.0, "low": 1.0, "high": 1.0}
     assert found["acousticness", "classical", "disco"]["value"] == 0.5
-    assert orders(made[:4], measured[:4]) == []
+    assert orders(made[:2], measured[:2]) == []
 
 
 def test_a_tempo_may_be_right_or_an_octave_off() -> None:

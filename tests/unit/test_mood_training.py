@@ -11,6 +11,8 @@ import keras
 import numpy as np
 import pytest
 
+import training.listeners as listeners
+import training.metrics as metrics
 from services.cli.main import main
 from services.cli.mood_commands import leak_warning
 from shared.audio.spec import MFCC13
@@ -18,13 +20,14 @@ from shared.contracts.features import AUDIO_FEATURES
 from shared.contracts.labels import GENRES, MOODS
 from shared.keras_models import MoodModel
 from shared.models import ModelError, Scaler, load_manifest, write_manifest
+from shared.settings import Settings
 from tests.unit.test_measures import noise, sine
 from tests.unit.test_segments import wav_bytes
 from training.card import mood_card
 from training.data import DataError
 from training.genre_recipe import Workspace
-from training.mood import MoodPlan, cross_validate_model, evaluate_model, train_model
-from training.mood_audio import EMOTIONS, against_listeners, matched_scaler
+from training.listeners import EMOTIONS, installed_audio_mood
+from training.mood import AudioData, MoodPlan, cross_validate_model, evaluate_model, train_model
 from training.mood_data import MoodTable, check_enough, read_mood_table
 from training.mood_figures import figures, leak, repeated_accuracy
 from training.mood_network import MoodNetworkPlan, fit, joined
@@ -64,6 +67,12 @@ def table(tmp_path: Path) -> Path:
 @pytest.fixture
 def data(tmp_path: Path) -> Workspace:
     return Workspace(tmp_path / "cache", 1)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listeners, "_STEPS", 60)
+    monkeypatch.setattr(metrics, "_RESAMPLES", 100)
 
 
 # Tables
@@ -253,28 +262,6 @@ def test_a_leak_is_counted_by_what_the_model_sees(table: Path, tmp_path: Path) -
     assert leak_warning({"tracks": 0, "of": 3}) is None
 
 
-# Measured features
-
-
-def test_measured_features_get_the_scale_of_spotifys_but_for_tempo_and_duration() -> None:
-    spotify = Scaler(mean=tuple(range(10)), std=(2.0,) * 10)
-    measured = np.random.default_rng(1).normal(50.0, 7.0, (400, 10))
-    audio = matched_scaler(measured, spotify)
-    assert (audio.mean[1], audio.std[1]) == (1.0, 2.0)
-    assert audio.ignored == ("duration_ms",)
-    scaled = audio.standardise(measured)
-    np.testing.assert_allclose(scaled[:, 2:].mean(axis=0), 0.0, atol=0.05)
-    assert matched_scaler(np.empty((0, 10)), spotify).mean == spotify.mean
-
-
-def test_listeners_who_felt_nothing_of_the_recordings_are_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no table"):
-        against_listeners(tmp_path / "index.csv", {})
-    (tmp_path / "index.csv").write_text("track_id,group,calmness\nother,1,0.5\n")
-    with pytest.raises(DataError, match="names none"):
-        against_listeners(tmp_path / "index.csv", {"one": np.ones(4) / 4})
-
-
 # From end to end
 
 
@@ -285,33 +272,82 @@ def write_listeners(folder: Path) -> Path:
     with (folder / "index.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["track_id", "group", *felt])
-        for number in range(5):
-            tone = sine(110.0 * 2**number, -12.0, 3.5) + noise(0.01 * (number + 1), 3.5)
+        for number in range(8):
+            tone = sine(110.0 * 2 ** (number % 5), -12.0, 3.5) + noise(0.01 * (number + 1), 3.5)
             (folder / f"{number}.wav").write_bytes(wav_bytes(np.round(tone * 20_000)))
-            writer.writerow([number, f"artist {number}", *np.round(random.random(len(felt)), 2)])
+            mood = MOODS[number % 4]
+            shares = [0.7 if name in EMOTIONS[mood] else 0.2 * random.random() for name in felt]
+            writer.writerow([number, f"artist {number}", *np.round(shares, 2)])
+    return folder
+
+
+def write_genres(folder: Path) -> Path:
+    for number, genre in enumerate(("metal", "metal", "classical", "classical")):
+        (folder / genre).mkdir(parents=True, exist_ok=True)
+        track = noise(0.3, 3.5) if genre == "metal" else sine(220.0, -30.0, 3.5)
+        (folder / genre / f"{number}.wav").write_bytes(wav_bytes(np.round(track * 20_000)))
+    (folder / "index.csv").write_text(
+        "track,genre,artist,tempo_bpm\n0,metal,a,120\n1,metal,b,\n2,classical,c,0\n3,classical,d,60\n"
+    )
     return folder
 
 
 def test_training_writes_a_whole_model_folder_that_serves(table: Path, tmp_path: Path, data: Workspace) -> None:
     out = tmp_path / "tiny-mood"
-    train_model(table, out, write_listeners(tmp_path / "listeners"), PLAN, "the command", data)
+    audio = AudioData(write_listeners(tmp_path / "listeners"), write_genres(tmp_path / "genres"))
+    train_model(table, out, audio, PLAN, "the command", data)
     manifest = load_manifest(out)
     scalers = manifest.require_scalers()
     assert scalers["audio"].ignored == ("duration_ms",)
     assert scalers["audio"].mean[2] != scalers["spotify"].mean[2]
-    assert manifest.figures["audio"]["listener_clips"] == 5
+    listened = manifest.figures["audio"]
+    assert (listened["clips"], listened["groups"], listened["folds"], listened["repeats"]) == (8, 8, 2, 2)
+    assert manifest.temperature_of("audio") == listened["temperature"]
+    checked = {one["feature"]: one["auc"]["value"] for one in listened["features"]["orders"]}
+    assert checked["energy"] == checked["loudness"] == 1.0
+    assert listened["features"]["tempo"]["clips"] == 2
     assert manifest.figures["repeated"]["runs"] == 2
     assert manifest.figures["accuracy"]["all"]["accuracy"]["value"] > 0.6
     assert len(manifest.figures["trained_on"]) == 80
     card = (out / "CARD.md").read_text(encoding="utf-8")
     assert card == mood_card(manifest)
     assert all(text in card for text in (manifest.model_id, manifest.sha256, "the command", "moods"))
+    assert all(text in card for text in ("8 clips of about a minute by 8 artists", "| energy", "octave errors"))
     assert all((out / name).read_bytes().startswith(b"\x89PNG") for name in ("confusion.png", "reliability.png"))
     found = evaluate_model(table, out, data)
     assert found["leak"] == {"tracks": 80, "of": 80}
     assert found["accuracy"]["all"]["accuracy"]["value"] > 0.8
     fresh = write_table(tmp_path / "fresh.csv", made_up(seed=8))
     assert evaluate_model(fresh, out, data)["leak"] == {"tracks": 0, "of": 80}
+
+
+def test_without_listeners_the_mood_of_measured_features_is_that_of_the_installed_model(
+    table: Path, tmp_path: Path, data: Workspace
+) -> None:
+    shipped = MoodModel.load(Settings().models_dir / Settings().mood_model)
+    train_model(table, tmp_path / "own", AudioData(), PLAN, "the command", data)
+    own = MoodModel.load(tmp_path / "own")
+    features = dict(zip(AUDIO_FEATURES, (180_000.0, 120.0, -12.0, *np.linspace(0.1, 0.9, 7)), strict=True))
+    assert own.predict(features, "audio") == pytest.approx(shipped.predict(features, "audio"), abs=1e-5)
+    assert own.predict(features, "spotify") != pytest.approx(shipped.predict(features, "spotify"), abs=0.02)
+    card = (tmp_path / "own" / "CARD.md").read_text(encoding="utf-8")
+    assert f"This part is that of `{shipped.manifest.model_id}`" in card
+
+
+def test_a_model_that_learnt_from_no_listeners_has_nothing_to_take_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "model.keras").write_bytes(b"weights")
+    scaler = Scaler(mean=(0.0,) * 10, std=(1.0,) * 10)
+    write_manifest(
+        tmp_path / "bare", "bare", kind="mood", labels=MOODS, scalers={"spotify": scaler, "audio": scaler},
+        temperature=1.0, weights="model.keras", versions={}, command="", figures={},
+    )  # fmt: skip
+    monkeypatch.setenv("TONESTREAM_MODELS_DIR", str(tmp_path))
+    monkeypatch.setenv("TONESTREAM_MOOD_MODEL", "bare")
+    with pytest.raises(DataError, match="listeners are needed"):
+        installed_audio_mood()
 
 
 def test_cross_validation_is_repeatable_and_judges_every_track_once(table: Path, data: Workspace) -> None:
@@ -362,4 +398,6 @@ def test_a_wrong_table_or_option_is_wrong_usage(
     assert "no model folder" in capsys.readouterr().err
     assert main(["train", "mood", "--csv", str(table), "--out", str(tmp_path / "o"), "--repeats", "0"]) == 2
     assert "--repeats" in capsys.readouterr().err
+    assert main(["train", "mood", "--csv", str(table), "--out", str(tmp_path / "o"), "--genres", str(tmp_path)]) == 2
+    assert "--listeners" in capsys.readouterr().err
     assert not (tmp_path / "o").exists()

@@ -89,7 +89,7 @@ def test_a_long_track_costs_no_more_than_its_chosen_segments(
     predict = tag_model.predict
     monkeypatch.setattr(tag_model, "predict", lambda batch: heard.append(len(batch)) or predict(batch))
     track_tags(io.BytesIO(wav_bytes(pcm(30.0))), tag_model, limit=4)
-    assert heard == [1] * 4
+    assert sum(heard) == 4
 
 
 def test_a_contrast_is_in_deviations_from_the_usual() -> None:
