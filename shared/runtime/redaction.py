@@ -12,7 +12,8 @@ _SHORTEST: Final = 4
 #: Whatever stands between ``://`` and ``@``: the user and the password of a URL.
 _USER_INFO: Final = re.compile(r"://[^\s/]*@")
 _AUTHORIZATION: Final = re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}")
-_NAMED: Final = re.compile(r"""(?i)(password|secret|token|signature|credential|\bsig)(=|["']\s*:\s*["'])[^\s&"',;)}]+""")
+_NAMES: Final = r"(?i)(password|secret|token|signature|credential|\bsig)"
+_NAMED: Final = re.compile(_NAMES + r"""(=|["']\s*:\s*["'])[^\s&"',;)}]+""")
 
 
 class Redactor:
