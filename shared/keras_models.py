@@ -26,9 +26,8 @@ log = logging.getLogger(__name__)
 Array = npt.NDArray[np.float32]
 
 #: Every batch is padded up to one of these, so that TensorFlow sees few shapes; a larger one is cut into pieces.
-#: Spectrograms go through wide convolutions: 10 MB and tens of milliseconds a segment, so pieces are small and
-#: padding is dear.
-_BATCH_SIZES: Final[Mapping[str, tuple[int, ...]]] = {"mfcc": (8, 32, 128), "log_mel": (1, 2, 4, 6, 8, 10, 12, 16)}
+#: Spectrograms go one by one through wide convolutions: sixteen at once are 7% faster and take 500 MB more.
+_BATCH_SIZES: Final[Mapping[str, tuple[int, ...]]] = {"mfcc": (8, 32, 128), "log_mel": (1,)}
 
 
 class GenreModel:

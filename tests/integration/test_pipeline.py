@@ -168,12 +168,14 @@ def test_without_mood_workers_a_request_ends_partial_when_its_time_is_up(
     tmp_path: Path, bootstrap_servers: str, redis_url: str, names: Names, web: str
 ) -> None:
     with Pipeline(
-        tmp_path, bootstrap_servers, redis_url, names.prefix, fetch_allow="127.0.0.1", result_deadline_s="3"
+        tmp_path, bootstrap_servers, redis_url, names.prefix, fetch_allow="127.0.0.1", result_deadline_s="10"
     ) as pipeline:
         ((_, mood_worker),) = [worker for worker in pipeline.workers if worker[0] == "mood-worker"]
         mood_worker.kill()
         mood_worker.wait()
         pipeline.workers = [worker for worker in pipeline.workers if worker[1] is not mood_worker]
+        for service in ("feature-extraction", "genre-worker"):
+            wait_until(lambda service=service: pipeline.members(service) == 1)
         pipeline.publish([{"request_id": "late", "audio_url": f"{web}/{SAMPLES[0].name}"}])
         (result,) = pipeline.results(1, PATIENCE_S, but_not="mood-worker")
         assert result["status"] == "partial"

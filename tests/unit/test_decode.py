@@ -476,11 +476,15 @@ def test_a_decoder_that_is_stuck_is_ended_with_all_it_started(stuck: str, mp3: b
     started = time.monotonic()
     with pytest.raises(TonestreamError) as caught:
         decode(source, tmp_path / "out.wav", DecodeLimits(timeout_s=0.6), fake)
-    assert time.monotonic() - started < 1.6
+    assert time.monotonic() - started < 5.0
     assert caught.value.code is ErrorCode.INTERNAL
     assert "0.6 s" in caught.value.message
     assert not (tmp_path / "out.wav").exists()
-    assert processes_in(tmp_path / "group") == []
+    # Killed is not yet gone: that takes a moment where the machine is busy.
+    deadline = time.monotonic() + 5.0
+    while (left := processes_in(tmp_path / "group")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert left == []
 
 
 def test_a_decoder_that_writes_without_end_is_ended_at_the_longest_track(mp3: bytes, tmp_path: Path) -> None:

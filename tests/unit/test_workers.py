@@ -16,7 +16,7 @@ from services.genre_worker.service import GenreWorker
 from services.mood_worker.service import MoodWorker
 from shared.audio.features import features as features_of
 from shared.audio.segments import chosen_segments
-from shared.audio.spec import LOG_MEL96, MFCC13
+from shared.audio.spec import LOG_MEL96, MFCC13, MFCC40
 from shared.blobs.store import BlobStore
 from shared.bus.base import Record
 from shared.contracts.codec import Message, decode, encode
@@ -51,7 +51,7 @@ def blobs(tmp_path: Path) -> BlobStore:
 @pytest.fixture(scope="module")
 def genre_model() -> GenreModel:
     settings = Settings()
-    return GenreModel.load(settings.models_dir / settings.genre_model)
+    return GenreModel.load(settings.models_dir / "mfcc-lstm")
 
 
 @pytest.fixture(scope="module")
@@ -201,9 +201,9 @@ def test_a_blob_shorter_than_announced_is_a_typed_failure(blobs: BlobStore, tmp_
 
 
 def features(index: int, **more: Any) -> SegmentFeatures:
-    matrix = np.random.default_rng(index).standard_normal((130, 13)).astype(np.float32) * 20
+    matrix = np.random.default_rng(index).standard_normal((130, 40)).astype(np.float32) * 20
     fields = {"request_id": f"r{index}", "track_key": "k", "index": index, "start_s": 3.0 * index}
-    fields |= {"end_s": 3.0 * index + 3, "feature_spec": MFCC13.id, "matrix": matrix, **more}
+    fields |= {"end_s": 3.0 * index + 3, "feature_spec": MFCC40.id, "matrix": matrix, **more}
     return SegmentFeatures.model_validate(fields)
 
 
