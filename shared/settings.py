@@ -138,7 +138,7 @@ class Settings(BaseSettings):
         " network:port, e.g. `10.1.0.0/16,media.local:8080`. Public hosts on ports 80 and 443 need no entry.",
     )
     max_track_s: float = Field(4 * 3600.0, gt=0, description="Longest track, in seconds of decoded audio.")
-    decode_timeout_s: float = Field(120.0, gt=0, description="Longest time for decoding one track, in seconds.")
+    decode_timeout_s: float = Field(300.0, gt=0, description="Longest time for decoding one track, in seconds.")
     ffmpeg: Path | None = Field(None, description="The ffmpeg to use; default the one on PATH, else the bundled one.")
     spotify_client_id: str | None = Field(None, description="Spotify app. Without it Spotify is never asked.")
     spotify_client_secret: SecretStr | None = Field(None, description="Its secret. Never logged.")

@@ -36,8 +36,8 @@ class Target:
         try:
             parts = urlsplit(url)
             port = parts.port
-        except ValueError as error:
-            raise TonestreamError(ErrorCode.FETCH_FAILED, f"the URL is not valid: {error}") from error
+        except ValueError:  # its words quote the URL, and that may hold a password
+            raise TonestreamError(ErrorCode.FETCH_FAILED, "the URL is not valid") from None
         if parts.scheme not in _DEFAULT_PORTS or not parts.hostname or port == 0:
             raise TonestreamError(ErrorCode.FETCH_FORBIDDEN, "only http and https URLs are fetched")
         if parts.username is not None or parts.password is not None:
@@ -63,8 +63,8 @@ def redirected(url: str, location: str) -> str:
     try:
         found = urljoin(url, location)
         downgraded = urlsplit(url).scheme == "https" and urlsplit(found).scheme == "http"
-    except ValueError as error:
-        raise TonestreamError(ErrorCode.FETCH_FAILED, f"the server redirects to an invalid URL: {error}") from error
+    except ValueError:
+        raise TonestreamError(ErrorCode.FETCH_FAILED, "the server redirects to an invalid URL") from None
     if downgraded:
         raise TonestreamError(ErrorCode.FETCH_FORBIDDEN, "the server redirects from https to http")
     return found

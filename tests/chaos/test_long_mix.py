@@ -1,7 +1,9 @@
-"""A mix of three hours: it is answered, and no service takes more memory for it than for a song."""
+"""A mix of three hours (of half an hour in the short run): it is answered, and no service takes more memory for it than
+for a song."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import threading
 import time
@@ -19,18 +21,18 @@ from tests.support.web_server import WebServer
 pytestmark = [
     pytest.mark.kafka,
     pytest.mark.redis,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1800),
     pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads peaks of memory from /proc"),
 ]
 
-HOURS = 3
+HOURS = 3.0 if os.environ.get("TONESTREAM_CHAOS") == "long" else 0.5
 PIECE_S = 180
 MOST_MB = 600.0
 
 
 @pytest.fixture(scope="module")
 def mix(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """Three hours of stereo MP3: chords that come and go over a beat of noise."""
+    """So many hours of stereo MP3: chords that come and go over a beat of noise."""
     folder = tmp_path_factory.mktemp("mix")
     chords = "+".join(f"0.1*sin(2*PI*{hertz}*t)*(1+sin(2*PI*t/{7 + number}))" for number, hertz in enumerate(
         (110, 165, 220, 277, 330)
@@ -40,7 +42,7 @@ def mix(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     source = f"aevalsrc='{chords}+{beat}|{chords}':s=44100:d={PIECE_S}"
     piece, whole = folder / "piece.mp3", folder / "mix.mp3"
     subprocess.run([*quiet, "-f", "lavfi", "-i", source, "-b:a", "128k", str(piece)], check=True)
-    times = HOURS * 3600 // PIECE_S
+    times = round(HOURS * 3600 / PIECE_S)
     subprocess.run([*quiet, "-stream_loop", str(times - 1), "-i", str(piece), "-c", "copy", str(whole)], check=True)
     return whole.read_bytes()
 
@@ -89,7 +91,7 @@ def watched(workers: Mapping[str, int]) -> Iterator[dict[str, tuple[float, float
         look()
 
 
-def test_three_hours_of_music_are_answered_within_600_mb_a_service(
+def test_hours_of_music_are_answered_within_600_mb_a_service(
     mix: bytes, tmp_path: Path, bootstrap_servers: str, redis_url: str, names: Names
 ) -> None:
     with (
@@ -102,10 +104,10 @@ def test_three_hours_of_music_are_answered_within_600_mb_a_service(
         started = time.monotonic()
         with watched({service: process.pid for service, process in pipeline.workers}) as peaks:
             pipeline.publish([{"request_id": "mix", "audio_url": web.url("/mix.mp3")}])
-            (result,) = pipeline.results(1, timeout_s=600)
+            (result,) = pipeline.results(1, timeout_s=1500)
         elapsed_s = time.monotonic() - started
         figures = ", ".join(f"{name} {own:.0f} ({whole:.0f})" for name, (own, whole) in sorted(peaks.items()))
-        print(f"\n{HOURS} hours in {elapsed_s:.0f} s; peaks of own memory (and with mapped files), MB: {figures}")
+        print(f"\n{HOURS:g} hours in {elapsed_s:.0f} s; peaks of own memory (and with mapped files), MB: {figures}")
         assert result["status"] == "ok", result["errors"]
         assert result["track"]["duration_s"] == pytest.approx(HOURS * 3600, rel=0.01)
         assert len(result["genre"]["segments"]) > 0
