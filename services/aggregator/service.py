@@ -6,11 +6,12 @@ import logging
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import ClassVar, Self, cast
+from typing import ClassVar, Final, Self, cast
 
 from services.aggregator.answer import Calibration, Calibrations, answer
 from shared.blobs.audio import AudioBlobs
 from shared.blobs.store import BlobStore
+from shared.bus.base import parsed_coordinates
 from shared.cache.claims import Claims
 from shared.cache.connection import Keys, connect
 from shared.cache.followers import Followers
@@ -23,7 +24,6 @@ from shared.contracts.messages import (
     GenreFailure,
     IngestedTrack,
     MoodPrediction,
-    Overdue,
     Stage,
     Status,
     Track,
@@ -34,10 +34,13 @@ from shared.fault_points import ANSWER_CLAIMED, PARTS_NOTED, fault_point
 from shared.models import load_manifest
 from shared.recipe import Recipe
 from shared.runtime import metrics
-from shared.runtime.service import Delivery, Origin, Outcome, Service
+from shared.runtime.service import Committed, Delivery, Origin, Outcome, Service
 from shared.settings import Settings
 
 log = logging.getLogger(__name__)
+
+_TIDY_EVERY_S: Final = 15.0
+_TIDIED_AT_ONCE: Final = 1000
 
 
 class Aggregator(Service):
@@ -68,6 +71,7 @@ class Aggregator(Service):
         self._audio = audio
         self._recipe = recipe
         self._calibrations = calibrations
+        self._next_tidy = 0.0
 
     @classmethod
     def build(cls, settings: Settings) -> Self:
@@ -121,6 +125,22 @@ class Aggregator(Service):
     def tick(self) -> Sequence[Message]:
         return self._votes.overdue(limit=100)
 
+    def tidy(self, committed: Committed) -> None:
+        """Clean up requests that still wait although the record that answers them is committed."""
+        if time.monotonic() < self._next_tidy:
+            return
+        self._next_tidy = time.monotonic() + _TIDY_EVERY_S
+        holders = self._answered.holders(self._votes.without_news(_TIDY_EVERY_S, _TIDIED_AT_ONCE))
+        places = {request_id: parsed_coordinates(holder) for request_id, holder in holders.items()}
+        offsets = committed(sorted({place[:2] for place in places.values()}))
+        done = [request_id for request_id, place in places.items() if place[2] < offsets.get(place[:2], 0)]
+        for request_id, standing in self._votes.standing(done).items():
+            if standing.track is None:
+                self._votes.forget(request_id)
+            else:
+                self._clean_up(standing.track)
+            log.info("cleaned up after a worker that died", extra={"request_id": request_id})
+
     def _join(self, parts: Sequence[Part], coordinates: Sequence[str]) -> list[Outcome]:
         holders = self._answered.holders(list({part.request_id for part in parts}))
         # Parts of requests that are answered already are late or doubled, unless this very record is the one that
@@ -134,11 +154,6 @@ class Aggregator(Service):
         fault_point(PARTS_NOTED)
         last = {parts[position].request_id: position for position in open_positions}
         outcomes = [Outcome()] * len(parts)
-        for position in set(range(len(parts))).difference(open_positions):
-            if isinstance(parts[position], Overdue):
-                # Whoever answered it died before the clean-up. What is left expires; a worker may yet need it to
-                # answer again, should the answer not have been committed.
-                outcomes[position] = Outcome((), (partial(self._votes.stop_waiting, parts[position].request_id),))
         for request_id, standing in self._votes.standing(list(last)).items():
             position = last[request_id]
             outcomes[position] = self._answers(request_id, self._informed(standing), coordinates[position])

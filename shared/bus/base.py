@@ -12,7 +12,7 @@ Three roles, no more:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
@@ -50,6 +50,13 @@ class Record:
     def header(self, name: str) -> bytes | None:
         """The last header of that name, as Kafka's own clients read it; None where there is none."""
         return next((value for key, value in reversed(self.headers) if key == name), None)
+
+
+def parsed_coordinates(text: str) -> tuple[str, int, int]:
+    """(topic, partition, offset) of a record's ``coordinates``. Raises ValueError."""
+    topic, _, place = text.rpartition("/")
+    partition, _, offset = place.partition("@")
+    return topic, int(partition), int(offset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +128,13 @@ class Membership(Protocol):
 
     def assigned(self) -> frozenset[tuple[str, int]]:
         """The (topic, partition) pairs this member owns at the moment."""
+        ...
+
+    def committed(self, partitions: Sequence[tuple[str, int]]) -> Mapping[tuple[str, int], int]:
+        """The group's committed offset in each of these partitions, its own or not: what stands before is done with.
+
+        Those without one are left out. Raises BusUnavailableError.
+        """
         ...
 
     def close(self) -> None:

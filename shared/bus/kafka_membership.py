@@ -173,6 +173,16 @@ class KafkaMembership(Closing):
     def assigned(self) -> frozenset[tuple[str, int]]:
         return frozenset((partition.topic, partition.partition) for partition in self._consumer.assignment())
 
+    def committed(self, partitions: Sequence[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        if not partitions:
+            return {}
+        with translated():
+            found = self._consumer._coordinator.fetch_committed_offsets(
+                [TopicPartition(topic, partition) for topic, partition in partitions],
+                timeout_ms=milliseconds(self._config.commit_timeout_s),
+            )
+        return {(partition.topic, partition.partition): known.offset for partition, known in found.items()}
+
     def _take_kept(self, max_records: int) -> list[Record]:
         taken: list[Record] = []
         while self._kept and len(taken) < max_records:

@@ -217,6 +217,11 @@ class MemoryBus:
         with self._changed:
             return frozenset(slot for slot, owner in self._groups[group].owners.items() if owner == number)
 
+    def _committed(self, group: str, partitions: Sequence[Slot]) -> dict[Slot, int]:
+        with self._changed:
+            known = self._groups[group].committed
+            return {slot: known[slot] for slot in partitions if slot in known}
+
     def _leave(self, group: str, number: int) -> None:
         with self._changed:
             state = self._groups[group]
@@ -379,6 +384,9 @@ class MemoryMembership(Closing):
 
     def rewind(self) -> None:
         self._progress.positions.clear()
+
+    def committed(self, partitions: Sequence[Slot]) -> dict[Slot, int]:
+        return self._bus._committed(self._group, partitions)
 
     def assigned(self) -> frozenset[Slot]:
         return self._bus._assigned(self._group, self._number)

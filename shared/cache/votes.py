@@ -141,10 +141,12 @@ class VoteState:
             pipeline.zrem(self._waiting(), request_id)
             pipeline.execute()
 
-    def stop_waiting(self, request_id: str) -> None:
-        """The request is not reminded of, nor counted as unfinished, unless another part comes."""
+    def without_news(self, for_s: float, limit: int) -> list[str]:
+        """At most ``limit`` requests that wait and have had no part for ``for_s`` seconds, the longest first."""
+        until = time.time() + self._deadline_s - for_s
         with redis_faults():
-            self._redis.zrem(self._waiting(), request_id)
+            found = self._redis.zrangebyscore(self._waiting(), "-inf", until, start=0, num=limit)
+        return cast("list[str]", found)
 
     def unfinished(self) -> int:
         """How many requests are announced and not yet answered."""

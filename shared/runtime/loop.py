@@ -151,6 +151,7 @@ class ServiceLoop:
             due = [outgoing(self._topics, message) for message in self._service.tick()]
             if due:
                 self._membership.commit(due, [])
+            self._service.tidy(self._membership.committed)
         except (DependencyError, BackPressureError) as error:
             log.warning("tick put off: %s", error)
         except BusError:

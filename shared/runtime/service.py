@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field
@@ -45,6 +45,9 @@ class Outcome:
     after_commit: tuple[Callable[[], None], ...] = field(default=(), compare=False)
 
 
+#: The committed offset of the service's group in each of these (topic, partition)s; see Membership.committed.
+Committed = Callable[[Sequence[tuple[str, int]]], Mapping[tuple[str, int], int]]
+
 #: A delivery ends in an outcome or in the fault that stood in its way.
 Verdict = Outcome | Exception
 
@@ -82,6 +85,9 @@ class Service(ABC):
     def tick(self) -> Sequence[Message]:
         """Messages that are due without a delivery. Called between batches; publishing them twice does no harm."""
         return ()
+
+    def tidy(self, committed: Committed) -> None:  # noqa: B027 (most leave nothing behind)
+        """Clean up after workers that died between a commit and their clean-up. Called between batches; best effort."""
 
     def close(self) -> None:  # noqa: B027 (most hold nothing)
         """Let go of threads and connections."""

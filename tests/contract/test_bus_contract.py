@@ -22,6 +22,7 @@ from shared.bus.base import (
     Reader,
     Record,
     TopicSpec,
+    parsed_coordinates,
 )
 from shared.bus.kafka import KafkaBus, KafkaConfig
 from shared.bus.memory import MemoryBus
@@ -272,6 +273,20 @@ def test_a_rewind_brings_back_what_was_not_committed(bus: Bus, source: str, name
         member.rewind()
         assert _values(_take(member, 20)) == _values(rest)
         assert _values(done + rest) == list(range(30))
+
+
+def test_a_member_is_told_what_its_group_has_committed_and_nothing_else(bus: Bus, source: str, names: Names) -> None:
+    _publish(bus, _numbered(source, 20))
+    with bus.join(names.group("g"), [source]) as member:
+        done = _take(member, 20)
+        partitions = sorted({(record.topic, record.partition) for record in done})
+        assert all(offset == 0 for offset in member.committed(partitions).values())
+        member.commit([], done)
+        ends = {(record.topic, record.partition): record.offset + 1 for record in done}
+        assert member.committed(partitions) == ends
+        assert member.committed([]) == {}
+        (record, *_) = done
+        assert parsed_coordinates(record.coordinates) == (record.topic, record.partition, record.offset)
 
 
 def test_nothing_of_a_refused_unit_is_visible_and_its_records_come_again(

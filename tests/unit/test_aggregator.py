@@ -42,7 +42,7 @@ from shared.contracts.messages import (
 from shared.contracts.topics import Topics
 from shared.models import load_manifest, write_manifest
 from shared.recipe import Recipe
-from shared.runtime.service import Delivery, Origin, Outcome
+from shared.runtime.service import Committed, Delivery, Origin, Outcome
 from shared.settings import Settings, VoteStrategy
 
 SHA = "ab" * 32
@@ -550,17 +550,27 @@ def test_a_follower_whose_leader_is_never_answered_ends_by_its_own_deadline(benc
     assert "r1" in result.errors[0].message and result.errors[0].code is ErrorCode.INTERNAL
 
 
-def test_an_answered_request_that_still_waits_is_not_reminded_of_for_ever(bench: Bench) -> None:
-    worker = bench.worker(deadline_s=-1.0)
-    worker.handle([bench.deliver(part) for part in all_parts()])  # and dies before the clean-up
-    (reminder,) = worker.tick()
-    assert isinstance(reminder, Overdue)
-    (outcome,) = worker.handle([bench.deliver(reminder)])
-    assert outcome.messages == ()
-    for clean_up in outcome.after_commit:
-        clean_up()
-    votes = VoteState(bench.client, bench.keys, 1000, 1000.0)
-    assert votes.unfinished() == 0
+def test_what_a_worker_left_that_died_before_its_clean_up_is_tidied_once_its_answer_is_committed(bench: Bench) -> None:
+    worker = bench.worker(deadline_s=-100.0)  # all that waits has been without news for long
+    lead(bench, "r1", "r2")
+    worker.handle([bench.deliver(part) for part in (*all_parts(), following("r2", "r1"), track("open"))])
+    votes = VoteState(bench.client, bench.keys, 1000, -100.0)
+    assert votes.unfinished() == 3
+    asked: list[tuple[str, int]] = []
+
+    def committed(offset: int) -> Committed:
+        def told(partitions: Sequence[tuple[str, int]]) -> dict[tuple[str, int], int]:
+            asked.extend(partitions)
+            return dict.fromkeys(partitions, offset)
+
+        return told
+
+    worker.tidy(committed(0))  # the answer is not committed: whoever redoes it needs the parts
+    assert votes.unfinished() == 3 and asked
+    worker._next_tidy = 0.0
+    worker.tidy(committed(100))
+    assert votes.without_news(0.0, 10) == ["open"]
+    assert bench.client.keys("t:followers:*") == []
 
 
 def test_a_request_whose_parts_make_no_answer_is_answered_as_failed_once(
