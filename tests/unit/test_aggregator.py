@@ -550,11 +550,14 @@ def test_a_follower_whose_leader_is_never_answered_ends_by_its_own_deadline(benc
     assert "r1" in result.errors[0].message and result.errors[0].code is ErrorCode.INTERNAL
 
 
-def test_what_a_worker_left_that_died_before_its_clean_up_is_tidied_once_its_answer_is_committed(bench: Bench) -> None:
-    worker = bench.worker(deadline_s=-100.0)  # all that waits has been without news for long
+def test_what_a_worker_left_that_died_before_its_clean_up_is_tidied_once_its_answer_is_committed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.aggregator.service._TIDY_EVERY_S", 0.0)
+    worker = bench.worker()
     lead(bench, "r1", "r2")
     worker.handle([bench.deliver(part) for part in (*all_parts(), following("r2", "r1"), track("open"))])
-    votes = VoteState(bench.client, bench.keys, 1000, -100.0)
+    votes = VoteState(bench.client, bench.keys, 1000, 1000.0)
     assert votes.unfinished() == 3
     asked: list[tuple[str, int]] = []
 
@@ -567,7 +570,6 @@ def test_what_a_worker_left_that_died_before_its_clean_up_is_tidied_once_its_ans
 
     worker.tidy(committed(0))  # the answer is not committed: whoever redoes it needs the parts
     assert votes.unfinished() == 3 and asked
-    worker._next_tidy = 0.0
     worker.tidy(committed(100))
     assert votes.without_news(0.0, 10) == ["open"]
     assert bench.client.keys("t:followers:*") == []
