@@ -201,10 +201,12 @@ class Aggregator(Service):
         return result
 
     def _clean_up(self, track: IngestedTrack) -> None:
-        self._votes.forget(track.request_id)
-        self._followers.forget(track.request_id)
-        if track.audio is not None and not track.answered_elsewhere:
+        # Also where the answer came from elsewhere: an attempt that was not committed may have stored the audio. What
+        # marks the request as waiting goes last, so that a worker that dies in here leaves it to be tidied up.
+        if track.audio is not None:
             self._audio.release(track.audio.blob, track.audio.sha256, track.request_id)
+        self._followers.forget(track.request_id)
+        self._votes.forget(track.request_id)
 
     def _cache(self, track: IngestedTrack, result: TrackResult) -> None:
         """Keep what would come out the same again: whole answers, and failures that follow from the audio alone."""

@@ -23,6 +23,7 @@ from shared.audio.decode import find_ffmpeg
 from shared.contracts.topics import Channel
 from tests.support.names import Names
 from tests.support.pipeline import Pipeline
+from tests.support.web_server import WebServer
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.timeout(420)]
 
@@ -185,6 +186,25 @@ def test_without_mood_workers_a_request_ends_partial_when_its_time_is_up(
         pipeline.start("mood-worker")
         wait_until(lambda: not pipeline.lag())
         assert len(pipeline.results(1, PATIENCE_S)) == 1
+
+
+def test_ten_requests_for_the_same_audio_at_once_are_one_piece_of_work(
+    tmp_path: Path, bootstrap_servers: str, redis_url: str, names: Names
+) -> None:
+    with (
+        WebServer() as site,
+        Pipeline(tmp_path, bootstrap_servers, redis_url, names.prefix, fetch_allow="127.0.0.1") as pipeline,
+    ):
+        site.add("/song.mp3", SAMPLES[0].read_bytes())
+        site.add("/same.mp3", SAMPLES[0].read_bytes())
+        paths = ["/song.mp3"] * 8 + ["/same.mp3"] * 2
+        pipeline.publish({"request_id": f"s{n}", "audio_url": site.url(path)} for n, path in enumerate(paths))
+        results = pipeline.results(10, PATIENCE_S)
+        assert Counter(result["request_id"] for result in results) == Counter(f"s{n}" for n in range(10))
+        assert Counter(result["cached"] for result in results) == {False: 1, True: 9}
+        assert len({json.dumps([result["genre"], result["mood"]], sort_keys=True) for result in results}) == 1
+        assert all(result["track"]["source"].endswith(paths[int(result["request_id"][1:])]) for result in results)
+        assert site.count("/song.mp3") + site.count("/same.mp3") <= 3
 
 
 def test_a_killed_genre_worker_costs_time_and_no_results(
