@@ -6,6 +6,7 @@ fail: nobody reads a skip there.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -25,6 +26,18 @@ Server = TypeVar("Server", KafkaBroker, RedisServer)
 
 #: Servers by name, as they were started or as they failed to.
 _STARTED = pytest.StashKey[dict[str, str]]()
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """A command that runs inside the tests sets up its logging: on a standard error that ends with the test."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    for handler in [handler for handler in root.handlers if handler not in handlers]:
+        root.removeHandler(handler)
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture
