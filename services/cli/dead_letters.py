@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from services.cli import redacted_logs
 from services.cli.registry import SERVICE_NAMES
 from services.cli.status import FAILED, OK, UsageError
 from shared.bus.base import Bus, BusError, BusUnavailableError, Publisher, Reader
 from shared.contracts.errors import DependencyError
 from shared.contracts.topics import Channel, Topics
-from shared.runtime import logs
 from shared.runtime.dead_letters import REPLAYABLE, DeadLetter
 from shared.settings import Settings
 
@@ -162,7 +162,7 @@ def _replays(settings: Settings) -> Replays:
 
 
 def _list(options: argparse.Namespace, settings: Settings) -> int:
-    logs.configure(settings.log_level, "text")
+    redacted_logs.configure(settings, "text")
     # What is shown of each, without its value: of those there may be more than fit into memory.
     found: deque[dict[str, Any]] = deque(maxlen=options.limit)
     with ExitStack() as stack:
@@ -220,7 +220,7 @@ def _line(one: dict[str, Any]) -> str:
 
 
 def _show(options: argparse.Namespace, settings: Settings) -> int:
-    logs.configure(settings.log_level, "text")
+    redacted_logs.configure(settings, "text")
     with ExitStack() as stack:
         reader = _reader(_bus(settings, stack), Topics(settings.topic_prefix), stack)
         (letter,) = find_letters(reader, [options.id], options.timeout)
@@ -265,7 +265,7 @@ class _Refusal:
 
 
 def _replay(options: argparse.Namespace, settings: Settings) -> int:
-    logs.configure(settings.log_level, "text")
+    redacted_logs.configure(settings, "text")
     if bool(options.id) == options.all:
         raise UsageError("name the dead letters to replay, or give --all")
     if options.service and not options.all:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
 from dataclasses import replace
@@ -489,3 +490,10 @@ def test_without_a_broker_the_command_says_so(desk: Desk, monkeypatch: pytest.Mo
     for command in (["list"], ["show", "0:1"], ["replay", "0:1"]):
         status, _, said = desk.command(*command)
         assert (status, said) == (1, "tonestream: NoBrokersAvailable\n")
+
+
+def test_what_is_logged_during_a_command_holds_no_password(desk: Desk) -> None:
+    assert desk.command("list")[0] == 0
+    logging.getLogger("shared.bus.kafka").error("redis://keeper:hunter22@cache:6379 is away")
+    said = desk.capsys.readouterr().err
+    assert "is away" in said and "hunter22" not in said
