@@ -11,8 +11,13 @@ from typing import Any
 from services.cli import mood_commands
 from services.cli.status import OK, UsageError
 from services.cli.train import add_genre_options, warn_of_skipped
-from services.cli.training_tools import existing_folder, faults_of_data, workspace
-from shared.models import MANIFEST, ModelManifest, load_manifest
+from services.cli.training_tools import (
+    existing_folder,
+    faults_of_data,
+    manifest_of_kind,
+    model_folder,
+    workspace,
+)
 from shared.settings import Settings
 
 
@@ -50,7 +55,7 @@ def _evaluate_genre(options: argparse.Namespace, settings: Settings) -> int:
             figures = cross_validate_recipe(options.data, recipe_named(model), plan, data)
         else:
             folder = _model_folder(options.model, settings)
-            model = _genre_manifest(folder).model_id
+            model = manifest_of_kind(folder, "genre").model_id
             figures = evaluate_model(options.data, folder, options.split, data)
     found = {"model": model, "cross_validated": options.cross_validate, "folder": str(options.data), **figures}
     report = _report(found)
@@ -67,26 +72,18 @@ def _recipe_name(given: str | None, settings: Settings) -> str:
 
     if given in RECIPES:
         return given
-    manifest = _genre_manifest(_model_folder(given, settings))
+    manifest = manifest_of_kind(_model_folder(given, settings), "genre")
     name: str = manifest.figures.get("recipe", manifest.name)
     return name
 
 
 def _model_folder(given: str | None, settings: Settings) -> Path:
-    """A model folder by its path, or by its name among the models that are shipped; by default the one that serves."""
+    """A model folder by its path or name; by default the one that serves. Raises UsageError."""
     if given is None:
         return settings.models_dir / settings.genre_model
-    folders = (Path(given), settings.models_dir / given)
-    if found := next((folder for folder in folders if (folder / MANIFEST).is_file()), None):
+    if found := model_folder(given, settings):
         return found
     raise UsageError(f"there is no model folder {given}; a model that has yet to be trained takes --cross-validate")
-
-
-def _genre_manifest(folder: Path) -> ModelManifest:
-    manifest = load_manifest(folder)
-    if manifest.kind != "genre":
-        raise UsageError(f"{folder} holds a {manifest.kind} model, not one for genres")
-    return manifest
 
 
 def _report(found: Mapping[str, Any]) -> str:

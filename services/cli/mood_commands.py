@@ -10,8 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from services.cli.status import OK, UsageError
-from services.cli.training_tools import add_work_options, existing_folder, faults_of_data, warn, workspace
-from shared.models import MANIFEST, load_manifest
+from services.cli.training_tools import (
+    add_work_options,
+    existing_folder,
+    faults_of_data,
+    manifest_of_kind,
+    model_folder,
+    warn,
+    workspace,
+)
+from shared.models import load_manifest
 from shared.settings import Settings
 
 if TYPE_CHECKING:
@@ -133,16 +141,12 @@ def _command(options: argparse.Namespace) -> str:
 
 
 def _model_folder(given: str | None, settings: Settings) -> Path:
-    """A mood model's folder by its path, or by its name among the shipped; by default the one that serves."""
-    folders = (
-        [settings.models_dir / settings.mood_model] if given is None else [Path(given), settings.models_dir / given]
-    )
-    folder = next((folder for folder in folders if (folder / MANIFEST).is_file()), None)
+    """A mood model's folder by its path or name; by default the one that serves. Raises UsageError."""
+    wanted = Path(given) if given is not None else settings.models_dir / settings.mood_model
+    folder = model_folder(wanted, settings)
     if folder is None:
-        raise UsageError(f"there is no model folder {folders[0]}")
-    manifest = load_manifest(folder)
-    if manifest.kind != "mood":
-        raise UsageError(f"{folder} holds a {manifest.kind} model, not one for moods")
+        raise UsageError(f"there is no model folder {wanted}")
+    manifest_of_kind(folder, "mood")
     return folder
 
 

@@ -8,9 +8,10 @@ import sys
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 from services.cli.status import UsageError
+from shared.models import MANIFEST, ModelManifest, load_manifest
 from shared.settings import Settings
 from shared.threads import worker_threads
 
@@ -78,6 +79,20 @@ def existing_folder(folder: Path) -> Path:
     if not folder.is_dir():
         raise UsageError(f"there is no folder {folder}")
     return folder
+
+
+def model_folder(given: str | Path, settings: Settings) -> Path | None:
+    """A model folder by its path, or by its name among the models that are shipped; None where there is none."""
+    folders = (Path(given), settings.models_dir / given)
+    return next((folder for folder in folders if (folder / MANIFEST).is_file()), None)
+
+
+def manifest_of_kind(folder: Path, kind: Literal["genre", "mood"]) -> ModelManifest:
+    """The manifest of the model in ``folder``. Raises UsageError where it is of another kind, ModelError."""
+    manifest = load_manifest(folder)
+    if manifest.kind != kind:
+        raise UsageError(f"{folder} holds a {manifest.kind} model, not one for {kind}s")
+    return manifest
 
 
 def warn(text: str) -> None:
