@@ -64,13 +64,13 @@ class Settings(BaseSettings):
         True, description="Whether a broker's certificate must be for the name it is called by."
     )
     kafka_session_timeout_s: float = Field(
-        30.0, gt=0, description="A worker silent for this long, in seconds, loses its partitions to the others."
+        8.0, gt=0, description="A worker silent for this long, in seconds, loses its partitions to the others."
     )
     kafka_max_poll_interval_s: float = Field(
         300.0, gt=0, description="Longest time between two polls, in seconds, before the group gives a worker up."
     )
     kafka_transaction_timeout_s: float = Field(
-        30.0, gt=0, description="The broker ends the transaction of a dead worker after this many seconds."
+        10.0, gt=0, description="The broker ends the transaction of a dead worker after this many seconds."
     )
     kafka_commit_timeout_s: float = Field(
         30.0, gt=0, description="Longest time for one commit, in seconds; after it the unit of work is redone."

@@ -32,7 +32,11 @@ class Outgoing:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A record as read from a partition. ``timestamp_ms`` is the time of publishing, Unix epoch in ms."""
+    """A record as read from a partition. ``timestamp_ms`` is the time of publishing, Unix epoch in ms.
+
+    ``epoch`` is the ownership epoch in which a member received it: it ends when the partition leaves the member, and no
+    other ownership of a partition has the same. Empty for a reader.
+    """
 
     topic: str
     partition: int
@@ -41,6 +45,7 @@ class Record:
     value: bytes
     headers: Headers = ()
     timestamp_ms: int = 0
+    epoch: str = ""
 
     @property
     def coordinates(self) -> str:

@@ -61,7 +61,7 @@ class KafkaConfig:
     client_id: str = "tonestream"
     security: Mapping[str, Any] = field(default_factory=dict, repr=False)
     #: A member that is silent for this long loses its partitions.
-    session_timeout_s: float = 30.0
+    session_timeout_s: float = 8.0
     #: Longest time between two polls; ``keep_alive`` counts as one.
     max_poll_interval_s: float = 300.0
     #: The broker aborts the transaction of a dead member after this time; until then its successors wait.

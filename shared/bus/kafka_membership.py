@@ -8,15 +8,16 @@ import socket
 import time
 import uuid
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from kafka import ConsumerRebalanceListener, KafkaConsumer, KafkaProducer
+from kafka import KafkaConsumer, KafkaProducer
 from kafka import errors as kafka_errors
-from kafka.coordinator.assignors.range import RangePartitionAssignor
-from kafka.structs import ConsumerGroupMetadata, MemberState, OffsetAndMetadata, TopicPartition
+from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata, TopicPartition
 
 from shared.bus.base import BusError, BusUnavailableError, FencedError, Outgoing, Record
+from shared.bus.kafka_assignor import CooperativeAssignor
 from shared.bus.kafka_clients import (
     CLOSE_TIMEOUT_S,
     SLICE_S,
@@ -29,63 +30,18 @@ from shared.bus.kafka_clients import (
     send_all,
     translated,
 )
+from shared.bus.kafka_group import GroupPatches, Ownership
 from shared.bus.roles import Closing
 from shared.fault_points import KAFKA_OFFSETS_SENT, KAFKA_SENT, fault_point
 
 log = logging.getLogger(__name__)
 
-#: A rebalance that is under way at a commit is waited for this long: the partitions mostly stay where they are.
+#: A commit waits this long for an assignment that is on its way: the partitions mostly stay where they are.
 _SETTLE_S = 1.0
+#: How often an idle member looks for offsets behind its last record that nobody will ever read.
+_PASS_EVERY_S = 1.0
 #: How long ``keep_alive`` may help a rebalance along.
 _REJOIN_SLICE_S = 0.05
-
-
-class _Tenures(ConsumerRebalanceListener):  # type: ignore[misc]
-    """Since when this member owns each partition without a break, counted in rebalances.
-
-    A rebalance gives most partitions back to the member that had them; a batch in hand is fenced only if one of its
-    partitions was away meanwhile. A member cannot miss a generation unnoticed: it would be expelled, and
-    ``on_partitions_lost`` ends all its tenures.
-    """
-
-    def __init__(self, consumer: KafkaConsumer) -> None:
-        self.since: dict[TopicPartition, int] = {}
-        self.generation = -1
-        self._rebalances = 0
-        self._consumer = consumer
-        self._joined: Any = None
-        self._hold_on_to_joins()
-
-    def _hold_on_to_joins(self) -> None:
-        """Work round kafka-python 3.0.12 losing the answer to a join that arrives between two polls.
-
-        Its next poll then joins once more, which can go on for ever where polls are short (``keep_alive``); or, when
-        new partitions were the reason, never looks again: the member stays without heartbeats and partitions. Here
-        the answer is kept until it is taken, and a join under way counts as a reason to look.
-        """
-        coordinator = self._consumer._coordinator
-        join, need_rejoin = coordinator._do_join_and_sync_async, coordinator.need_rejoin
-
-        async def join_or_answer() -> Any:
-            if self._joined is None:
-                self._joined = await join()
-            return self._joined
-
-        coordinator._do_join_and_sync_async = join_or_answer
-        coordinator.need_rejoin = lambda: need_rejoin() or coordinator._join_task is not None
-
-    def on_partitions_revoked(self, revoked: Any) -> None:
-        """Says nothing yet: the eager protocol revokes all partitions before it hands most of them back."""
-
-    def on_partitions_lost(self, lost: Any) -> None:
-        self.since = {}
-        self._joined = None
-
-    def on_partitions_assigned(self, assigned: Any) -> None:
-        self._joined = None
-        self._rebalances += 1
-        self.since = {partition: self.since.get(partition, self._rebalances) for partition in assigned}
-        self.generation = self._consumer.group_metadata().generation_id
 
 
 class KafkaMembership(Closing):
@@ -100,24 +56,29 @@ class KafkaMembership(Closing):
         self._transactional_id = f"{group}-{host}-{uuid.uuid4().hex[:12]}"
         self._producer: KafkaProducer | None = None
         self._unsettled = False
+        #: Behind the last record that was delivered of each partition, and the offset that is committed there.
         self._delivered: dict[TopicPartition, int] = {}
-        self._kept: deque[tuple[int, Record]] = deque()
-        self._rewind_due = False
+        self._committed: dict[TopicPartition, int] = {}
+        #: The ownership epochs whose records are read from the committed offsets on.
+        self._positioned: Mapping[TopicPartition, str] = {}
+        self._kept: deque[Record] = deque()
+        self._next_pass = 0.0
         self._closed = False
+        assignor = CooperativeAssignor()
         self._consumer: KafkaConsumer = build(
             KafkaConsumer,
             config.consumer(
                 group,
                 group_id=group,
-                # Same number, same member, whatever the topic: the records of a key meet in one place.
-                partition_assignment_strategy=(RangePartitionAssignor,),
+                partition_assignment_strategy=(assignor,),
                 session_timeout_ms=milliseconds(config.session_timeout_s),
                 heartbeat_interval_ms=min(3000, milliseconds(config.session_timeout_s / 6)),
                 max_poll_interval_ms=milliseconds(config.max_poll_interval_s),
             ),
         )
-        self._tenures = _Tenures(self._consumer)
-        self._consumer.subscribe(topics=list(topics), listener=self._tenures)
+        self._group_state = GroupPatches(self._consumer)
+        assignor.owned = self._group_state.owned
+        self._consumer.subscribe(topics=list(topics))
         try:
             with translated():
                 # Not before the partitions are known: a leader that joins earlier assigns nothing to anybody at first.
@@ -134,18 +95,15 @@ class KafkaMembership(Closing):
 
     def poll(self, max_records: int, timeout_s: float) -> list[Record]:
         deadline = time.monotonic() + timeout_s
-        if self._rewind_due:
-            self._seek_to_committed()
-        records = self._take_kept(max_records)
-        while not records:
-            remaining = deadline - time.monotonic()
-            records = fetch(self._consumer, max_records, max(0.0, min(SLICE_S, remaining)))
-            if remaining <= 0:
-                break
-        for record in records:
-            partition = TopicPartition(record.topic, record.partition)
-            self._delivered[partition] = self._tenures.since.get(partition, 0)
-        return records
+        while True:
+            if not self._kept:
+                remaining = deadline - time.monotonic()
+                self._fetch(max_records, max(0.0, min(SLICE_S, remaining)))
+            if records := self._take_kept(max_records):
+                return records
+            if time.monotonic() >= deadline:
+                self._pass_what_nobody_reads()
+                return []
 
     def keep_alive(self) -> None:
         """A poll that delivers nothing: it is what the group measures ``max_poll_interval_s`` by.
@@ -158,17 +116,90 @@ class KafkaMembership(Closing):
             try:
                 # A rebalance takes some requests; without one there is nothing to wait for.
                 wait_s = _REJOIN_SLICE_S if self._consumer._coordinator.need_rejoin() else 0.0
-                for record in fetch(self._consumer, max_records=1, timeout_s=wait_s):
-                    tenure = self._tenures.since.get(TopicPartition(record.topic, record.partition), 0)
-                    self._kept.append((tenure, record))
+                self._fetch(max_records=1, timeout_s=wait_s)
             finally:
                 self._consumer.resume(*self._consumer.paused())
 
     def rewind(self) -> None:
         # Remembered until it succeeds: polling on from here would skip what was not committed.
-        self._rewind_due = True
+        self._positioned = {}
         self._kept.clear()
         self._seek_to_committed()
+
+    def _fetch(self, max_records: int, timeout_s: float) -> None:
+        """Keep what one poll of the client brings. All of it was read from the committed offset of its epoch on."""
+        if self._positioned != self._group_state.ownership.epochs:
+            self._seek_to_committed()
+        records = fetch(self._consumer, max_records, timeout_s)
+        epochs = self._group_state.ownership.epochs
+        for record in records:
+            partition = TopicPartition(record.topic, record.partition)
+            epoch = epochs.get(partition)
+            # A partition that came during the poll: read again, once it is certain from where on.
+            if epoch is not None and epoch == self._positioned.get(partition):
+                self._kept.append(replace(record, epoch=epoch))
+                self._delivered[partition] = record.offset + 1
+
+    def _take_kept(self, max_records: int) -> list[Record]:
+        taken: list[Record] = []
+        epochs = self._group_state.ownership.epochs
+        while self._kept and len(taken) < max_records:
+            record = self._kept.popleft()
+            # Of an ended epoch: fetched again by its new owner, or by this member from the committed offset on.
+            if epochs.get(TopicPartition(record.topic, record.partition)) == record.epoch:
+                taken.append(record)
+        return taken
+
+    def _seek_to_committed(self) -> None:
+        """Read each partition whose epoch has just begun, or was rewound, from the group's committed offset on."""
+        if self._unsettled:
+            # A commit of unknown outcome: the same transactional ID, initialised anew, makes the broker end it one
+            # way or the other, and only then do the committed offsets tell which.
+            self._ready_producer()
+        epochs = self._group_state.ownership.epochs
+        begun = [partition for partition, epoch in epochs.items() if self._positioned.get(partition) != epoch]
+        with translated():
+            # One request for all partitions; the public committed() takes one each. It requires stable offsets, i.e.
+            # waits out the transactions of others that are about to commit some (KIP-447).
+            committed = self._consumer._coordinator.fetch_committed_offsets(
+                begun, timeout_ms=milliseconds(self._config.commit_timeout_s)
+            )
+            for partition in begun:
+                self._delivered.pop(partition, None)
+                if partition in committed:
+                    self._committed[partition] = committed[partition].offset
+                    self._consumer.seek(partition, committed[partition].offset)
+                else:
+                    self._committed.pop(partition, None)
+                    self._consumer.seek_to_beginning(partition)
+        self._positioned = epochs
+
+    def _pass_what_nobody_reads(self) -> None:
+        """Commit the position of each partition that is read to its end, where only the marks of transactions follow.
+
+        Otherwise the group would lag behind them for ever, by one for each partition: no autoscaler that goes by the
+        lag would ever rest.
+        """
+        if self._kept or self._group_state.awaits_assignment or time.monotonic() < self._next_pass:
+            return
+        self._next_pass = time.monotonic() + _PASS_EVERY_S
+        passed: dict[TopicPartition, OffsetAndMetadata] = {}
+        for partition in self._positioned:
+            committed = self._committed.get(partition, 0)
+            if self._delivered.get(partition, 0) > committed:
+                continue  # there are records that are not committed yet
+            state = self._consumer._subscription.assignment.get(partition)
+            if state is not None and state.position is not None and state.position.offset > committed:
+                passed[partition] = OffsetAndMetadata(state.position.offset, "", -1)
+        if not passed:
+            return
+        try:
+            membership, owned = self._group_state.metadata()
+            # Looked at again behind the snapshot, by which the broker checks the commit.
+            if all(owned.epochs.get(partition) == self._positioned.get(partition) for partition in passed):
+                self._transact([], passed, membership, time.monotonic() + self._config.commit_timeout_s)
+        except FencedError as error:
+            log.debug("left to the next owner: %s", error)
 
     def assigned(self) -> frozenset[tuple[str, int]]:
         return frozenset((partition.topic, partition.partition) for partition in self._consumer.assignment())
@@ -183,44 +214,46 @@ class KafkaMembership(Closing):
             )
         return {(partition.topic, partition.partition): known.offset for partition, known in found.items()}
 
-    def _take_kept(self, max_records: int) -> list[Record]:
-        taken: list[Record] = []
-        while self._kept and len(taken) < max_records:
-            tenure, record = self._kept.popleft()
-            # Of an ended tenure: fetched again by its new owner, or by this member from the committed offset on.
-            if self._tenures.since.get(TopicPartition(record.topic, record.partition), 0) == tenure:
-                taken.append(record)
-        return taken
-
-    def _seek_to_committed(self) -> None:
-        if self._unsettled:
-            # A commit of unknown outcome: the same transactional ID, initialised anew, makes the broker end it one
-            # way or the other, and only then do the committed offsets tell which.
-            self._ready_producer()
-        assigned = list(self._consumer.assignment())
-        with translated():
-            # One request for all partitions; the public committed() takes one each. It requires stable offsets, i.e.
-            # waits out the transactions of others that are about to commit some (KIP-447).
-            committed = self._consumer._coordinator.fetch_committed_offsets(
-                assigned, timeout_ms=milliseconds(self._config.commit_timeout_s)
-            )
-            for partition in assigned:
-                if partition in committed:
-                    self._consumer.seek(partition, committed[partition].offset)
-                else:
-                    self._consumer.seek_to_beginning(partition)
-        self._rewind_due = False
-
     # Committing
 
     def commit(self, outputs: Sequence[Outgoing], consumed: Sequence[Record]) -> None:
         if not outputs and not consumed:
             return
         deadline = time.monotonic() + self._config.commit_timeout_s
+        if not consumed:
+            self._transact(outputs, {}, None, deadline)
+            return
         # 1. Is it still ours? Cheap, and saves most of the transactions that the broker would refuse below. One
-        #    snapshot of the group metadata serves the check and the commit: nothing can change in between.
-        membership = self._settled_membership(deadline) if consumed else self._consumer.group_metadata()
-        offsets = self._offsets(membership, consumed)
+        #    snapshot of the membership serves the check and the commit: nothing can change in between.
+        self._settle(min(deadline, time.monotonic() + _SETTLE_S))
+        membership, owned = self._group_state.metadata()
+        self._transact(outputs, self._offsets(consumed, owned), membership, deadline)
+
+    def _settle(self, until: float) -> None:
+        """Wait for an assignment that is on its way. A commit before it belongs to no known generation."""
+        while self._group_state.awaits_assignment and time.monotonic() < until:
+            self.keep_alive()
+
+    def _offsets(self, consumed: Sequence[Record], owned: Ownership) -> dict[TopicPartition, OffsetAndMetadata]:
+        """The offset behind the last consumed record of each partition. FencedError if one is not ours any more."""
+        offsets: dict[TopicPartition, OffsetAndMetadata] = {}
+        for record in consumed:
+            partition = TopicPartition(record.topic, record.partition)
+            if not record.epoch or owned.epochs.get(partition) != record.epoch:
+                raise FencedError(f"{record.coordinates} was given to another member of {self._group} meanwhile")
+            known = offsets.get(partition)
+            if known is None or record.offset >= known.offset:
+                offsets[partition] = OffsetAndMetadata(record.offset + 1, "", -1)
+        return offsets
+
+    def _transact(
+        self,
+        outputs: Sequence[Outgoing],
+        offsets: Mapping[TopicPartition, OffsetAndMetadata],
+        membership: ConsumerGroupMetadata | None,
+        deadline: float,
+    ) -> None:
+        """Publish and commit as one transaction; ``membership`` is that of the offsets."""
         # 2. A producer without a transaction under way, whatever became of the one before.
         producer = self._ready_producer()
         try:
@@ -246,31 +279,7 @@ class KafkaMembership(Closing):
             if self._unsettled and isinstance(error, BusError) and not isinstance(error, BusUnavailableError):
                 raise BusUnavailableError(str(error)) from error
             raise
-
-    def _settled_membership(self, deadline: float) -> ConsumerGroupMetadata:
-        until = min(deadline, time.monotonic() + _SETTLE_S)
-        while (membership := self._consumer.group_metadata()).state == MemberState.REBALANCING:
-            if time.monotonic() > until:
-                break
-            self.keep_alive()
-        return membership
-
-    def _offsets(
-        self, membership: ConsumerGroupMetadata, consumed: Sequence[Record]
-    ) -> dict[TopicPartition, OffsetAndMetadata]:
-        """The offset behind the last consumed record of each partition. FencedError if one is not ours any more."""
-        offsets: dict[TopicPartition, OffsetAndMetadata] = {}
-        for record in consumed:
-            partition = TopicPartition(record.topic, record.partition)
-            tenure = self._tenures.since.get(partition)
-            if tenure is None or tenure != self._delivered.get(partition):
-                raise FencedError(f"{record.coordinates} was given to another member of {self._group} meanwhile")
-            known = offsets.get(partition)
-            if known is None or record.offset >= known.offset:
-                offsets[partition] = OffsetAndMetadata(record.offset + 1, "", -1)
-        if offsets and membership.generation_id != self._tenures.generation:
-            raise FencedError(f"{self._group} was rebalanced; this member does not know its partitions yet")
-        return offsets
+        self._committed |= {partition: metadata.offset for partition, metadata in offsets.items()}
 
     @staticmethod
     def _complete(result: Any, producer: KafkaProducer, deadline: float) -> None:
@@ -303,7 +312,12 @@ class KafkaMembership(Closing):
         return self._producer
 
     def _abort(self, producer: KafkaProducer) -> None:
-        """End the failed transaction. A producer that cannot do that is thrown away; its successor ends it."""
+        """End the failed transaction, and its producer with it.
+
+        kafka-python 3.0.12 keeps the offsets that the broker refused, and sends them along with the next transaction,
+        in the name of the new membership: the broker takes them, and the group's offsets go back. So nothing of a
+        failed transaction may live on. Where the abort itself fails, the next producer ends the transaction.
+        """
         try:
             if self._unsettled:
                 raise BusUnavailableError("a commit under way cannot be aborted")
@@ -312,8 +326,8 @@ class KafkaMembership(Closing):
         except (kafka_errors.KafkaError, BusError) as error:
             log.warning("transaction left to the next producer to end: %s", bus_error(error))
             self._unsettled = True
-            self._producer = None
-            close_producer(producer, 0)
+        self._producer = None
+        close_producer(producer, 0)
 
     # Leaving
 

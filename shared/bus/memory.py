@@ -16,7 +16,7 @@ import time
 import zlib
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from shared.bus.base import (
     BackPressureError,
@@ -159,7 +159,11 @@ class MemoryBus:
                 if slot not in progress.positions or progress.tenures.get(slot) != state.tenures[slot]:
                     progress.positions[slot] = state.committed[slot]
                     progress.tenures[slot] = state.tenures[slot]
-            return self._collect(mine, progress.positions, max_records)
+            found = self._collect(mine, progress.positions, max_records)
+            return [
+                replace(record, epoch=f"{number}#{progress.tenures[(record.topic, record.partition)]}")
+                for record in found
+            ]
 
         return self._wait_for(collect, timeout_s)
 
