@@ -1,8 +1,9 @@
-"""Named places at which a test may have the process die, as if its machine had failed just there.
+"""Named places at which a test may have the process die, or sleep, as if its machine had failed just there.
 
 Armed by the environment variable ``TONESTREAM_FAULT_POINTS``, ``name=chance`` separated by commas, e.g.
-``committed=0.01,kafka.sent=0.005``; unarmed a fault point does nothing. No setting of the product: nobody wants it but
-the chaos suite.
+``committed=0.01,kafka.sent=0.005``: the process dies there with that chance. ``name=stop`` stops it the first time,
+until somebody sends it SIGCONT: it has become a zombie that knows nothing of its death. Unarmed a fault point does
+nothing. No setting of the product: nobody wants it but the tests.
 """
 
 from __future__ import annotations
@@ -22,28 +23,48 @@ COMMITTED: Final = "committed"
 KAFKA_SENT: Final = "kafka.sent"
 #: Outputs and offsets are with the broker, the transaction is not committed.
 KAFKA_OFFSETS_SENT: Final = "kafka.offsets-sent"
+#: The batch is written down as in hand, nothing is handled.
+BATCH_BEGUN: Final = "batch.begun"
+#: A request is claimed, nothing is done for it.
+REQUEST_ENTERED: Final = "request.entered"
+#: A request leads its source, nothing is fetched.
+LEAD_TAKEN: Final = "lead.taken"
+#: It is known what the source holds, nobody is told.
+SOURCE_REMEMBERED: Final = "source.remembered"
 #: Audio is in the blob store, nobody knows of it.
 AUDIO_STORED: Final = "audio.stored"
 #: The parts of requests are written down, none is answered.
 PARTS_NOTED: Final = "parts.noted"
 #: A request's answer is claimed, the answer is not published.
 ANSWER_CLAIMED: Final = "answer.claimed"
+#: An answer is kept for those who ask next, it is not published.
+ANSWER_KEPT: Final = "answer.kept"
 
 FAULT_POINTS: Final = (
-    HANDLED, COMMITTED, KAFKA_SENT, KAFKA_OFFSETS_SENT, AUDIO_STORED, PARTS_NOTED, ANSWER_CLAIMED,
+    BATCH_BEGUN, REQUEST_ENTERED, LEAD_TAKEN, SOURCE_REMEMBERED, AUDIO_STORED, PARTS_NOTED, ANSWER_CLAIMED, ANSWER_KEPT,
+    HANDLED, KAFKA_SENT, KAFKA_OFFSETS_SENT, COMMITTED,
 )  # fmt: skip
 
+_STOP: Final = "stop"
 
-def _armed(text: str) -> dict[str, float]:
-    pairs = (pair.split("=") for pair in text.split(",") if pair)
-    return {name: float(chance) for name, chance in pairs}
+
+def _armed(text: str) -> dict[str, str]:
+    return dict(pair.split("=", 1) for pair in text.split(",") if pair)
 
 
 _ARMED: Final = _armed(os.environ.get(VARIABLE, ""))
 
 
 def fault_point(name: str) -> None:
-    """Die here (SIGKILL: no clean-up, no good-bye) with the chance that ``name`` is armed with."""
-    if _ARMED and random.random() < _ARMED.get(name, 0.0):
-        print(f'{{"fault_point": "{name}"}}', file=sys.stderr, flush=True)
-        os.kill(os.getpid(), signal.SIGKILL)
+    """Die here (SIGKILL: no clean-up, no good-bye) with the chance that ``name`` is armed with; or stop, once."""
+    if not _ARMED or name not in _ARMED:
+        return
+    if _ARMED[name] == _STOP:
+        del _ARMED[name]
+        signal_number = signal.SIGSTOP
+    elif random.random() < float(_ARMED[name]):
+        signal_number = signal.SIGKILL
+    else:
+        return
+    print(f'{{"fault_point": "{name}"}}', file=sys.stderr, flush=True)
+    os.kill(os.getpid(), signal_number)

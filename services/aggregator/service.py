@@ -11,12 +11,11 @@ from typing import ClassVar, Final, Self, cast
 from services.aggregator.answer import Calibration, Calibrations, answer
 from shared.blobs.audio import AudioBlobs
 from shared.blobs.store import BlobStore
-from shared.bus.base import parsed_coordinates
-from shared.cache.claims import Claims
+from shared.bus.base import FencedError, Record, parsed_coordinates
 from shared.cache.connection import Keys, connect
-from shared.cache.followers import Followers
 from shared.cache.results import ResultCache
-from shared.cache.votes import Part, Standing, VoteState
+from shared.cache.state import RequestState
+from shared.cache.votes import Part, Standing
 from shared.contracts.codec import Message
 from shared.contracts.errors import PERMANENT_FOR_AUDIO, DependencyError, TonestreamError
 from shared.contracts.messages import (
@@ -30,7 +29,7 @@ from shared.contracts.messages import (
     TrackResult,
 )
 from shared.contracts.topics import Channel
-from shared.fault_points import ANSWER_CLAIMED, PARTS_NOTED, fault_point
+from shared.fault_points import ANSWER_CLAIMED, ANSWER_KEPT, PARTS_NOTED, fault_point
 from shared.models import load_manifest
 from shared.recipe import Recipe
 from shared.runtime import metrics
@@ -56,17 +55,15 @@ class Aggregator(Service):
 
     def __init__(
         self,
-        votes: VoteState,
-        answered: Claims,
-        followers: Followers,
+        state: RequestState,
         results: ResultCache,
         audio: AudioBlobs,
         recipe: Recipe,
         calibrations: Calibrations,
     ) -> None:
-        self._votes = votes
-        self._answered = answered
-        self._followers = followers
+        self._votes = state.votes
+        self._requests = state.requests
+        self._followers = state.followers
         self._results = results
         self._audio = audio
         self._recipe = recipe
@@ -78,20 +75,17 @@ class Aggregator(Service):
         installed = [load_manifest(settings.models_dir / name) for name in (settings.genre_model, settings.mood_model)]
         client = connect(settings.redis_url.get_secret_value())
         keys = Keys(settings.redis_prefix)
+        state = RequestState.open(client, keys, cls.stage.value, settings.state_ttl_s, settings.result_deadline_s)
         return cls(
-            VoteState(client, keys, settings.state_ttl_s, settings.result_deadline_s),
-            Claims(client, keys, "answered", settings.state_ttl_s),
-            Followers(client, keys, settings.state_ttl_s),
+            state,
             ResultCache(client, keys, settings.result_ttl_s),
-            AudioBlobs(BlobStore(settings.blob_url), client, keys, settings.blob_ttl_s),
+            AudioBlobs(BlobStore(settings.blob_url), client, keys, state.requests, state.fences, settings.blob_ttl_s),
             Recipe.of(settings),
             {manifest.model_id: Calibration.of(manifest) for manifest in installed},
         )
 
     def handle(self, deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
-        parts = [cast(Part, delivery.message) for delivery in deliveries]
-        coordinates = [delivery.record.coordinates for delivery in deliveries]
-        return self._join(parts, coordinates)
+        return self._join([(cast(Part, delivery.message), delivery.record) for delivery in deliveries])
 
     def give_up(self, origin: Origin, error: TonestreamError) -> Outcome:
         """A part that cannot be used is a part that will not come: its half fails, and the request still ends."""
@@ -106,8 +100,8 @@ class Aggregator(Service):
         else:
             part = GenreFailure(request_id=origin.request_id, track_key=origin.track_key, error=report)
         try:
-            return self._join([part], [origin.record.coordinates])[0]
-        except DependencyError:
+            return self._join([(part, origin.record)])[0]
+        except (DependencyError, FencedError):
             raise
         except Exception:
             log.exception("no answer can be made of the parts of this request")
@@ -115,12 +109,12 @@ class Aggregator(Service):
 
     def _without_parts(self, origin: Origin, report: ErrorReport) -> Outcome:
         """The last resort: the request is answered as failed, whatever is known of it."""
-        if not self._answered.claim(origin.request_id, origin.record.coordinates):
+        if not self._requests.answer(origin.request_id, origin.record):
             return Outcome()
         track = Track(key=origin.track_key, source=origin.track_key)
         result = TrackResult(request_id=origin.request_id, status=Status.FAILED, track=track, errors=(report,))
         self._followers.end(origin.request_id, result)
-        return Outcome((result,), (partial(self._votes.forget, origin.request_id),))
+        return Outcome((result,), (partial(self._clean_up, origin.request_id, origin.record.coordinates),))
 
     def tick(self) -> Sequence[Message]:
         return self._votes.overdue(limit=100)
@@ -130,33 +124,32 @@ class Aggregator(Service):
         if time.monotonic() < self._next_tidy:
             return
         self._next_tidy = time.monotonic() + _TIDY_EVERY_S
-        holders = self._answered.holders(self._votes.without_news(_TIDY_EVERY_S, _TIDIED_AT_ONCE))
-        places = {request_id: parsed_coordinates(holder) for request_id, holder in holders.items()}
+        answers = self._requests.answers(self._votes.without_news(_TIDY_EVERY_S, _TIDIED_AT_ONCE))
+        places = {request_id: parsed_coordinates(known.coordinates) for request_id, known in answers.items()}
         offsets = committed(sorted({place[:2] for place in places.values()}))
-        done = [request_id for request_id, place in places.items() if place[2] < offsets.get(place[:2], 0)]
-        for request_id, standing in self._votes.standing(done).items():
-            if standing.track is None:
-                self._votes.forget(request_id)
-            else:
-                self._clean_up(standing.track)
-            log.info("cleaned up after a worker that died", extra={"request_id": request_id})
+        for request_id, known in answers.items():
+            topic, partition, offset = places[request_id]
+            if known.closed or offset < offsets.get((topic, partition), 0):
+                self._clean_up(request_id, known.coordinates)
+                log.info("cleaned up after a worker that died", extra={"request_id": request_id})
 
-    def _join(self, parts: Sequence[Part], coordinates: Sequence[str]) -> list[Outcome]:
-        holders = self._answered.holders(list({part.request_id for part in parts}))
+    def _join(self, parts: Sequence[tuple[Part, Record]]) -> list[Outcome]:
+        answers = self._requests.answers(list({part.request_id for part, _ in parts}))
         # Parts of requests that are answered already are late or doubled, unless this very record is the one that
-        # answers and was redelivered.
+        # answers and was redelivered. Of a closed request even that one is late.
         open_positions = [
             position
-            for position, part in enumerate(parts)
-            if holders.get(part.request_id, coordinates[position]) == coordinates[position]
+            for position, (part, record) in enumerate(parts)
+            if (known := answers.get(part.request_id)) is None
+            or (known.coordinates == record.coordinates and not known.closed)
         ]
         self._votes.add([parts[position] for position in open_positions])
         fault_point(PARTS_NOTED)
-        last = {parts[position].request_id: position for position in open_positions}
+        last = {parts[position][0].request_id: position for position in open_positions}
         outcomes = [Outcome()] * len(parts)
         for request_id, standing in self._votes.standing(list(last)).items():
             position = last[request_id]
-            outcomes[position] = self._answers(request_id, self._informed(standing), coordinates[position])
+            outcomes[position] = self._answers(request_id, self._informed(standing), parts[position][1])
         return outcomes
 
     def _informed(self, standing: Standing) -> Standing:
@@ -167,20 +160,20 @@ class Aggregator(Service):
         outcome = self._followers.outcome(track.follows)
         return standing if outcome is None else standing.with_answer(outcome)
 
-    def _answers(self, request_id: str, standing: Standing, coordinates: str) -> Outcome:
-        """The result of a request, if the record at ``coordinates`` is the one to answer it, and those of its
-        followers; nothing where it is not complete."""
+    def _answers(self, request_id: str, standing: Standing, record: Record) -> Outcome:
+        """The result of a request, if ``record`` is the one to answer it, and those of its followers; nothing where it
+        is not complete."""
         track = standing.track
-        if track is None or not standing.complete or not self._answered.claim(request_id, coordinates):
+        if track is None or not standing.complete or not self._requests.answer(request_id, record):
             return Outcome()
         fault_point(ANSWER_CLAIMED)
         result = self._result(track, standing)
-        outcomes = [Outcome((result,), (partial(self._clean_up, track),))]
+        outcomes = [Outcome((result,), (partial(self._clean_up, request_id, record.coordinates),))]
         followers = self._followers.end(request_id, result)
         for follower, own in self._votes.standing(followers).items():
             # One whose track is still on its way finds the answer when it comes.
             if own.track is not None and own.track.follows == request_id:
-                outcomes.append(self._answers(follower, own.with_answer(result), coordinates))
+                outcomes.append(self._answers(follower, own.with_answer(result), record))
         return Outcome(
             tuple(message for outcome in outcomes for message in outcome.messages),
             tuple(clean_up for outcome in outcomes for clean_up in outcome.after_commit),
@@ -193,6 +186,7 @@ class Aggregator(Service):
             waited = max(0.0, time.time() * 1000 - track.received_at_ms)
             result = result.model_copy(update={"timings_ms": {**result.timings_ms, "total": round(waited, 1)}})
         self._cache(track, result)
+        fault_point(ANSWER_KEPT)
         log.info(
             "answered",
             extra={"request_id": track.request_id, "track_key": track.track_key, "status": result.status.value},
@@ -200,13 +194,15 @@ class Aggregator(Service):
         metrics.RESULTS.labels(result.status.value, str(result.cached).lower()).inc()
         return result
 
-    def _clean_up(self, track: IngestedTrack) -> None:
-        # Also where the answer came from elsewhere: an attempt that was not committed may have stored the audio. What
-        # marks the request as waiting goes last, so that a worker that dies in here leaves it to be tidied up.
-        if track.audio is not None:
-            self._audio.release(track.audio.blob, track.audio.sha256, track.request_id)
-        self._followers.forget(track.request_id)
-        self._votes.forget(track.request_id)
+    def _clean_up(self, request_id: str, coordinates: str) -> None:
+        """The answer by the record at ``coordinates`` is committed: close the request, and forget its parts."""
+        # Closed first: a worker that lost its partitions may still be about to write, and must find that. What marks
+        # the request as waiting goes last, so that a worker that dies in here leaves it to be tidied up.
+        if not self._requests.close(request_id, coordinates):
+            return  # replayed since, or expired
+        self._audio.release(request_id)
+        self._followers.forget(request_id)
+        self._votes.forget(request_id)
 
     def _cache(self, track: IngestedTrack, result: TrackResult) -> None:
         """Keep what would come out the same again: whole answers, and failures that follow from the audio alone."""

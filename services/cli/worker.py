@@ -11,6 +11,7 @@ from services.cli.status import OK
 from shared.bus.connect import kafka_bus
 from shared.cache.connection import Keys, connect, require_trust
 from shared.cache.deaths import RedisHandling
+from shared.cache.fences import FenceKeeper, Fences
 from shared.contracts.messages import Stage
 from shared.contracts.topics import Topics
 from shared.runtime.dead_letters import DeadLetterLimitError
@@ -62,7 +63,8 @@ def run_worker(stage: Stage, settings: Settings) -> int:
     handling = RedisHandling(client, keys, stage.value, settings.state_ttl_s)
     bus = kafka_bus(settings, client_id=f"tonestream-{stage.value}")
     membership = bus.join(topics.group(stage.value), [topics.name(channel) for channel in service.inputs])
-    loop = ServiceLoop(service, membership, topics, policy, pulse, handling, Redactor(settings.secrets()))
+    epochs = FenceKeeper(client, Fences(keys, stage.value), settings.state_ttl_s)
+    loop = ServiceLoop(service, membership, topics, policy, pulse, handling, Redactor(settings.secrets()), epochs)
     if stopping.is_set():
         loop.stop()
     watchdog = Watchdog(pulse, settings.stall_timeout_s)

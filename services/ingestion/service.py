@@ -18,11 +18,9 @@ from shared.audio.spec import FeatureSpec
 from shared.blobs.audio import AudioBlobs
 from shared.blobs.store import UPLOADS, BlobStore
 from shared.bus.base import Record
-from shared.cache.claims import Claims
 from shared.cache.connection import Keys, connect
-from shared.cache.followers import Followers
 from shared.cache.results import KnownSource, ResultCache
-from shared.cache.votes import VoteState
+from shared.cache.state import RequestState
 from shared.contracts.codec import MalformedMessageError, Message, salvaged_source
 from shared.contracts.codec import decode as decode_message
 from shared.contracts.errors import PERMANENT_FOR_AUDIO, DependencyError, ErrorCode, TonestreamError
@@ -36,7 +34,7 @@ from shared.contracts.messages import (
 )
 from shared.contracts.topics import Channel
 from shared.contracts.tracks import BLOB_SCHEME
-from shared.fault_points import AUDIO_STORED, fault_point
+from shared.fault_points import AUDIO_STORED, LEAD_TAKEN, REQUEST_ENTERED, SOURCE_REMEMBERED, fault_point
 from shared.models import load_manifest
 from shared.recipe import Recipe, mood_sources, segment_limit
 from shared.runtime.service import Delivery, Origin, Outcome, TrackByTrackService
@@ -66,7 +64,7 @@ class _Draft:
     """What is known of a track before it is known whether there is audio."""
 
     request: TrackRequest
-    received_at_ms: int
+    record: Record
     title: str | None
     artist: str | None
     isrc: str | None
@@ -90,7 +88,7 @@ class _Draft:
             cached=cached,
             error=error,
             follows=follows,
-            received_at_ms=self.received_at_ms,
+            received_at_ms=self.record.timestamp_ms,
         )
 
 
@@ -114,9 +112,7 @@ class Ingestion(TrackByTrackService):
         blobs: BlobStore,
         audio: AudioBlobs,
         results: ResultCache,
-        requests: Claims,
-        votes: VoteState,
-        followers: Followers,
+        state: RequestState,
         max_unfinished: int,
         max_bytes: int,
         blob_ttl_s: float,
@@ -132,9 +128,9 @@ class Ingestion(TrackByTrackService):
         self._blobs = blobs
         self._audio = audio
         self._results = results
-        self._requests = requests
-        self._votes = votes
-        self._followers = followers
+        self._requests = state.requests
+        self._votes = state.votes
+        self._followers = state.followers
         self._max_unfinished = max_unfinished
         self._max_bytes = max_bytes
         self._blob_ttl_s = blob_ttl_s
@@ -152,6 +148,7 @@ class Ingestion(TrackByTrackService):
         keys = Keys(settings.redis_prefix)
         blobs = BlobStore(settings.blob_url)
         genre = load_manifest(settings.models_dir / settings.genre_model)
+        state = RequestState.open(client, keys, cls.stage.value, settings.state_ttl_s, settings.result_deadline_s)
         return cls(
             fetcher=Fetcher(
                 FetchLimits(
@@ -169,11 +166,9 @@ class Ingestion(TrackByTrackService):
             max_segments=segment_limit(settings, genre),
             recipe=Recipe.of(settings),
             blobs=blobs,
-            audio=AudioBlobs(blobs, client, keys, settings.blob_ttl_s),
+            audio=AudioBlobs(blobs, client, keys, state.requests, state.fences, settings.blob_ttl_s),
             results=ResultCache(client, keys, settings.result_ttl_s),
-            requests=Claims(client, keys, "request", settings.state_ttl_s),
-            votes=VoteState(client, keys, settings.state_ttl_s, settings.result_deadline_s),
-            followers=Followers(client, keys, settings.state_ttl_s),
+            state=state,
             max_unfinished=settings.max_unfinished,
             max_bytes=settings.fetch_max_bytes,
             blob_ttl_s=settings.blob_ttl_s,
@@ -192,18 +187,19 @@ class Ingestion(TrackByTrackService):
     def handle_one(self, delivery: Delivery) -> Outcome:
         request = delivery.message
         assert isinstance(request, TrackRequest)
-        if not self._requests.claim(request.request_id, delivery.record.coordinates):
+        if not self._requests.enter(request.request_id, delivery.record):
             log.info("this request ID is known already; it is answered once")
             return Outcome()
+        fault_point(REQUEST_ENTERED)
         started = time.perf_counter()
-        track = self._ingest(request, delivery.record.timestamp_ms)
+        track = self._ingest(request, delivery.record)
         elapsed_ms = (time.perf_counter() - started) * 1000
         track = track.model_copy(update={"timings_ms": {self.stage.value: round(elapsed_ms, 1)}})
         return Outcome((track,), self._clean_up(request.audio_url))
 
     def give_up(self, origin: Origin, error: TonestreamError) -> Outcome:
         """The reason why there is no audio travels on; the aggregator makes the answer of it."""
-        if not self._requests.claim(origin.request_id, origin.record.coordinates):
+        if not self._requests.enter(origin.request_id, origin.record):
             return Outcome()
         failed = IngestedTrack(
             request_id=origin.request_id,
@@ -226,11 +222,11 @@ class Ingestion(TrackByTrackService):
                 log.info("removed forgotten blobs", extra={"removed": removed})
         return ()
 
-    def _ingest(self, request: TrackRequest, received_at_ms: int) -> IngestedTrack:
+    def _ingest(self, request: TrackRequest, record: Record) -> IngestedTrack:
         names, spotify_error = self._spotify_track(request)
         draft = _Draft(
             request,
-            received_at_ms,
+            record,
             title=names.title if names else None,
             artist=names.artist if names else None,
             isrc=names.isrc if names else None,
@@ -238,8 +234,9 @@ class Ingestion(TrackByTrackService):
         url = request.audio_url or (names.preview_url if names else None)
         if url is None:
             return draft.track(error=ErrorReport.of(spotify_error or _no_preview(), self.stage))
-        if leader := self._leader(request, f"source:{request.track_key}"):
+        if leader := self._leader(draft, f"source:{request.track_key}"):
             return draft.track(follows=leader)
+        fault_point(LEAD_TAKEN)
         try:
             with work_folder() as folder:
                 fetched = self._fetch(request, url, folder)
@@ -293,6 +290,7 @@ class Ingestion(TrackByTrackService):
                 self._remember(request, fetched, error=ErrorReport.of(error, self.stage))
             raise
         self._remember(request, fetched, audio_sha256=decoded.sha256)
+        fault_point(SOURCE_REMEMBERED)
         audio = IngestedAudio(
             blob=AudioBlobs.reference(decoded.sha256),
             sha256=decoded.sha256,
@@ -302,9 +300,9 @@ class Ingestion(TrackByTrackService):
         cached = None if request.force else self._find(request, decoded.sha256)
         if cached is not None:
             return draft.track(audio=audio, cached=cached)
-        if leader := self._leader(request, f"audio:{self._result_keys(request, decoded.sha256)[0]}"):
+        if leader := self._leader(draft, f"audio:{self._result_keys(request, decoded.sha256)[0]}"):
             return draft.track(audio=audio, follows=leader)
-        self._audio.keep(decoded.path, decoded.sha256, request.request_id)
+        self._audio.keep(decoded.path, decoded.sha256, request.request_id, draft.record)
         fault_point(AUDIO_STORED)
         return draft.track(audio=audio)
 
@@ -331,9 +329,11 @@ class Ingestion(TrackByTrackService):
         asked = request.spotify_id if self._spotify is not None else None
         return [self._recipe.result_key(audio_sha256, source) for source in mood_sources(asked)]
 
-    def _leader(self, request: TrackRequest, work: str) -> str | None:
+    def _leader(self, draft: _Draft, work: str) -> str | None:
         """The request that is at work on the same; None where this one is to do it."""
-        return None if request.force else self._followers.follow(request.request_id, work)
+        if draft.request.force:
+            return None
+        return self._followers.follow(draft.request.request_id, work, draft.record)
 
     def _clean_up(self, url: str | None) -> tuple[Callable[[], None], ...]:
         if url is None or not url.startswith(f"{BLOB_SCHEME}{UPLOADS}/"):

@@ -35,7 +35,8 @@ class Record:
     """A record as read from a partition. ``timestamp_ms`` is the time of publishing, Unix epoch in ms.
 
     ``epoch`` is the ownership epoch in which a member received it: it ends when the partition leaves the member, and no
-    other ownership of a partition has the same. Empty for a reader.
+    other ownership of a partition has the same. Empty where nobody can take a partition away unnoticed: inside one
+    process, and for a reader.
     """
 
     topic: str
@@ -124,6 +125,12 @@ class Membership(Protocol):
         BusUnavailableError when it could not be done in time; MessageTooLargeError names the culprit. After any
         of these nothing of the unit is visible. One exception is left to the caller: after BusUnavailableError
         the outcome may be unknown; ``rewind`` and poll, the broker tells by what it delivers.
+        """
+        ...
+
+    def confirm(self, records: Sequence[Record]) -> None:
+        """Ask the broker whether the partitions of ``records`` were this member's until now, without a break since
+        ``records`` were polled. Raises FencedError where they were not, BusUnavailableError.
         """
         ...
 

@@ -9,6 +9,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -119,6 +120,19 @@ class KafkaMembership(Closing):
                 self._fetch(max_records=1, timeout_s=wait_s)
             finally:
                 self._consumer.resume(*self._consumer.paused())
+
+    def confirm(self, records: Sequence[Record]) -> None:
+        """A heartbeat is what the broker answers soonest, and it checks member and generation as for a commit."""
+        deadline = time.monotonic() + self._config.commit_timeout_s
+        self._settle(min(deadline, time.monotonic() + _SETTLE_S))
+        self._offsets(records, self._group_state.metadata()[1])
+        manager, coordinator = self._consumer._manager, self._consumer._coordinator
+        with translated(), suppress(kafka_errors.RebalanceInProgressError):
+            self._consumer._net.run(
+                manager.wait_for,
+                manager.call_soon(coordinator._send_heartbeat_request),
+                milliseconds(deadline - time.monotonic()),
+            )
 
     def rewind(self) -> None:
         # Remembered until it succeeds: polling on from here would skip what was not committed.

@@ -16,7 +16,7 @@ import time
 import zlib
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from shared.bus.base import (
     BackPressureError,
@@ -159,11 +159,7 @@ class MemoryBus:
                 if slot not in progress.positions or progress.tenures.get(slot) != state.tenures[slot]:
                     progress.positions[slot] = state.committed[slot]
                     progress.tenures[slot] = state.tenures[slot]
-            found = self._collect(mine, progress.positions, max_records)
-            return [
-                replace(record, epoch=f"{number}#{progress.tenures[(record.topic, record.partition)]}")
-                for record in found
-            ]
+            return self._collect(mine, progress.positions, max_records)
 
         return self._wait_for(collect, timeout_s)
 
@@ -385,6 +381,9 @@ class MemoryMembership(Closing):
 
     def commit(self, outputs: Sequence[Outgoing], consumed: Sequence[Record]) -> None:
         self._bus._commit(self._group, self._number, self._progress, outputs, consumed)
+
+    def confirm(self, records: Sequence[Record]) -> None:
+        """Nothing to ask: see ``keep_alive``."""
 
     def rewind(self) -> None:
         self._progress.positions.clear()

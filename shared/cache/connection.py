@@ -8,7 +8,7 @@ import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 import redis
@@ -16,6 +16,7 @@ import redis.lock
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from shared.bus.base import FencedError
 from shared.contracts.errors import DependencyError
 from shared.settings import SettingsError
 from shared.tls_files import check_tls_files
@@ -23,6 +24,8 @@ from shared.tls_files import check_tls_files
 log = logging.getLogger(__name__)
 
 MEMORY_SCHEME = "memory://"
+#: How a script begins its refusal to write on behalf of a record whose partition has another owner by now.
+FENCED: Final = "FENCED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +105,8 @@ def _memory_server(url: str) -> Any:
 
 @contextlib.contextmanager
 def redis_faults() -> Iterator[None]:
-    """Within the block, faults of the server (not of the caller's commands) are DependencyError."""
+    """Within the block, faults of the server (not of the caller's commands) are DependencyError, and the refusal of a
+    guarded script (``shared.cache.fences``) is FencedError."""
     try:
         yield
     except (
@@ -114,3 +118,7 @@ def redis_faults() -> Iterator[None]:
         redis.exceptions.NoPermissionError,
     ) as error:
         raise DependencyError(f"Redis cannot be used: {error}") from error
+    except redis.ResponseError as error:
+        if FENCED in str(error):
+            raise FencedError(f"Redis refused a write: {error}") from error
+        raise

@@ -15,8 +15,9 @@ from typing import Any, Final, cast
 
 import redis
 
-from shared.bus.base import Record
-from shared.cache.connection import Keys, redis_faults
+from shared.bus.base import FencedError, Record
+from shared.cache.connection import FENCED, Keys, redis_faults
+from shared.cache.fences import Fences
 from shared.contracts.errors import DependencyError
 from shared.runtime.crashes import Deaths
 
@@ -43,13 +44,19 @@ local function without(written, process)
 end
 """
 
-#: KEYS: the hash. ARGV: process, flag, seconds to live, number of finished fields, these, then those that begin.
-#: Returns field and entries of others, by turns, for fields that have some.
+#: KEYS: the hash, then the fences of the partitions. ARGV: process, flag, seconds to live, number of finished fields,
+#: these, the epochs of the partitions, then the fields that begin. Returns field and entries of others, by turns, for
+#: fields that have some.
 _BEGIN: Final = f"""
 {_ENTRIES}
-local found, finished = {{}}, tonumber(ARGV[4])
+local found, finished, fences = {{}}, tonumber(ARGV[4]), #KEYS - 1
+for i = 1, fences do
+  if ARGV[4 + finished + i] ~= '' and redis.call('GET', KEYS[1 + i]) ~= ARGV[4 + finished + i] then
+    return redis.error_reply('{FENCED} this worker no longer owns the partition of a record')
+  end
+end
 chunks(5, 4 + finished, function(fields) redis.call('HDEL', KEYS[1], unpack(fields)) end)
-chunks(5 + finished, #ARGV, function(fields)
+chunks(5 + finished + fences, #ARGV, function(fields)
   local written, pairs = redis.call('HMGET', KEYS[1], unpack(fields)), {{}}
   for i, field in ipairs(fields) do
     local others = without(written[i], ARGV[1])
@@ -88,9 +95,13 @@ return 0
 
 
 class RedisHandling:
-    """One worker process of one service. A batch costs one round trip: what is finished travels with the next one."""
+    """One worker process of one service. A batch costs one round trip: what is finished travels with the next one.
+
+    A worker that lost the partitions of a batch cannot begin it: nobody would take back what it writes down.
+    """
 
     def __init__(self, client: redis.Redis, keys: Keys, service: str, ttl_s: int) -> None:
+        self._fences = Fences(keys, service)
         self._redis = client
         self._key = keys("handling", service)
         self._ttl_s = ttl_s
@@ -109,11 +120,15 @@ class RedisHandling:
         # Before the call: should only its answer get lost, there is something to withdraw.
         self._open, self._alone, self._found = coordinates, alone, {}
         finished = self._finished
-        arguments = [self._process, "a" if alone else "s", self._ttl_s, len(finished), *finished, *coordinates]
+        fences = {self._fences.key(record): record.epoch for record in records}
+        arguments = [self._process, "a" if alone else "s", self._ttl_s, len(finished), *finished]
         try:
             with redis_faults():
-                answer = cast("list[str]", self._begin(keys=[self._key], args=arguments))
-        except DependencyError:
+                answer = cast(
+                    "list[str]",
+                    self._begin(keys=[self._key, *fences], args=[*arguments, *fences.values(), *coordinates]),
+                )
+        except (DependencyError, FencedError):
             self.withdraw()
             raise
         self._finished = ()

@@ -13,7 +13,10 @@ from typing import Final, cast
 
 import redis
 
+from shared.bus.base import Record
 from shared.cache.connection import Keys, redis_faults
+from shared.cache.fences import GUARD, Fences
+from shared.cache.requests import CLOSED, Requests
 from shared.contracts.messages import (
     GenreFailure,
     IngestedTrack,
@@ -31,6 +34,25 @@ _MOOD: Final = "mood"
 _FAILURE: Final = "failure"
 _OVERDUE: Final = "overdue"
 _SINGLE_FIELDS: Final = (_TRACK, _MOOD, _FAILURE, _OVERDUE)
+#: KEYS: fence, the answer's claim, votes, waiting. ARGV: epoch, request ID, seconds to live, deadline, whether the
+#: request is announced (1 or 0), number of single fields, these with their values by turns, then the others.
+_ADD: Final = f"""
+{GUARD}
+local answer = redis.call('GET', KEYS[2])
+if answer and string.sub(answer, 1, {len(CLOSED)}) == '{CLOSED}' then return 0 end
+for i = 7, #ARGV, 2 do
+    local write = i < 7 + 2 * tonumber(ARGV[6]) and 'HSETNX' or 'HSET'
+    redis.call(write, KEYS[3], ARGV[i], ARGV[i + 1])
+end
+redis.call('EXPIRE', KEYS[3], ARGV[3])
+-- Parts of a request that nobody announced wait for nothing: they expire.
+if ARGV[5] == '1' then
+    redis.call('ZADD', KEYS[4], ARGV[4], ARGV[2])
+else
+    redis.call('ZADD', KEYS[4], 'XX', ARGV[4], ARGV[2])
+end
+return 1
+"""
 #: An overdue request is reminded of again after this many seconds, should the reminder itself be lost.
 _REMIND_AGAIN_S: Final = 60.0
 
@@ -76,30 +98,43 @@ class Standing:
 
 
 class VoteState:
-    """The parts of unfinished requests."""
+    """The parts of unfinished requests.
 
-    def __init__(self, client: redis.Redis, keys: Keys, ttl_s: int, deadline_s: float) -> None:
+    ``requests`` knows which are closed, ``fences`` are those of the service whose records bring the parts.
+    """
+
+    def __init__(
+        self, client: redis.Redis, keys: Keys, requests: Requests, fences: Fences, ttl_s: int, deadline_s: float
+    ) -> None:
         self._redis = client
         self._keys = keys
+        self._requests = requests
+        self._fences = fences
         self._ttl_s = ttl_s
         self._deadline_s = deadline_s
+        self._add = client.register_script(_ADD)
 
-    def add(self, parts: Sequence[Part]) -> None:
-        """Write the parts down. The first failure and the first announcement of a request stand."""
+    def add(self, parts: Sequence[tuple[Part, Record]]) -> None:
+        """Write the parts down, each with the record that brings it. The first failure and the first announcement of a
+        request stand; nothing is written for one that is closed. Raises FencedError, DependencyError.
+        """
+        groups: dict[tuple[str, str], list[tuple[Part, Record]]] = {}
+        for part, record in parts:
+            groups.setdefault((part.request_id, self._fences.key(record)), []).append((part, record))
+        deadline = time.time() + self._deadline_s
         with redis_faults():
             pipeline = self._redis.pipeline(transaction=False)
-            for part in parts:
-                field = _field(part)
-                if field in _SINGLE_FIELDS:
-                    pipeline.hsetnx(self._votes(part.request_id), field, part.model_dump_json())
-                else:
-                    pipeline.hset(self._votes(part.request_id), field, part.model_dump_json())
-            deadline = time.time() + self._deadline_s
-            announced = {part.request_id for part in parts if isinstance(part, IngestedTrack)}
-            for request_id in {part.request_id for part in parts}:
-                pipeline.expire(self._votes(request_id), self._ttl_s)
-                # Parts of a request that nobody announced wait for nothing: they expire.
-                pipeline.zadd(self._waiting(), {request_id: deadline}, xx=request_id not in announced)
+            for (request_id, fence), brought in groups.items():
+                fields = {_field(part): part for part, _ in reversed(brought)}
+                single = [name for name in fields if name in _SINGLE_FIELDS]
+                others = [name for name in fields if name not in _SINGLE_FIELDS]
+                keys = [fence, self._requests.answer_key(request_id), self._votes(request_id), self._waiting()]
+                epoch = brought[-1][1].epoch
+                arguments: list[str | int | float] = [epoch, request_id, self._ttl_s, deadline]
+                arguments += [int(_TRACK in fields), len(single)]
+                for name in (*single, *others):
+                    arguments += [name, fields[name].model_dump_json()]
+                self._add(keys=keys, args=arguments, client=pipeline)
             pipeline.execute()
 
     def standing(self, request_ids: Sequence[str]) -> dict[str, Standing]:

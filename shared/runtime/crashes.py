@@ -55,7 +55,7 @@ class Handling(Protocol):
     def begin(self, records: Sequence[Record], alone: bool = False) -> Mapping[str, Deaths]:
         """These are about to be handled. Returns earlier deaths by coordinates; records without any are left out.
 
-        Beginning the same again changes nothing. Raises DependencyError.
+        Beginning the same again changes nothing. Raises DependencyError; FencedError where others own the partitions.
         """
         ...
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextvars import copy_context
 from functools import partial
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from shared.bus.base import (
     BackPressureError,
@@ -29,7 +29,7 @@ from shared.bus.base import (
 from shared.contracts.codec import outgoing
 from shared.contracts.errors import DependencyError
 from shared.contracts.topics import Topics
-from shared.fault_points import COMMITTED, HANDLED, fault_point
+from shared.fault_points import BATCH_BEGUN, COMMITTED, HANDLED, fault_point
 from shared.runtime import metrics
 from shared.runtime.crashes import ALONE_DEATHS, SILENT_DEATHS, CrashLoop, Deaths, Handling, Unit, Unrecorded, in_units
 from shared.runtime.dead_letters import DeadLetterLimit, DeadLetterLimitError
@@ -44,11 +44,23 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 
+class Epochs(Protocol):
+    """Where the ownership epochs of this worker's partitions are noted; see ``shared.cache.fences``."""
+
+    def note(self, records: Sequence[Record]) -> bool:
+        """Note the epochs of the records. Whether any is new, and has to be confirmed. Raises DependencyError."""
+        ...
+
+    def forget(self) -> None:
+        """Note them all again."""
+        ...
+
+
 class ServiceLoop:
     """Runs one service on one membership until told to stop.
 
     ``handling`` is where the batch in hand is written down, to find records that kill their worker; ``redact`` keeps
-    secrets out of the dead letters.
+    secrets out of the dead letters; ``epochs`` is where the ownership epochs of the partitions are noted.
     """
 
     def __init__(
@@ -60,6 +72,7 @@ class ServiceLoop:
         pulse: Pulse | None = None,
         handling: Handling | None = None,
         redact: Callable[[str], str] | None = None,
+        epochs: Epochs | None = None,
     ) -> None:
         self._service = service
         self._membership = membership
@@ -67,6 +80,7 @@ class ServiceLoop:
         self._policy = policy
         self._pulse = pulse or Pulse()
         self._handling = handling or Unrecorded()
+        self._epochs = epochs
         self._limit = DeadLetterLimit(policy.dead_letter_limit)
         self._settler = Settler(service, topics, policy, self._sleep, redact or Redactor())
         self._stop = threading.Event()
@@ -131,6 +145,9 @@ class ServiceLoop:
         if not records:
             self._handling.flush()
             return
+        if self._epochs is not None and self._epochs.note(records):
+            # Noted first, then confirmed: whoever is confirmed wrote its epoch over those of all owners before.
+            self._membership.confirm(records)
         self._pulse.batch_started()
         started = time.monotonic()
         try:
@@ -170,6 +187,7 @@ class ServiceLoop:
 
     def _settle(self, unit: Unit) -> list[Settled]:
         deaths = self._handling.begin(unit.records, unit.alone)
+        fault_point(BATCH_BEGUN)
         if unit.alone:
             (record,) = unit.records
             died = deaths.get(record.coordinates, Deaths())
@@ -247,6 +265,8 @@ class ServiceLoop:
     def _drop_batch(self, reason: str, error: Exception) -> None:
         log.warning("batch dropped uncommitted, to be redone: %s", error, extra={"reason": reason})
         metrics.REWINDS.labels(self._name, reason).inc()
+        if self._epochs is not None:
+            self._epochs.forget()
         try:
             self._membership.rewind()
         except (BusUnavailableError, FencedError) as again:

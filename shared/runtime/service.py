@@ -9,7 +9,7 @@ from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from shared.bus.base import Record
+from shared.bus.base import FencedError, Record
 from shared.contracts.codec import Message
 from shared.contracts.errors import DependencyError, TonestreamError
 from shared.contracts.messages import Stage
@@ -75,7 +75,8 @@ class Service(ABC):
 
         A TransientError asks for another try, another TonestreamError is final, any other exception is a defect: the
         record goes to the dead letters and its request is answered with ``internal``. Raising (rather than
-        returning) DependencyError has the whole batch redone when the dependency is back.
+        returning) DependencyError has the whole batch redone when the dependency is back. FencedError has it dropped:
+        others own its partitions by now.
         """
 
     @abstractmethod
@@ -107,7 +108,7 @@ class TrackByTrackService(Service):
         pending = [self._pool.submit(copy_context().run, self._verdict, delivery) for delivery in deliveries]
         verdicts = [future.result() for future in pending]
         for verdict in verdicts:
-            if isinstance(verdict, DependencyError):
+            if isinstance(verdict, DependencyError | FencedError):
                 raise verdict
         return verdicts
 

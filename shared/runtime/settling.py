@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from shared.bus.base import Outgoing, Record
+from shared.bus.base import FencedError, Outgoing, Record
 from shared.contracts.codec import MalformedMessageError, NewerSchemaError, decode, outgoing, salvaged_request_id
 from shared.contracts.errors import DependencyError, ErrorCode, TonestreamError, TransientError
 from shared.contracts.messages import TrackResult
@@ -62,7 +62,7 @@ class Settler:
         self._name = service.stage.value
 
     def settle(self, records: Sequence[Record]) -> list[Settled]:
-        """Every record with what became of it, in order. Raises DependencyError and StoppedError, and no other."""
+        """Every record with what became of it, in order. Raises DependencyError, FencedError and StoppedError only."""
         deliveries: list[Delivery] = []
         unreadable: dict[int, Settled] = {}
         for position, record in enumerate(records):
@@ -112,7 +112,7 @@ class Settler:
             if len(verdicts) != len(deliveries):
                 raise RuntimeError(f"{len(verdicts)} verdicts on {len(deliveries)} deliveries")
             return [(verdict, 1) for verdict in verdicts]
-        except (DependencyError, StoppedError):
+        except (DependencyError, FencedError, StoppedError):
             raise
         except Exception as error:
             if len(deliveries) == 1:
@@ -170,7 +170,7 @@ class Settler:
         that is left, and the next record."""
         try:
             return self._settled(origin.record, self._service.give_up(origin, error), attempts, kind, *more)
-        except DependencyError:
+        except (DependencyError, FencedError):
             raise
         except Exception:
             log.exception("defect while giving up")

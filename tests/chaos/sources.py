@@ -33,7 +33,7 @@ def sources(web: WebServer, pieces: int) -> list[Source]:
     found = []
     for number in range(pieces):
         data = SAMPLES[number % len(SAMPLES)].read_bytes()
-        start = _frame(data, (number // len(SAMPLES) * _STEP) % max(1, len(data) - _PIECE))
+        start = frame_at(data, (number // len(SAMPLES) * _STEP) % max(1, len(data) - _PIECE))
         name = f"piece-{number}.mp3"
         web.add(f"/{name}", data[start : start + _PIECE])
         found.append(Source(name, {"audio_url": web.url(f"/{name}")}, True))
@@ -57,7 +57,7 @@ def sources(web: WebServer, pieces: int) -> list[Source]:
     return found
 
 
-def _frame(data: bytes, start: int) -> int:
+def frame_at(data: bytes, start: int) -> int:
     """Where the next frame of a sample begins: a header with another one behind it."""
     if start == 0:
         return 0

@@ -56,13 +56,13 @@ class Pipeline:
         for _, process in self.workers:
             process.wait()
 
-    def start(self, service: str) -> subprocess.Popen[bytes]:
-        """One more worker of that service."""
+    def start(self, service: str, **variables: str) -> subprocess.Popen[bytes]:
+        """One more worker of that service, with more environment variables."""
         log = self.folder / f"{service}-{len(self.workers)}.log"
         with log.open("wb") as opened:
             process = subprocess.Popen(
                 [sys.executable, "-m", "services.cli.main", "worker", service],
-                env=self.environment,
+                env=self.environment | variables,
                 stderr=opened,
                 stdout=opened,
             )

@@ -17,11 +17,10 @@ from services.aggregator.vote import vote
 from shared.blobs.audio import AudioBlobs
 from shared.blobs.store import BlobStore
 from shared.bus.base import Record
-from shared.cache.claims import Claims
 from shared.cache.connection import Keys, connect
-from shared.cache.followers import Followers
 from shared.cache.results import ResultCache
-from shared.cache.votes import Part, VoteState
+from shared.cache.state import RequestState
+from shared.cache.votes import Part
 from shared.contracts.codec import outgoing
 from shared.contracts.errors import ErrorCode, TonestreamError
 from shared.contracts.features import AUDIO_FEATURES
@@ -97,17 +96,18 @@ class Bench:
         self.client = connect(f"memory://{random.random()}")
         self.keys = Keys("t")
         self.blobs = BlobStore(f"file://{folder}")
-        self.audio = AudioBlobs(self.blobs, self.client, self.keys, 1000)
+        state = self.state()
+        self.audio = AudioBlobs(self.blobs, self.client, self.keys, state.requests, state.fences, 1000)
         self.cache = ResultCache(self.client, self.keys, 1000)
         self.offsets = itertools.count()
 
     def worker(
         self, deadline_s: float = 1000.0, recipe: Recipe = RECIPE, calibrations: Calibrations | None = None
     ) -> Aggregator:
-        votes = VoteState(self.client, self.keys, 1000, deadline_s)
-        answered = Claims(self.client, self.keys, "answered", 1000)
-        followers = Followers(self.client, self.keys, 1000)
-        return Aggregator(votes, answered, followers, self.cache, self.audio, recipe, calibrations or {})
+        return Aggregator(self.state(deadline_s), self.cache, self.audio, recipe, calibrations or {})
+
+    def state(self, deadline_s: float = 1000.0) -> RequestState:
+        return RequestState.open(self.client, self.keys, Stage.AGGREGATOR.value, 1000, deadline_s)
 
     def deliver(self, part: Part) -> Delivery:
         sent = outgoing(Topics("t"), part)
@@ -239,7 +239,7 @@ def test_cleaning_up_removes_the_votes_and_the_blob_of_the_last_request_that_nee
         file.write(b"audio")
     owners = ["r1", "r2"][:parts]
     for owner in owners:
-        reference = bench.audio.keep(Path(wav), SHA, owner)
+        reference = bench.audio.keep(Path(wav), SHA, owner, Record("t.requests", 0, 0, b"k", b""))
     for number, owner in enumerate(owners):
         assert bench.blobs.exists(reference)
         outcomes = bench.worker().handle(
@@ -293,7 +293,7 @@ def test_parts_of_a_request_nobody_made_wait_for_nothing_and_expire(bench: Bench
     worker = bench.worker(deadline_s=-1.0)
     worker.handle([bench.deliver(prediction(0, request_id="nobodys"))])
     assert list(worker.tick()) == []
-    assert VoteState(bench.client, bench.keys, 1000, 1000.0).unfinished() == 0
+    assert bench.state().votes.unfinished() == 0
     assert bench.client.ttl("t:votes:nobodys") > 0
 
 
@@ -480,10 +480,10 @@ def all_parts(request_id: str = "r1", segments: int = 2) -> list[Part]:
 
 def lead(bench: Bench, leader: str, *followers: str) -> None:
     """What ingestion notes when it announces these requests."""
-    noted = Followers(bench.client, bench.keys, 1000)
-    assert noted.follow(leader, f"work of {leader}") is None
+    noted, record = bench.state().followers, Record("t.requests", 0, 0, b"k", b"")
+    assert noted.follow(leader, f"work of {leader}", record) is None
     for follower in followers:
-        assert noted.follow(follower, f"work of {leader}") == leader
+        assert noted.follow(follower, f"work of {leader}", record) == leader
 
 
 @pytest.mark.parametrize("late", [False, True])
@@ -557,7 +557,7 @@ def test_what_a_worker_left_that_died_before_its_clean_up_is_tidied_once_its_ans
     worker = bench.worker()
     lead(bench, "r1", "r2")
     worker.handle([bench.deliver(part) for part in (*all_parts(), following("r2", "r1"), track("open"))])
-    votes = VoteState(bench.client, bench.keys, 1000, 1000.0)
+    votes = bench.state().votes
     assert votes.unfinished() == 3
     asked: list[tuple[str, int]] = []
 

@@ -14,9 +14,8 @@ import pytest
 from services.cli.main import main
 from shared.bus.base import BusUnavailableError, Outgoing, Reader, Record
 from shared.bus.memory import MemoryBus
-from shared.cache.claims import Claims
 from shared.cache.connection import Keys, connect
-from shared.cache.votes import VoteState
+from shared.cache.state import RequestState
 from shared.contracts.codec import encode, outgoing
 from shared.contracts.errors import ErrorCode, TransientError
 from shared.contracts.messages import ErrorReport, GenreFailure, IngestedTrack, Stage
@@ -291,6 +290,9 @@ class Desk:
             monkeypatch.setenv(f"TONESTREAM_{variable}", value)
         monkeypatch.setattr("shared.bus.connect.kafka_bus", lambda settings, client_id: self.bus)
 
+    def state(self) -> RequestState:
+        return RequestState.open(self.redis, self.keys, "desk", 100, 100.0)
+
     def command(self, *arguments: str) -> tuple[int, str, str]:
         status = main(["dead-letters", *arguments])
         captured = self.capsys.readouterr()
@@ -352,10 +354,11 @@ def test_one_letter_is_shown_whole_and_a_terminal_obeys_none_of_its_bytes(desk: 
 
 def test_a_replayed_request_is_forgotten_published_as_it_was_and_marked(desk: Desk) -> None:
     sent = desk.bury_request("r1")
-    for kind in ("request", "answered", "outcome"):
-        assert Claims(desk.redis, desk.keys, kind, 100).claim("r1", "desk.requests/0@0")
+    entered = Record("desk.requests", 0, 0, b"one", b"")
+    assert desk.state().requests.enter("r1", entered) and desk.state().requests.answer("r1", entered)
+    desk.redis.set(desk.keys("outcome", "r1"), "{}")
     error = ErrorReport(code=ErrorCode.INTERNAL, stage=Stage.INGESTION, message="x")
-    VoteState(desk.redis, desk.keys, 100, 100).add([GenreFailure(request_id="r1", track_key="one", error=error)])
+    desk.state().votes.add([(GenreFailure(request_id="r1", track_key="one", error=error), entered)])
     requests = desk.reader(Channel.REQUESTS)
     (one,) = desk.listed()
     status, out, _ = desk.command("replay", one["id"])
@@ -375,8 +378,8 @@ def test_a_replayed_request_is_forgotten_published_as_it_was_and_marked(desk: De
 def test_a_part_of_an_answered_request_is_not_replayed_and_the_output_says_why(desk: Desk) -> None:
     desk.bury_prediction("r1")
     desk.bury_prediction("r2")
-    Claims(desk.redis, desk.keys, "request", 100).claim("r1", "desk.requests/0@4")
-    Claims(desk.redis, desk.keys, "answered", 100).claim("r1", "desk.moods/0@1")
+    assert desk.state().requests.enter("r1", Record("desk.requests", 0, 4, b"one", b""))
+    assert desk.state().requests.answer("r1", Record("desk.moods", 0, 1, b"one", b""))
     predictions = desk.reader(Channel.PREDICTIONS)
     status, out, said = desk.command("replay", "--all")
     assert status == 0 and out.splitlines()[-1] == "1 replayed, 1 not"
@@ -392,7 +395,7 @@ def test_a_request_that_is_still_under_way_is_not_replayed(desk: Desk) -> None:
     desk.bury_request("r1")
     error = ErrorReport(code=ErrorCode.INTERNAL, stage=Stage.INGESTION, message="x")
     announced = IngestedTrack(request_id="r1", track_key="one", source="one", error=error)
-    VoteState(desk.redis, desk.keys, 100, 100).add([announced])
+    desk.state().votes.add([(announced, Record("desk.tracks", 0, 0, b"one", b""))])
     status, _, said = desk.command("replay", desk.listed()[0]["id"])
     assert status == 1 and "still under way" in said
 

@@ -14,8 +14,8 @@ from services.ingestion.service import Ingestion
 from shared.blobs.store import BlobStore
 from shared.bus.base import Record
 from shared.cache.connection import Keys, connect
-from shared.cache.followers import Followers
 from shared.cache.results import ResultCache
+from shared.cache.state import RequestState
 from shared.contracts.codec import encode
 from shared.contracts.errors import DependencyError, ErrorCode, TonestreamError, TransientError
 from shared.contracts.messages import ErrorReport, IngestedTrack, Stage, Status, Track, TrackRequest, TrackResult
@@ -47,7 +47,7 @@ class Bench:
         self.recipe = Recipe.of(self.settings)
         client, keys = connect(self.settings.redis_url.get_secret_value()), Keys("tonestream")
         self.results = ResultCache(client, keys, 1000)
-        self.followers = Followers(client, keys, 1000)
+        self.state = RequestState.open(client, keys, Stage.AGGREGATOR.value, 1000, 1000.0)
         self.offsets = itertools.count()
 
     def delivery(self, request_id: str, **fields: Any) -> Delivery:
@@ -79,7 +79,7 @@ class Bench:
         result = TrackResult(
             request_id=request_id, status=Status.FAILED, track=Track(key="k", source="s"), errors=(error,)
         )
-        return self.followers.end(request_id, result)
+        return self.state.followers.end(request_id, result)
 
 
 def announced(verdict: Verdict) -> IngestedTrack:
@@ -317,7 +317,8 @@ def test_ingestion_pauses_while_as_many_requests_are_under_way_as_there_may_be(b
     error = ErrorReport(code=ErrorCode.NO_AUDIO, stage=Stage.INGESTION, message="none")
     for number in range(2):
         assert bench.service.ready()
-        votes.add([IngestedTrack(request_id=f"r{number}", track_key="k", source="s", error=error)])
+        part = IngestedTrack(request_id=f"r{number}", track_key="k", source="s", error=error)
+        votes.add([(part, Record("tonestream.tracks", 0, number, b"k", b""))])
     assert not bench.service.ready()
     votes.forget("r0")
     assert bench.service.ready()
