@@ -9,22 +9,25 @@ takes back its own entry and nobody else's.
 from __future__ import annotations
 
 import logging
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
 import redis
 
-from shared.bus.base import FencedError, Record
+from shared.bus.base import FencedError, Record, parsed_coordinates
 from shared.cache.connection import FENCED, Keys, redis_faults
 from shared.cache.fences import Fences
 from shared.contracts.errors import DependencyError
 from shared.runtime.crashes import Deaths
+from shared.runtime.service import Committed
 
 log = logging.getLogger(__name__)
 
 #: Fields of one command: Lua takes some 8000 arguments at most.
 _CHUNK: Final = 1000
+_TIDY_EVERY_S: Final = 15.0
 
 #: Shared by both scripts. Few commands with many fields each: one a field would be written to the disk one by one.
 _ENTRIES: Final = f"""
@@ -108,6 +111,7 @@ class RedisHandling:
         self._process = uuid.uuid4().hex[:12]
         self._begin: Any = client.register_script(_BEGIN)
         self._withdraw: Any = client.register_script(_WITHDRAW)
+        self._next_tidy = time.monotonic() + _TIDY_EVERY_S
         self._open: tuple[str, ...] = ()
         self._alone = False
         self._found: dict[str, Deaths] = {}
@@ -160,6 +164,19 @@ class RedisHandling:
             self._finished = ()
         except DependencyError as error:
             log.warning("what is finished could not be written down yet: %s", error)
+
+    def tidy(self, committed: Committed) -> None:
+        """A record before the committed offset never comes again, so nobody would ever begin or finish it."""
+        if time.monotonic() < self._next_tidy:
+            return
+        self._next_tidy = time.monotonic() + _TIDY_EVERY_S
+        with redis_faults():
+            written = cast("list[str]", self._redis.hkeys(self._key))
+            places = {coordinates: parsed_coordinates(coordinates) for coordinates in written}
+            offsets = committed(sorted({place[:2] for place in places.values()}))
+            passed = [name for name, place in places.items() if place[2] < offsets.get(place[:2], 0)]
+            for start in range(0, len(passed), _CHUNK):
+                self._redis.hdel(self._key, *passed[start : start + _CHUNK])
 
 
 def _deaths(entries: str) -> Deaths:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from shared.bus.base import Record
+from shared.runtime.service import Committed
 
 #: Deaths, in company or alone, after which a record is handled alone.
 SUSPECT_DEATHS: Final = 3
@@ -71,6 +72,10 @@ class Handling(Protocol):
         """Write down what is finished. Best effort."""
         ...
 
+    def tidy(self, committed: Committed) -> None:
+        """Remove what workers left that died after their commit. Called now and then. Raises DependencyError."""
+        ...
+
 
 class Unrecorded:
     """Where nobody outlives the process there is nothing to write down."""
@@ -85,6 +90,9 @@ class Unrecorded:
         pass
 
     def flush(self) -> None:
+        pass
+
+    def tidy(self, committed: Committed) -> None:
         pass
 
 

@@ -169,6 +169,7 @@ class ServiceLoop:
             if due:
                 self._membership.commit(due, [])
             self._service.tidy(self._membership.committed)
+            self._handling.tidy(self._membership.committed)
         except (DependencyError, BackPressureError) as error:
             log.warning("tick put off: %s", error)
         except BusError:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from services.cli.registry import SERVICE_NAMES
+from shared.fault_points import VARIABLE
 
 _RESTART_S = 0.3
 
@@ -64,6 +65,13 @@ class Fleet:
             zombie.send_signal(signal.SIGSTOP)
         self._closing.wait(seconds)
         zombie.send_signal(signal.SIGCONT)
+
+    def restart(self) -> None:
+        """SIGKILL to every worker at once. Their successors come upon no fault point any more."""
+        with self._lock:
+            self._environment.pop(VARIABLE, None)
+            for worker in self._all():
+                worker.kill()
 
     def grow(self, service: str) -> None:
         """One worker more."""

@@ -29,6 +29,7 @@ from shared.contracts.topics import Channel
 from shared.fault_points import FAULT_POINTS, VARIABLE
 from tests.chaos.fleet import Fleet, Recoveries
 from tests.chaos.sources import Source, sources
+from tests.support.committed_offsets import commits_that_went_back
 from tests.support.kafka_broker import GivenBroker, KafkaBroker
 from tests.support.names import Names
 from tests.support.pipeline import Pipeline
@@ -43,6 +44,9 @@ SESSION_S = 6.0
 PATIENCE_S = 900.0 if LONG else 240.0
 #: After the last result: long enough for one too many to show up.
 AFTERMATH_S = 5.0
+#: How soon after its end a storm must be got over, and how soon a source of it is answered afterwards.
+RECOVERED_S = 60.0
+AGAIN_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +60,14 @@ class Plan:
     fault_chance: float
     silent_s: float
     disk_full_s: float
+    pauses_s: tuple[float, float]
 
 
-PLAN = Plan(300, 40, 200.0, (1.0, 2.0), 0.01, 20.0, 10.0) if LONG else Plan(40, 10, 45.0, (2.5, 3.5), 0.01, 6.0, 4.0)
+PLAN = (
+    Plan(300, 40, 200.0, (1.0, 2.0), 0.005, 20.0, 10.0, (SESSION_S + 3.0, 40.0))
+    if LONG
+    else Plan(40, 10, 45.0, (2.5, 3.5), 0.005, 6.0, 4.0, (SESSION_S + 3.0, SESSION_S + 6.0))
+)
 
 
 @pytest.fixture
@@ -135,10 +144,14 @@ class Reader:
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
-    def wait_for(self, count: int, patience_s: float) -> None:
-        deadline = time.monotonic() + patience_s
-        while len({result["request_id"] for result in self.results}) < count and time.monotonic() < deadline:
+    def wait_for(self, count: int, patience_s: float) -> float:
+        """Until that many requests have a result; how long it took."""
+        started = time.monotonic()
+        while len({result["request_id"] for result in self.results}) < count:
+            if time.monotonic() > started + patience_s:
+                break
             time.sleep(0.2)
+        return time.monotonic() - started
 
     def close(self) -> None:
         self._closing.set()
@@ -205,10 +218,15 @@ def test_each_request_has_exactly_one_result_and_the_right_one_whatever_fails(
             publisher.start()
             reader.wait_for(1, PATIENCE_S)
             rage(fleet, kafka_broker, redis_server, proxy, blob_disk, chance, recoveries, storm)
+            # Once more, and nothing fails any more: now the promise has to be kept.
+            fleet.restart()
+            recovered_s = reader.wait_for(PLAN.requests, PATIENCE_S)
             publisher.join(PATIENCE_S)
-            reader.wait_for(PLAN.requests, PATIENCE_S)
             settle(pipeline)
             time.sleep(AFTERMATH_S)
+            pipeline.publish({"request_id": f"again-{n}", **source.request} for n, source in enumerate(asked))
+            again_s = reader.wait_for(PLAN.requests + len(asked), PATIENCE_S)
+            settle(pipeline)
             tidied(redis_server, names.prefix, blob_disk)
             reader.close()
             results = reader.results
@@ -216,20 +234,28 @@ def test_each_request_has_exactly_one_result_and_the_right_one_whatever_fails(
         storm.update({f"killed {service}": count for service, count in fleet.kills.items()})
         storm.update({f"died at {point}": count for point, count in fleet.fault_points().items()})
         counted = Counter(result["request_id"] for result in results)
-        lost = {request["request_id"] for request in requests} - set(counted)
+        wanted = {request["request_id"]: asked[n % len(asked)] for n, request in enumerate(requests)}
+        wanted |= {f"again-{n}": source for n, source in enumerate(asked)}
+        lost = set(wanted) - set(counted)
         slowest, after = recoveries.slowest()
         left = leftovers(redis_server, names.prefix, blob_disk)
+        back = commits_that_went_back(kafka_broker.bootstrap_servers, names.prefix)
         with capsys.disabled():
             print(f"\nchaos: seed {seed}, {sum(fleet.deaths.values())} deaths of workers, faults {dict(storm)}")
             print(
-                f"chaos: {PLAN.requests} requests, {len(results)} results, {len(results) - len(counted)} doubled,"
-                f" {len(lost)} lost; slowest recovery {slowest:.1f} s after {after}; left over: {left}"
+                f"chaos: {len(wanted)} requests, {len(results)} results, {len(results) - len(counted)} doubled,"
+                f" {len(lost)} lost, {len(back)} offsets went back; slowest recovery {slowest:.1f} s after {after};"
+                f" all answered {recovered_s:.1f} s after the last restart,"
+                f" {len(asked)} sources again in {again_s:.1f} s;"
+                f" lag {dict(pipeline.lag())}, left over: { {kind: count for kind, count in left.items() if count} }"
             )
         assert not lost, (sorted(lost), pipeline.lag(), logs[-6000:])
         assert set(counted.values()) == {1}, counted.most_common(3)
         for result in results:
-            number = int(result["request_id"][1:])
-            assert_equal(result, quiet[asked[number % len(asked)].name])
+            assert_equal(result, quiet[wanted[result["request_id"]].name])
+        assert not back
+        assert recovered_s < RECOVERED_S
+        assert again_s < AGAIN_S
         assert not pipeline.lag()
         assert not any(left.values()), left
         missing = set(SERVICE_NAMES) - {service for service, count in fleet.kills.items() if count}
@@ -297,8 +323,9 @@ def rage(
             time.sleep(PLAN.disk_full_s)
 
     def zombie() -> None:
-        note("worker paused beyond its session")
-        fleet.pause(chance.choice(["genre-worker", "aggregator"]), SESSION_S + 3.0, chance)
+        service = chance.choice(["ingestion", "aggregator", "aggregator", "genre-worker"])
+        note(f"{service} paused beyond its session")
+        fleet.pause(service, chance.uniform(*PLAN.pauses_s), chance)
 
     def grow() -> None:
         note("groups grown")
@@ -320,8 +347,15 @@ def rage(
             note("Redis restarted")
             server.restart()
 
+    def zombies() -> None:
+        sleepers = [threading.Thread(target=zombie, daemon=True) for _ in range(2)]
+        for sleeper in sleepers:
+            sleeper.start()
+        for sleeper in sleepers:
+            sleeper.join()
+
     big: list[Callable[[], None]] = [
-        broker_restarts, grow, redis_restarts, zombie, redis_falls_silent, disk_fills_up, shrink, zombie,
+        broker_restarts, grow, zombies, redis_restarts, zombie, redis_falls_silent, disk_fills_up, shrink, zombies,
     ]  # fmt: skip
     started = time.monotonic()
     killer = threading.Thread(target=kill, daemon=True)
@@ -352,9 +386,6 @@ def tidied(server: RedisServer, prefix: str, disk: Path) -> None:
 def leftovers(server: RedisServer, prefix: str, disk: Path) -> dict[str, int]:
     """What the storm left behind."""
     client: redis.Redis = redis.Redis.from_url(server.url, decode_responses=True)
-    audio = [file.stem for file in (disk / "blobs").rglob("*.wav")]
-    return {
-        "waiting": int(client.zcard(f"{prefix}:waiting")),
-        "votes": len(client.keys(f"{prefix}:votes:*")),
-        "audio": len(audio),
-    }
+    kinds = ("votes", "waiting", "work", "leads", "followers", "owners", "audio", "handling")
+    found = {kind: len(client.keys(f"{prefix}:{kind}*")) for kind in kinds}  # type: ignore[arg-type]
+    return {**found, "blobs": len(list((disk / "blobs").rglob("*.wav")))}

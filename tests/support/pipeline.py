@@ -157,7 +157,7 @@ class Pipeline:
             admin.close()
 
     def lag(self) -> Counter[str]:
-        """Records each group has still to read; empty when there are none."""
+        """How far each group is behind the ends of its topics, as a dashboard shows it; empty when none is."""
         inputs = {
             "ingestion": [Channel.REQUESTS],
             "feature-extraction": [Channel.TRACKS],
@@ -179,11 +179,7 @@ class Pipeline:
                     partitions = [TopicPartition(name, p) for p in consumer.partitions_for_topic(name) or ()]
                     ends = consumer.end_offsets(partitions)
                     for partition in partitions:
-                        behind = ends[partition] - (consumer.committed(partition) or 0)
-                        # The last transaction leaves a marker at the end of the partition, which nobody reads; a
-                        # record that is to be read still has one behind it.
-                        transactional = channel is not Channel.REQUESTS
-                        lag[service] += behind if behind > transactional else 0
+                        lag[service] += ends[partition] - (consumer.committed(partition) or 0)
             finally:
                 consumer.close()
         return +lag

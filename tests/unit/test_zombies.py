@@ -220,3 +220,16 @@ def test_what_is_known_of_a_source_is_confirmed_by_the_server_before_it_is_used_
     known = cache.known_source("k")
     assert known is not None and (known.etag, known.audio_sha256) == ('"old"', SHA)
     assert cache.find(["never kept"]) is None
+
+
+def test_what_a_worker_had_in_hand_that_died_behind_its_commit_is_removed(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.cache.deaths._TIDY_EVERY_S", 0.0)
+    handling = RedisHandling(desk.redis, KEYS, "s", 1000)
+    handling.begin([OWNER, LATER])
+    next_worker = RedisHandling(desk.redis, KEYS, "s", 1000)
+    next_worker.tidy(lambda places: dict.fromkeys(places, LATER.offset))
+    assert desk.redis.hkeys("t:handling:s") == [LATER.coordinates]
+    next_worker.tidy(lambda places: dict.fromkeys(places, LATER.offset + 1))
+    assert desk.left() == set()
