@@ -21,8 +21,9 @@ from services.cli.inputs import Input, expand, refuse_too_large
 from services.cli.registry import SERVICE_NAMES
 from services.cli.status import FAILED, INTERRUPTED, OK, WRONG_USAGE, UsageError
 from shared.bus.base import BusError, Reader
-from shared.contracts.codec import MalformedMessageError, decode, faults, outgoing, salvaged_request_id
+from shared.contracts.codec import MalformedMessageError, decode, outgoing, salvaged_request_id
 from shared.contracts.errors import DependencyError, ErrorCode, TonestreamError
+from shared.contracts.faults import faults
 from shared.contracts.messages import ErrorReport, Stage, Status, Track, TrackRequest, TrackResult
 from shared.contracts.topics import Channel, Topics
 from shared.contracts.tracks import without_credentials
