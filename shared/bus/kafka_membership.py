@@ -16,7 +16,7 @@ from kafka import errors as kafka_errors
 from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.structs import ConsumerGroupMetadata, MemberState, OffsetAndMetadata, TopicPartition
 
-from shared.bus.base import BusError, BusUnavailableError, FencedError, Outgoing, Record
+from shared.bus.base import BusError, BusUnavailableError, FencedError, MessageTooLargeError, Outgoing, Record
 from shared.bus.kafka_clients import (
     CLOSE_TIMEOUT_S,
     SLICE_S,
@@ -243,6 +243,11 @@ class KafkaMembership(Closing):
                 self._unsettled = False
         except BaseException as error:
             self._abort(producer)
+            if isinstance(error, MessageTooLargeError) and self._producer is not None:
+                # kafka-python 3.0.12 goes on counting from the batch that the broker refused, so the broker takes the
+                # partition's next record for one out of order. A new producer counts anew.
+                close_producer(self._producer, 0)
+                self._producer = None
             if self._unsettled and isinstance(error, BusError) and not isinstance(error, BusUnavailableError):
                 raise BusUnavailableError(str(error)) from error
             raise

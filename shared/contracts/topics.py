@@ -92,6 +92,8 @@ class Topics:
                 partitions=PARTITIONS,
                 retention_ms=RETENTION_MS[channel],
                 max_message_bytes=MAX_MESSAGE_BYTES[channel] + _FRAMING_BYTES,
+                # Retention goes by the stamps: what a client stamps 1970 would be removed before it is read.
+                stamped_by_broker=channel in FROM_OUTSIDE,
             )
             for channel in Channel
         ]
