@@ -257,7 +257,8 @@ class Ingestion(TrackByTrackService):
         if self._spotify is None:
             return None, TonestreamError(
                 ErrorCode.SPOTIFY_UNAVAILABLE,
-                "a Spotify ID takes credentials (TONESTREAM_SPOTIFY_CLIENT_ID and _SECRET), or an audio_url beside it",
+                "this installation has no credentials to ask Spotify with (TONESTREAM_SPOTIFY_CLIENT_ID and _SECRET);"
+                " give an audio_url with the track_id",
             )
         try:
             return self._spotify.track(request.spotify_id), None

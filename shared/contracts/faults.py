@@ -21,6 +21,8 @@ _MOST: Final = 3
 _LONGEST_FIELD: Final = 40
 #: How alike two names of fields must be for one to be taken for the other.
 _ALIKE: Final = 0.6
+#: Characters from which on a part of a field's name is no accident.
+_TELLING: Final = 3
 
 _SEND_UTF_8: Final = "send UTF-8 without a byte order mark"
 _UTF_8_MARK: Final = b"\xef\xbb\xbf"
@@ -112,6 +114,7 @@ def _syntax(said: str) -> str:
     said = _ENDS.sub(r"it ends in the middle of \1,\2", said)
     for theirs, ours in (
         ("expected value", "a value is expected"),
+        ("expected ident", "neither true, false, null, a number nor a string,"),
         ("recursion limit exceeded", "it is nested too deeply,"),
         ("trailing characters", "something follows the end of the JSON value,"),
         ("lone leading surrogate in hex escape", "a \\u escape names half a character,"),
@@ -136,7 +139,12 @@ def _unknown_field(name: str, known: Sequence[str]) -> str:
 def _meant(name: str, known: Sequence[str]) -> str | None:
     """The field that a writer of ``name`` most likely had in mind."""
     plain = {_plain(field): field for field in known}
-    found = difflib.get_close_matches(_plain(name[:_LONGEST_FIELD]), plain, n=1, cutoff=_ALIKE)
+    given = _plain(name[:_LONGEST_FIELD])
+    if len(given) >= _TELLING:
+        holding = [field for one, field in plain.items() if given in one or one in given]
+        if len(holding) == 1:
+            return holding[0]
+    found = difflib.get_close_matches(given, plain, n=1, cutoff=_ALIKE)
     return plain[found[0]] if found else None
 
 

@@ -35,8 +35,8 @@ _REQUEST_ID: Final = r"^[A-Za-z0-9][A-Za-z0-9._:@/-]{0,127}$"
 _SHA256: Final = r"^[0-9a-f]{64}$"
 #: What each pattern allows, for those who read why something was refused.
 PATTERNS_IN_WORDS: Final = {
-    _REQUEST_ID: "must begin with a letter or digit (A to Z, a to z, 0 to 9) and may go on with letters, digits and"
-    " . _ : @ / - up to 128 characters in all",
+    _REQUEST_ID: "may have 1 to 128 characters: letters from A to Z and a to z, digits, and . _ : @ / -; the first is a"
+    " letter or digit",
     _SHA256: "must be 64 hexadecimal digits in lower case",
 }
 
@@ -364,7 +364,12 @@ class Status(StrEnum):
 
 
 class TrackResult(_Message):
-    """aggregator -> user: the one answer to a request. ``cached``: it was worked out for another request."""
+    """aggregator -> user: the one answer to a request. ``cached``: it was worked out for another request.
+
+    ``timings_ms`` holds the milliseconds of work by stage. ``total`` are those since the request was made: since the
+    timestamp of its record, or since ingestion first saw it where that stamp cannot be right (in the future, or older
+    than the topic keeps its records).
+    """
 
     status: Status
     track: Track

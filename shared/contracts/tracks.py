@@ -44,7 +44,7 @@ def _track_of(kind: str, identifier: str) -> str:
     if kind.lower() != "track":
         raise ValueError(f"it names a Spotify {kind.lower()}; only single tracks can be classified")
     if not _SPOTIFY_ID.fullmatch(identifier):
-        raise ValueError(f"a Spotify ID has 22 letters and digits, this one has {len(identifier)}")
+        raise ValueError(f"a Spotify ID has 22 letters and digits; this one has {len(identifier)}")
     return identifier
 
 
