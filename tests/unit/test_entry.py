@@ -31,6 +31,7 @@ from shared.contracts.messages import (
 from shared.contracts.topics import MAX_MESSAGE_BYTES, Channel
 from shared.runtime.crashes import CrashLoop
 from shared.runtime.dead_letters import DeadLetter, dead_letter
+from shared.runtime.logs import JsonFormatter
 from shared.runtime.loop import ServiceLoop
 from shared.runtime.service import Delivery, Origin, Outcome
 from shared.runtime.settling import KEPT_FOR_OPERATORS, Settler
@@ -410,3 +411,14 @@ def test_a_body_of_any_size_is_searched_for_its_request_within_bounds() -> None:
     assert salvaged_request_id(Record(REQUESTS, 0, 0, b"", body)) is None
     with pytest.raises(MalformedMessageError, match="takes at most"):
         decode(Channel.REQUESTS, body)
+
+
+def test_a_huge_key_is_cut_where_it_is_logged(entry: Entry, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.handler.setFormatter(JsonFormatter())
+    caplog.set_level("INFO")
+    entry.bus._topics[REQUESTS].spec = TopicSpec(REQUESTS, 12)
+    entry.send({"request_id": "good", **GOOD}, b"k" * 3_000_000)
+    entry.send(b"not a request", b"k" * 3_000_000)
+    entry.answers(2)
+    formatted = caplog.handler.stream.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert len(formatted) >= 2 and max(len(line) for line in formatted) < 2000
