@@ -24,6 +24,8 @@ from spotipy.oauth2 import SpotifyClientCredentials
 
 from shared.contracts.errors import ErrorCode, TonestreamError, TransientError
 from shared.contracts.features import AUDIO_FEATURES, AudioFeatures
+from shared.contracts.messages import LONGEST_ISRC, LONGEST_TEXT
+from shared.contracts.tracks import MAX_URL_LENGTH
 from shared.settings import Settings
 
 # spotipy writes headers to its debug log, the secret and the tokens among them. Its errors are raised here anyway.
@@ -93,10 +95,11 @@ class SpotifyClient:
         found = self._ask(lambda api: api.track(track_id))
         try:
             return SpotifyTrack(
-                title=str(found["name"] or ""),
-                artist=", ".join(str(artist["name"]) for artist in found["artists"] if artist["name"]),
-                isrc=(found.get("external_ids") or {}).get("isrc"),
-                preview_url=found.get("preview_url"),
+                title=_text(str(found["name"] or "")),
+                # A classical recording may have more performers than a message has room for.
+                artist=_text(", ".join(str(artist["name"]) for artist in found["artists"] if artist["name"])),
+                isrc=_name_or_none((found.get("external_ids") or {}).get("isrc"), LONGEST_ISRC),
+                preview_url=_name_or_none(found.get("preview_url"), MAX_URL_LENGTH),
                 duration_s=_number(found["duration_ms"]) / 1000.0,
             )
         except _NONSENSE as error:
@@ -311,6 +314,16 @@ def _credentials_refused(reason: str) -> TonestreamError:
 
 def _no_sense(error: Exception) -> TransientError:
     return TransientError(ErrorCode.SPOTIFY_UNAVAILABLE, f"Spotify's answer makes no sense ({type(error).__name__})")
+
+
+def _text(text: str) -> str:
+    """``text`` as a message can carry it: not too long, and without the halves of characters that JSON may name."""
+    return text[:LONGEST_TEXT].encode("utf-8", "replace").decode()
+
+
+def _name_or_none(value: Any, most: int) -> str | None:
+    """An identifier, of no use where it is cut; None where it is none."""
+    return value if isinstance(value, str) and value.isascii() and len(value) <= most else None
 
 
 def _number(value: Any) -> float:

@@ -192,6 +192,7 @@ def _summary(letter: DeadLetter) -> dict[str, Any]:
         "request_id": letter.request_id,
         "bytes": len(letter.record.value),
         "replay_of": list(letter.replay_of),
+        "cut": letter.cut or None,
     }
 
 
@@ -210,7 +211,7 @@ def _tell_replayed(listed: Sequence[dict[str, Any]], replays: Replays) -> None:
 
 
 def _line(one: dict[str, Any]) -> str:
-    notes = ["replayed"] if one["replayed"] else []
+    notes = [name for name in ("replayed", "cut") if one[name]]
     if one["replay_of"]:
         notes.append(f"replay of {' of '.join(reversed(one['replay_of']))}")
     said = one["message"] if len(one["message"]) <= 100 else f"{one['message'][:99]}…"
@@ -348,6 +349,8 @@ def _obstacle(letter: DeadLetter, topics: Topics, replays: Replays) -> str | Non
     if channel not in REPLAYABLE:
         known = repr(letter.topic) if letter.topic else "none"
         return f"its original topic is unknown: {known} is no topic that workers of {topics.prefix!r} read"
+    if letter.cut:
+        return f"it holds only a part of its record, which had {letter.cut} and stood at {letter.stood_at}"
     if letter.request_id is None:
         return None
     progress = replays.progress(letter.request_id)

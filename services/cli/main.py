@@ -20,9 +20,10 @@ from services.cli import dead_letters, evaluate, redacted_logs, train
 from services.cli.inputs import Input, expand, refuse_too_large
 from services.cli.registry import SERVICE_NAMES
 from services.cli.status import FAILED, INTERRUPTED, OK, WRONG_USAGE, UsageError
-from shared.bus.base import BusError, Reader
-from shared.contracts.codec import MalformedMessageError, decode, faults, outgoing, salvaged_request_id
+from shared.bus.base import BusError, Reader, TopicSpec
+from shared.contracts.codec import MalformedMessageError, decode, outgoing, salvaged_request_id
 from shared.contracts.errors import DependencyError, ErrorCode, TonestreamError
+from shared.contracts.faults import faults
 from shared.contracts.messages import ErrorReport, Stage, Status, Track, TrackRequest, TrackResult
 from shared.contracts.topics import Channel, Topics
 from shared.contracts.tracks import without_credentials
@@ -300,16 +301,43 @@ def _create_topics(options: argparse.Namespace, settings: Settings) -> int:
     from shared.bus.connect import kafka_bus
 
     redacted_logs.configure(settings, "text")
+    wanted = Topics(settings.topic_prefix).specs()
     bus = kafka_bus(settings, client_id="tonestream-topics")
     try:
-        created = bus.create_topics(Topics(settings.topic_prefix).specs())
+        created = bus.create_topics(wanted)
+        existing = bus.existing([spec.name for spec in wanted if spec.name not in created])
     finally:
         bus.close()
     for name in created:
         print(f"created {name}")
+    shortcomings = [
+        text for spec in wanted if spec.name in existing for text in _shortcomings(spec, existing[spec.name])
+    ]
+    for text in shortcomings:
+        print(f"tonestream: {text}", file=sys.stderr)
     if not created:
-        print("all topics exist")
+        print("all topics exist" + (", some with less than is wanted" if shortcomings else ""))
+    # All that is wanted works, if not at any size: what waits for this command may start.
     return OK
+
+
+def _shortcomings(wanted: TopicSpec, found: TopicSpec) -> Iterator[str]:
+    """What an existing topic lacks, what follows from it, and the command that mends it."""
+    if found.partitions < wanted.partitions:
+        has = "1 partition" if found.partitions == 1 else f"{found.partitions} partitions"
+        workers = "only 1 worker" if found.partitions == 1 else f"at most {found.partitions} workers"
+        yield (
+            f"{wanted.name} has {has}, not {wanted.partitions}: {workers} of a service can share it. To grow it:"
+            f" kafka-topics.sh --bootstrap-server SERVER --alter --topic {wanted.name}"
+            f" --partitions {wanted.partitions}"
+        )
+    most, needed = found.max_message_bytes, wanted.max_message_bytes
+    if most is not None and needed is not None and most < needed:
+        yield (
+            f"{wanted.name} takes messages of {most} bytes, not {needed}: larger ones become dead letters, or are cut"
+            f" where this is the topic of the dead letters. To raise it: kafka-configs.sh --bootstrap-server SERVER"
+            f" --alter --topic {wanted.name} --add-config max.message.bytes={needed}"
+        )
 
 
 # About this installation

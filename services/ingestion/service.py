@@ -16,7 +16,7 @@ from shared.audio.decode import DecodedAudio, DecodeLimits, decode, find_ffmpeg
 from shared.audio.segments import chosen_segments, segment_count
 from shared.audio.spec import FeatureSpec
 from shared.blobs.audio import AudioBlobs
-from shared.blobs.store import UPLOADS, BlobStore
+from shared.blobs.store import UPLOADS, BlobGoneError, BlobStore
 from shared.bus.base import Record
 from shared.cache.connection import Keys, connect
 from shared.cache.results import KnownSource, ResultCache
@@ -32,7 +32,7 @@ from shared.contracts.messages import (
     TrackRequest,
     TrackResult,
 )
-from shared.contracts.topics import Channel
+from shared.contracts.topics import RETENTION_MS, Channel
 from shared.contracts.tracks import BLOB_SCHEME
 from shared.fault_points import AUDIO_STORED, LEAD_TAKEN, REQUEST_ENTERED, SOURCE_REMEMBERED, fault_point
 from shared.models import load_manifest
@@ -88,7 +88,7 @@ class _Draft:
             cached=cached,
             error=error,
             follows=follows,
-            received_at_ms=self.record.timestamp_ms,
+            received_at_ms=_received_at_ms(self.record),
         )
 
 
@@ -188,7 +188,7 @@ class Ingestion(TrackByTrackService):
         request = delivery.message
         assert isinstance(request, TrackRequest)
         if not self._requests.enter(request.request_id, delivery.record):
-            log.info("this request ID is known already; it is answered once")
+            log.info("this request ID is known already; the first record with it is answered, this one is not")
             return Outcome()
         fault_point(REQUEST_ENTERED)
         started = time.perf_counter()
@@ -200,13 +200,14 @@ class Ingestion(TrackByTrackService):
     def give_up(self, origin: Origin, error: TonestreamError) -> Outcome:
         """The reason why there is no audio travels on; the aggregator makes the answer of it."""
         if not self._requests.enter(origin.request_id, origin.record):
+            log.info("this request ID is known already; the first record with it is answered, this one is not")
             return Outcome()
         failed = IngestedTrack(
             request_id=origin.request_id,
             track_key=origin.track_key,
             source=salvaged_source(origin.record) or origin.track_key,
             error=ErrorReport.of(error, self.stage),
-            received_at_ms=origin.record.timestamp_ms,
+            received_at_ms=_received_at_ms(origin.record),
         )
         # After a defect an operator may send the record again, and then its upload is needed; else it expires.
         kept = error.code is ErrorCode.INTERNAL
@@ -253,7 +254,8 @@ class Ingestion(TrackByTrackService):
         if self._spotify is None:
             return None, TonestreamError(
                 ErrorCode.SPOTIFY_UNAVAILABLE,
-                "a Spotify ID takes credentials (TONESTREAM_SPOTIFY_CLIENT_ID and _SECRET), or an audio_url beside it",
+                "this installation has no credentials to ask Spotify with (TONESTREAM_SPOTIFY_CLIENT_ID and _SECRET);"
+                " give an audio_url with the track_id",
             )
         try:
             return self._spotify.track(request.spotify_id), None
@@ -266,7 +268,11 @@ class Ingestion(TrackByTrackService):
     def _fetch(self, request: TrackRequest, url: str, folder: Path) -> _Fetched:
         file = folder / "source"
         if url.startswith(BLOB_SCHEME):
-            self._blobs.fetch(url, file, self._max_bytes)
+            try:
+                self._blobs.fetch(url, file, self._max_bytes)
+            except BlobGoneError as error:
+                # Whoever named it was mistaken, or came too late.
+                raise TonestreamError(ErrorCode.FETCH_FAILED, error.message) from error
             return _Fetched(file)
         known = None if request.force else self._results.known_source(request.track_key)
         validators = None if known is None else Validators(known.etag, known.last_modified)
@@ -339,6 +345,16 @@ class Ingestion(TrackByTrackService):
         if url is None or not url.startswith(f"{BLOB_SCHEME}{UPLOADS}/"):
             return ()
         return (partial(self._blobs.delete, url),)
+
+
+def _received_at_ms(record: Record) -> int:
+    """When the request was made: the record's timestamp, or now where that cannot be right.
+
+    Clients stamp their records. A stamp in the future, or one that is older than the topic keeps its records, would
+    make nonsense of the total time.
+    """
+    now_ms = int(time.time() * 1000)
+    return record.timestamp_ms if 0 <= now_ms - record.timestamp_ms <= RETENTION_MS[Channel.REQUESTS] else now_ms
 
 
 def _audio_url(record: Record) -> str | None:

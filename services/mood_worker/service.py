@@ -101,7 +101,7 @@ class MoodWorker(TrackByTrackService):
             wav.seek(0)
             measured = measure_wav(wav, tags)
         if measured.loudness <= SILENCE_DB:
-            raise TonestreamError(ErrorCode.SILENT_AUDIO, "nothing sounds in the track")
+            raise TonestreamError(ErrorCode.SILENT_AUDIO, "the track is silent from beginning to end")
         return measured.as_dict(), "audio"
 
     @staticmethod

@@ -224,7 +224,7 @@ def _decode(source: Path, destination: Path, limits: DecodeLimits, ffmpeg: str) 
             raise MissingDependencyError(f"{ffmpeg} cannot be run ({_complaint(complaints, status, source)})")
         if -status in _FROM_OUTSIDE or status == _INTERRUPTED:
             # Nothing in the file does that: a shutdown, or the kernel when memory is short.
-            raise TransientError(ErrorCode.INTERNAL, "the decoder was ended from outside")
+            raise TransientError(ErrorCode.INTERNAL, "the decoder was stopped before its end; submit the track again")
         if decoded.samples == 0:
             said = _complaint(complaints, status, source)
             raise TonestreamError(ErrorCode.CORRUPT_AUDIO, f"no audio can be decoded from the file ({said})")
@@ -277,7 +277,7 @@ def _write_wav(pcm: IO[bytes], destination: Path, max_duration_s: float) -> Deco
             written += len(chunk)
             if written > most:
                 raise TonestreamError(
-                    ErrorCode.TOO_LONG, f"more than {max_duration_s:g} s of audio, the longest that is taken"
+                    ErrorCode.TOO_LONG, f"the track is longer than {max_duration_s:g} s, the most that is taken"
                 )
             chunk = rest + chunk
             whole = len(chunk) - len(chunk) % _BYTES_PER_SAMPLE

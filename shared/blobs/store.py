@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import posixpath
 import shutil
 import time
@@ -19,6 +20,15 @@ from shared.contracts.tracks import BLOB_SCHEME, checked_audio_url
 #: Blobs below this folder were put there for one request by ``submit`` or ``classify``; ingestion removes them.
 UPLOADS: Final = "uploads"
 _PART: Final = ".part-"
+#: No file has such a name: a folder, something below a file, a part that is too long. The store itself is well.
+_NO_SUCH_NAME: Final = frozenset({errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG})
+
+
+class BlobGoneError(TonestreamError):
+    """There is no such blob, or no longer."""
+
+    def __init__(self, reference: str) -> None:
+        super().__init__(ErrorCode.INTERNAL, f"{reference} is not in the blob store (any more); submit the track again")
 
 
 class BlobStore:
@@ -54,17 +64,12 @@ class BlobStore:
         return f"{BLOB_SCHEME}{name}"
 
     def open(self, reference: str) -> BinaryIO:
-        """The blob, open for reading and seekable. Raises TonestreamError where it is gone."""
-        with self._faults("read"):
-            try:
-                return cast(BinaryIO, self._files.open(self._path(reference), "rb"))
-            except FileNotFoundError:
-                raise TonestreamError(
-                    ErrorCode.INTERNAL, f"{reference} is not in the blob store (any more); submit the track again"
-                ) from None
+        """The blob, open for reading and seekable. Raises BlobGoneError where there is none."""
+        with self._faults("read"), _gone(reference):
+            return cast(BinaryIO, self._files.open(self._path(reference), "rb"))
 
     def fetch(self, reference: str, destination: Path, max_bytes: int) -> None:
-        """Copy the blob to a local file. Raises TonestreamError (too_large; or gone, as ``open``)."""
+        """Copy the blob to a local file. Raises BlobGoneError, TonestreamError (too_large)."""
         with self.open(reference) as source, self._faults("read"), destination.open("wb") as target:
             copied = 0
             while chunk := source.read(1 << 20):
@@ -79,7 +84,7 @@ class BlobStore:
 
     def delete(self, reference: str) -> None:
         """Remove the blob; nothing happens where it is gone already."""
-        with self._faults("written to"), contextlib.suppress(FileNotFoundError):
+        with self._faults("written to"), contextlib.suppress(BlobGoneError), _gone(reference):
             self._files.rm_file(self._path(reference))
 
     def sweep(self, older_than_s: float) -> int:
@@ -106,3 +111,14 @@ class BlobStore:
             yield
         except (OSError, ImportError) as error:
             raise DependencyError(f"the blob store {self._url} cannot be {done}: {error}") from error
+
+
+@contextlib.contextmanager
+def _gone(reference: str) -> Iterator[None]:
+    """Errors that mean that there is no such blob, as BlobGoneError."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) or error.errno in _NO_SUCH_NAME:
+            raise BlobGoneError(reference) from None
+        raise

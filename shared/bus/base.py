@@ -67,12 +67,16 @@ def parsed_coordinates(text: str) -> tuple[str, int, int]:
 
 @dataclass(frozen=True, slots=True)
 class TopicSpec:
-    """A topic to create. ``retention_ms`` and ``max_message_bytes`` None: the broker's default."""
+    """A topic to create. ``retention_ms`` and ``max_message_bytes`` None: the broker's default.
+
+    ``stamped_by_broker``: records carry the time at which the broker got them, not the one their publisher claims.
+    """
 
     name: str
     partitions: int
     retention_ms: int | None = None
     max_message_bytes: int | None = None
+    stamped_by_broker: bool = False
 
 
 class BusError(Exception):
@@ -204,6 +208,10 @@ class Bus(Protocol):
 
     def create_topics(self, topics: Sequence[TopicSpec], timeout_s: float = 30.0) -> list[str]:
         """Create those that are missing; returns their names. Existing topics are left as they are."""
+        ...
+
+    def existing(self, topics: Sequence[str]) -> dict[str, TopicSpec]:
+        """Those of the topics that exist, as they are: partitions, and the largest message where that can be told."""
         ...
 
     def join(self, group: str, topics: Sequence[str]) -> Membership:

@@ -12,6 +12,7 @@ from weakref import WeakSet
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka import errors as kafka_errors
+from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.structs import TopicPartition
 
 from shared.bus.base import BusError, BusUnavailableError, Outgoing, Record, TopicSpec
@@ -31,6 +32,8 @@ from shared.bus.roles import Closing
 
 __all__ = ["KafkaBus", "KafkaConfig", "KafkaMembership", "KafkaPublisher", "KafkaReader"]
 
+#: The setting of a topic that limits its batches, after compression and with their framing.
+_LARGEST_MESSAGE = "max.message.bytes"
 #: Most records that are fetched to find out whether a reader is at the end.
 _LOOK_AHEAD_RECORDS = 100
 #: How long a reader waits for transactions under way before it says that it is not at the end.
@@ -70,6 +73,19 @@ class KafkaBus:
             admin.wait_for_topics(list(wanted), timeout_ms=milliseconds(timeout_s))
             return created
 
+    def existing(self, topics: Sequence[str]) -> dict[str, TopicSpec]:
+        with closing(self._admin()) as admin, translated():
+            described = {
+                topic["name"]: len(topic["partitions"])
+                for topic in admin.describe_topics(list(topics))
+                if not topic["error_code"]
+            }
+            largest = _largest_messages(admin, list(described)) if described else {}
+        return {
+            name: TopicSpec(name, partitions, max_message_bytes=largest.get(name))
+            for name, partitions in described.items()
+        }
+
     def join(self, group: str, topics: Sequence[str]) -> KafkaMembership:
         membership = KafkaMembership(self._config, group, topics)
         self._roles.add(membership)
@@ -106,12 +122,24 @@ class KafkaBus:
         ]
 
 
+def _largest_messages(admin: KafkaAdminClient, topics: Sequence[str]) -> dict[str, int]:
+    """The largest message of each topic; of none where this client may not read their settings."""
+    wanted = [ConfigResource(ConfigResourceType.TOPIC, name, [_LARGEST_MESSAGE]) for name in topics]
+    try:
+        found = admin.describe_configs(wanted, config_filter="all")["topic"]
+    except kafka_errors.AuthorizationError:
+        return {}
+    return {name: int(settings[_LARGEST_MESSAGE]["value"]) for name, settings in found.items() if settings}
+
+
 def _topic_configs(spec: TopicSpec) -> dict[str, str]:
     configs: dict[str, str] = {}
     if spec.retention_ms is not None:
         configs["retention.ms"] = str(spec.retention_ms)
     if spec.max_message_bytes is not None:
-        configs["max.message.bytes"] = str(spec.max_message_bytes)
+        configs[_LARGEST_MESSAGE] = str(spec.max_message_bytes)
+    if spec.stamped_by_broker:
+        configs["message.timestamp.type"] = "LogAppendTime"
     return configs
 
 

@@ -26,6 +26,8 @@ from shared.bus.kafka_network import NetworkClient
 
 #: How long one call into the client may keep the caller from its own deadline and from signals.
 SLICE_S = 0.5
+#: Bytes of a key that an error shows.
+_SHOWN_KEY = 100
 #: How long to wait for connections and threads that are not needed any more.
 CLOSE_TIMEOUT_S = 3.0
 
@@ -228,8 +230,9 @@ def _first_failure(waiting: Sequence[tuple[Outgoing, Any]]) -> BusError | None:
 
 def _blamed(output: Outgoing, error: BaseException) -> BusError:
     translation = bus_error(error)
-    size = len(output.key) + len(output.value)
-    return type(translation)(f"{size} bytes with key {output.key!r} for {output.topic!r}: {translation}")
+    size = len(output.key) + len(output.value) + sum(len(name) + len(value) for name, value in output.headers)
+    key = output.key if len(output.key) <= _SHOWN_KEY else output.key[:_SHOWN_KEY] + b"..."
+    return type(translation)(f"{size} bytes with key {key!r} for {output.topic!r}: {translation}")
 
 
 def close_producer(producer: KafkaProducer, timeout_s: float) -> None:

@@ -106,6 +106,10 @@ class MemoryBus:
                 self._topics[spec.name] = _Topic(spec, [_Partition() for _ in range(spec.partitions)])
             return [spec.name for spec in missing]
 
+    def existing(self, topics: Sequence[str]) -> dict[str, TopicSpec]:
+        with self._changed:
+            return {name: self._topics[name].spec for name in topics if name in self._topics}
+
     def join(self, group: str, topics: Sequence[str]) -> MemoryMembership:
         with self._changed:
             self._check_open()

@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from shared.bus.base import Headers, Outgoing, Record
+from shared.contracts.faults import encoding_fault, faults
 from shared.contracts.messages import (
     SCHEMA_VERSION,
     GenreFailure,
@@ -28,7 +29,7 @@ from shared.contracts.messages import (
     TrackRequest,
     TrackResult,
 )
-from shared.contracts.topics import MAX_MESSAGE_BYTES, Channel, Topics
+from shared.contracts.topics import MAX_MESSAGE_BYTES, Channel, Topics, comes_from_outside
 from shared.contracts.tracks import without_credentials
 
 Message = (
@@ -76,8 +77,12 @@ _JSON_ADAPTERS: Final[dict[Channel, TypeAdapter[Any]]] = {
     Channel.RESULTS: TypeAdapter(TrackResult),
 }
 
+#: The fields that a client may give, to suggest the one that was meant.
+_FIELDS: Final[dict[Channel, tuple[str, ...]]] = {Channel.REQUESTS: tuple(TrackRequest.model_fields)}
 
 _REQUEST_ID: Final[TypeAdapter[str]] = TypeAdapter(RequestId)
+#: Larger values are not searched for a request ID: a compressed record of a few kilobytes may unpack to gigabytes.
+_LARGEST_SEARCHED: Final = 1024 * 1024
 
 
 class MalformedMessageError(ValueError):
@@ -89,7 +94,10 @@ class MalformedMessageError(ValueError):
 
 
 class NewerSchemaError(MalformedMessageError):
-    """The message was written by a newer version of Tonestream: upgrade this worker, then replay it."""
+    """The message was written by a newer version of Tonestream: upgrade this worker, then replay it.
+
+    A request comes from a client, whose version nobody here can raise: there it is one mistake among others.
+    """
 
 
 def channel_of(message: Message) -> Channel:
@@ -122,9 +130,12 @@ def decode(channel: Channel, value: bytes) -> Message:
     try:
         message: Message = adapter.validate_json(value)
     except ValidationError as error:
+        noun = _noun(channel)
+        if unreadable := encoding_fault(value, noun):
+            raise MalformedMessageError(unreadable) from None
         _raise_if_newer(_salvaged(value))
         # Not from the error: it may quote a value, and its traceback goes to the dead letters.
-        raise MalformedMessageError(faults(error)) from None
+        raise MalformedMessageError(faults(error, noun, _FIELDS.get(channel, ()))) from None
     return message
 
 
@@ -140,9 +151,15 @@ def outgoing(topics: Topics, message: Message, key: str | None = None) -> Outgoi
     return Outgoing(topics.name(channel), key.encode(), encode(message), headers)
 
 
-def salvaged_request_id(record: Record) -> str | None:
-    """The request a record belongs to, also where the record is no valid message; None where nothing tells."""
-    header = record.header(REQUEST_ID_HEADER)
+def salvaged_request_id(record: Record, topic: str | None = None) -> str | None:
+    """The request a record belongs to, also where the record is no valid message; None where nothing tells.
+
+    ``topic`` is where the record stood first, by default where it stands. On our own topics the header speaks before
+    the body, as it survives a destroyed body. On a topic that clients write to only the body speaks: Kafka Streams and
+    Kafka Connect forward the headers of other records.
+    """
+    outside = comes_from_outside(record.topic if topic is None else topic)
+    header = None if outside else record.header(REQUEST_ID_HEADER)
     found: object = header.decode("utf-8", "replace") if header else _salvaged(record.value).get("request_id")
     try:
         return _REQUEST_ID.validate_python(found)
@@ -160,6 +177,8 @@ def salvaged_source(record: Record) -> str | None:
 
 
 def _salvaged(value: bytes) -> dict[str, Any]:
+    if len(value) > _LARGEST_SEARCHED:
+        return {}
     try:
         found = json.loads(value)
     except (ValueError, RecursionError):
@@ -170,13 +189,23 @@ def _salvaged(value: bytes) -> dict[str, Any]:
 def _raise_if_newer(fields: dict[str, Any]) -> None:
     version = fields.get("schema_version")
     if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise NewerSchemaError(f"schema_version {version} is newer than {SCHEMA_VERSION}, which this worker reads")
+        shown = str(version) if version < 10**9 else "of ten digits or more"
+        raise NewerSchemaError(
+            f"schema_version {shown} is newer than {SCHEMA_VERSION}, the newest that this installation reads"
+        )
+
+
+def _noun(channel: Channel) -> str:
+    """What a person calls a record of that topic."""
+    return "request" if channel is Channel.REQUESTS else "message"
 
 
 def _check_size(channel: Channel, value: bytes) -> None:
     limit = MAX_MESSAGE_BYTES[channel]
     if len(value) > limit:
-        raise MalformedMessageError(f"{len(value)} bytes; topic {channel.value!r} takes at most {limit}")
+        raise MalformedMessageError(
+            f"the {_noun(channel)} has {len(value)} bytes; the {channel.value} topic takes at most {limit}"
+        )
 
 
 def _decode_features(value: bytes) -> SegmentFeatures:
@@ -201,15 +230,3 @@ def _decode_features(value: bytes) -> SegmentFeatures:
         return SegmentFeatures.model_validate(fields)
     except ValidationError as error:
         raise MalformedMessageError(faults(error)) from error
-
-
-def faults(error: ValidationError) -> str:
-    """The first few faults as ``field: what is wrong``, without the value (it may be long, or private)."""
-    faults = []
-    for fault in error.errors(include_url=False, include_context=False, include_input=False)[:3]:
-        field = ".".join(str(part) for part in fault["loc"])
-        # The one fault whose words quote the value.
-        text = "no known type" if fault["type"] == "union_tag_invalid" else fault["msg"].removeprefix("Value error, ")
-        faults.append(f"{field}: {text}" if field else text)
-    more = error.error_count() - len(faults)
-    return "; ".join(faults) + (f" (and {more} more)" if more > 0 else "")

@@ -26,17 +26,29 @@ from pydantic import (
 from shared.contracts.errors import ErrorCode, TonestreamError
 from shared.contracts.features import AUDIO_FEATURES
 from shared.contracts.labels import GENRES, MOODS
-from shared.contracts.tracks import checked_audio_url, spotify_track_id, track_key, without_credentials
+from shared.contracts.tracks import MAX_BLOB_LENGTH, checked_audio_url, spotify_track_id, track_key, without_credentials
 
 #: What this version writes and reads; raised when an older reader would misunderstand a message.
 SCHEMA_VERSION: Final = 1
 
-RequestId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@/-]{0,127}$")]
+_REQUEST_ID: Final = r"^[A-Za-z0-9][A-Za-z0-9._:@/-]{0,127}$"
+_SHA256: Final = r"^[0-9a-f]{64}$"
+#: What each pattern allows, for those who read why something was refused.
+PATTERNS_IN_WORDS: Final = {
+    _REQUEST_ID: "may have 1 to 128 characters: letters from A to Z and a to z, digits, and . _ : @ / -; the first is a"
+    " letter or digit",
+    _SHA256: "must be 64 hexadecimal digits in lower case",
+}
+
+RequestId = Annotated[str, StringConstraints(pattern=_REQUEST_ID)]
 TrackKey = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 ModelId = Annotated[str, StringConstraints(min_length=1, max_length=200)]
-Text = Annotated[str, StringConstraints(max_length=1000)]
-Source = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+LONGEST_TEXT: Final = 1000
+Text = Annotated[str, StringConstraints(max_length=LONGEST_TEXT)]
+LONGEST_SOURCE: Final = 4096
+LONGEST_ISRC: Final = 32
+Source = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_SOURCE)]
+Sha256 = Annotated[str, StringConstraints(pattern=_SHA256)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Seconds = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Timings = Annotated[dict[str, Annotated[float, Field(ge=0.0, allow_inf_nan=False)]], Field(max_length=16)]
@@ -120,7 +132,8 @@ class TrackRequest(_Message):
     @property
     def shown_source(self) -> str:
         """What the result calls the track: as it was given, but for a user and a password in a URL."""
-        return without_credentials(self.source or self.audio_url or self.track_id or "")
+        # The stars that stand for a user may be longer than the user was.
+        return without_credentials(self.source or self.audio_url or self.track_id or "")[:LONGEST_SOURCE]
 
 
 class Stage(StrEnum):
@@ -151,7 +164,7 @@ class IngestedAudio(_Frozen):
     ``segments`` are those that will be listened to: of a long track perhaps not all.
     """
 
-    blob: Annotated[str, StringConstraints(min_length=1, max_length=300)]
+    blob: Annotated[str, StringConstraints(min_length=1, max_length=MAX_BLOB_LENGTH)]
     sha256: Sha256
     duration_s: Seconds
     segments: Annotated[int, Field(ge=0, le=100_000)]
@@ -170,7 +183,7 @@ class IngestedTrack(_Message):
     spotify_id: str | None = None
     title: Text | None = None
     artist: Text | None = None
-    isrc: Annotated[str, StringConstraints(max_length=32)] | None = None
+    isrc: Annotated[str, StringConstraints(max_length=LONGEST_ISRC)] | None = None
     audio: IngestedAudio | None = None
     error: ErrorReport | None = None
     cached: TrackResult | None = None
@@ -351,7 +364,12 @@ class Status(StrEnum):
 
 
 class TrackResult(_Message):
-    """aggregator -> user: the one answer to a request. ``cached``: it was worked out for another request."""
+    """aggregator -> user: the one answer to a request. ``cached``: it was worked out for another request.
+
+    ``timings_ms`` holds the milliseconds of work by stage. ``total`` are those since the request was made: since the
+    timestamp of its record, or since ingestion first saw it where that stamp cannot be right (in the future, or older
+    than the topic keeps its records).
+    """
 
     status: Status
     track: Track

@@ -26,21 +26,29 @@ class Channel(StrEnum):
     DEAD_LETTERS = "dead-letters"
 
 
+#: Topics that clients write to. Only the body of such a record is trusted, and a record that cannot be understood is
+#: its sender's mistake.
+FROM_OUTSIDE: Final = frozenset({Channel.REQUESTS})
+
+_LARGEST_RESULT: Final = 4 * 1024 * 1024
+
 #: The largest message each topic takes, bytes before compression. Larger ones are refused by both sides.
 MAX_MESSAGE_BYTES: Final[dict[Channel, int]] = {
     Channel.REQUESTS: 16 * 1024,
-    Channel.TRACKS: 64 * 1024,
+    # A track may carry a finished answer.
+    Channel.TRACKS: _LARGEST_RESULT + 64 * 1024,
     Channel.FEATURES: 1024 * 1024,
     Channel.PREDICTIONS: 64 * 1024,
     Channel.MOODS: 64 * 1024,
-    Channel.RESULTS: 4 * 1024 * 1024,
+    Channel.RESULTS: _LARGEST_RESULT,
     Channel.DEAD_LETTERS: 5 * 1024 * 1024,
 }
 
 #: The broker counts a batch with its headers and framing, so its limit leaves room above the messages'.
 _FRAMING_BYTES: Final = 64 * 1024
 
-_RETENTION_MS: Final[dict[Channel, int]] = {
+#: How long each topic keeps its records.
+RETENTION_MS: Final[dict[Channel, int]] = {
     Channel.REQUESTS: 7 * _DAY_MS,
     Channel.TRACKS: 2 * _DAY_MS,
     Channel.FEATURES: 2 * _DAY_MS,
@@ -49,6 +57,11 @@ _RETENTION_MS: Final[dict[Channel, int]] = {
     Channel.RESULTS: 7 * _DAY_MS,
     Channel.DEAD_LETTERS: 30 * _DAY_MS,
 }
+
+
+def comes_from_outside(topic: str) -> bool:
+    """Whether clients write to the topic of that name, whatever the installation's prefix."""
+    return any(topic.endswith(f".{channel.value}") for channel in FROM_OUTSIDE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +90,10 @@ class Topics:
             TopicSpec(
                 name=self.name(channel),
                 partitions=PARTITIONS,
-                retention_ms=_RETENTION_MS[channel],
+                retention_ms=RETENTION_MS[channel],
                 max_message_bytes=MAX_MESSAGE_BYTES[channel] + _FRAMING_BYTES,
+                # Retention goes by the stamps: what a client stamps 1970 would be removed before it is read.
+                stamped_by_broker=channel in FROM_OUTSIDE,
             )
             for channel in Channel
         ]

@@ -10,6 +10,8 @@ from urllib.parse import SplitResult, urlsplit
 #: Scheme of a reference into the blob store, e.g. ``blob:uploads/4f2a...``.
 BLOB_SCHEME: Final = "blob:"
 MAX_URL_LENGTH: Final = 2048
+#: Object stores take names of 1,024 bytes, the folder of all blobs included.
+MAX_BLOB_LENGTH: Final = 300
 
 _SPOTIFY_ID: Final = re.compile(r"[0-9A-Za-z]{22}")
 _SPOTIFY_URI: Final = re.compile(r"spotify:([a-z]+):([0-9A-Za-z]+)")
@@ -42,7 +44,7 @@ def _track_of(kind: str, identifier: str) -> str:
     if kind.lower() != "track":
         raise ValueError(f"it names a Spotify {kind.lower()}; only single tracks can be classified")
     if not _SPOTIFY_ID.fullmatch(identifier):
-        raise ValueError(f"a Spotify ID has 22 letters and digits, this one has {len(identifier)}")
+        raise ValueError(f"a Spotify ID has 22 letters and digits; this one has {len(identifier)}")
     return identifier
 
 
@@ -56,16 +58,23 @@ def checked_audio_url(text: str) -> str:
     """An ``http``/``https`` URL or a ``blob:`` reference, as it was given. Raises ValueError with the reason."""
     text = text.strip()
     if len(text) > MAX_URL_LENGTH:
-        raise ValueError(f"longer than {MAX_URL_LENGTH} characters")
+        raise ValueError(f"may have at most {MAX_URL_LENGTH} characters")
     if text.startswith(BLOB_SCHEME):
         if not _BLOB_NAME.fullmatch(text.removeprefix(BLOB_SCHEME)):
-            raise ValueError("a blob reference is 'blob:' and a relative name of letters, digits, '.', '_', '-'")
+            raise ValueError(
+                "a blob reference is 'blob:' and a name of letters, digits and . _ -, with / between its parts, each of"
+                " which begins with a letter or digit"
+            )
+        if len(text) > MAX_BLOB_LENGTH:
+            raise ValueError(f"a blob reference may have at most {MAX_BLOB_LENGTH} characters")
         return text
     if any(ord(character) <= 0x20 or ord(character) == 0x7F for character in text):
         raise ValueError("a URL holds no spaces or control characters; percent-encode them")
     url = _split(text)
     if url.scheme.lower() not in {"http", "https"}:
-        raise ValueError(f"only http and https URLs can be fetched, this one has the scheme {url.scheme!r}")
+        if not url.scheme:
+            raise ValueError("a URL begins with http:// or https://")
+        raise ValueError(f"only http and https URLs can be fetched; this one has the scheme {url.scheme[:40]!r}")
     if not url.hostname:
         raise ValueError("the URL names no host")
     return text

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Self
 
 from shared.bus.base import Headers, Outgoing, Record
 from shared.contracts.codec import salvaged_request_id
 from shared.contracts.messages import Stage
-from shared.contracts.topics import Channel, Topics
+from shared.contracts.topics import MAX_MESSAGE_BYTES, Channel, Topics
 from shared.runtime.redaction import Redactor
 
 #: First part of the header names, in the manner of KIP-1034's ``__streams.errors.``.
@@ -21,6 +21,13 @@ ERROR_HEADER_PREFIX: Final = "tonestream.errors."
 REPLAY_HEADER: Final = "tonestream.replay.of"
 #: Topics whose records workers read, and bury.
 REPLAYABLE: Final = (Channel.REQUESTS, Channel.TRACKS, Channel.FEATURES, Channel.PREDICTIONS, Channel.MOODS)
+#: The first header of ours; what stands before it are the record's own headers, whatever they are called.
+_FIRST: Final = f"{ERROR_HEADER_PREFIX}exception"
+_STACKTRACE: Final = f"{ERROR_HEADER_PREFIX}stacktrace"
+#: Only on a letter that does not hold all of its record: what the record was before it was cut.
+_CUT: Final = f"{ERROR_HEADER_PREFIX}cut"
+#: What a header takes on the wire besides its name and value, at most.
+_HEADER_BYTES: Final = 10
 _MAX_MESSAGE: Final = 1000
 _MAX_TRACE: Final = 8000
 #: Most characters that are searched for secrets.
@@ -38,7 +45,8 @@ def dead_letter(
 ) -> Outgoing:
     """``record`` as it was, on its way to the dead letters, with headers that say why and where it stood.
 
-    ``attempts`` is how many times it was tried. What the error says passes through ``redact``.
+    ``attempts`` is how many times it was tried. What the error says passes through ``redact``. A record that is larger
+    than a dead letter may be is cut, and says so.
     """
     trace = "".join(traceback.format_exception(error))
     why = {
@@ -55,7 +63,45 @@ def dead_letter(
     headers = tuple(
         (f"{ERROR_HEADER_PREFIX}{name}", text.encode("utf-8", "backslashreplace")) for name, text in why.items()
     )
-    return Outgoing(topics.name(Channel.DEAD_LETTERS), record.key, record.value, record.headers + headers)
+    letter = Outgoing(topics.name(Channel.DEAD_LETTERS), record.key, record.value, record.headers + headers)
+    return cut_to(MAX_MESSAGE_BYTES[Channel.DEAD_LETTERS], letter)
+
+
+def cut_to(limit: int, letter: Outgoing) -> Outgoing:
+    """``letter`` in ``limit`` bytes: the same where it fits, else with less of its key, headers and value.
+
+    The headers that say where the record stood stay whole; of the stack trace the end stays. The header
+    ``tonestream.errors.cut`` says what the record was.
+    """
+    if _size(letter.key, letter.value, letter.headers) <= limit:
+        return letter
+    theirs, ours = _parted(letter.headers)
+    if all(name != _CUT for name, _ in ours):
+        said = f"a key of {len(letter.key)} bytes, {len(theirs)} headers and a value of {len(letter.value)} bytes"
+        ours = (*ours, (_CUT, said.encode()))
+    ours = tuple((name, value[-limit // 4 :] if name == _STACKTRACE else value) for name, value in ours)
+    left = max(0, limit - _size(b"", b"", ours))
+    key = letter.key[: left // 4]
+    kept: list[tuple[str, bytes]] = []
+    room = left // 4
+    for header in theirs:
+        room -= _size(b"", b"", (header,))
+        if room < 0:
+            break
+        kept.append(header)
+    value = letter.value[: max(0, left - _size(key, b"", kept))]
+    return Outgoing(letter.topic, key, value, (*kept, *ours))
+
+
+def _size(key: bytes, value: bytes, headers: Iterable[tuple[str, bytes]]) -> int:
+    """Bytes on the wire, rather too many than too few."""
+    return len(key) + len(value) + sum(len(name.encode()) + len(held) + _HEADER_BYTES for name, held in headers)
+
+
+def _parted(headers: Headers) -> tuple[Headers, Headers]:
+    """A dead letter's headers: those its record had, which may be called like ours, and ours."""
+    first = max((place for place, (name, _) in enumerate(headers) if name == _FIRST), default=len(headers))
+    return headers[:first], headers[first:]
 
 
 def _said(error: Exception) -> str:
@@ -67,7 +113,10 @@ def _said(error: Exception) -> str:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A record of the dead letters, read: what it was, and what became of it. Fields nobody wrote are empty."""
+    """A record of the dead letters, read: what it was, and what became of it. Fields nobody wrote are empty.
+
+    ``cut`` says what the record was, where the letter does not hold all of it.
+    """
 
     record: Record
     exception: str
@@ -78,13 +127,16 @@ class DeadLetter:
     offset: str
     service: str
     attempts: str
+    cut: str
 
     @classmethod
     def of(cls, record: Record) -> Self:
         """The dead letter in ``record``, whatever its headers are."""
 
+        ours = dict(_parted(record.headers)[1])
+
         def told(name: str) -> str:
-            return (record.header(f"{ERROR_HEADER_PREFIX}{name}") or b"").decode("utf-8", "replace")
+            return ours.get(f"{ERROR_HEADER_PREFIX}{name}", b"").decode("utf-8", "replace")
 
         return cls(
             record,
@@ -96,6 +148,7 @@ class DeadLetter:
             offset=told("offset"),
             service=told("service"),
             attempts=told("attempts"),
+            cut=told("cut"),
         )
 
     @property
@@ -111,16 +164,18 @@ class DeadLetter:
     @property
     def request_id(self) -> str | None:
         """Whose record it is, as far as it tells."""
-        return salvaged_request_id(self.record)
+        return salvaged_request_id(self.record, self.topic)
 
     @property
     def replay_of(self) -> tuple[str, ...]:
         """The dead letters it had been before, oldest first."""
-        return tuple(value.decode("utf-8", "replace") for name, value in self.record.headers if name == REPLAY_HEADER)
+        return tuple(
+            value.decode("utf-8", "replace") for name, value in self.original_headers() if name == REPLAY_HEADER
+        )
 
     def original_headers(self) -> Headers:
-        """The headers without those that tell of the error."""
-        return tuple(pair for pair in self.record.headers if not pair[0].startswith(ERROR_HEADER_PREFIX))
+        """The headers the record had. Ours, which tell of the error, are not among them."""
+        return _parted(self.record.headers)[0]
 
     def replayed(self) -> Outgoing:
         """The original record once more, on its way to where it came from, and saying that it is a replay."""

@@ -227,14 +227,15 @@ class ServiceLoop:
                     self._commit([one])
                 return
             if settled[0].dead:
+                if smaller := self._settler.smaller(settled[0]):
+                    self._publish([smaller])
+                    return
                 raise BusUnavailableError(f"the dead letters do not take {settled[0].record.coordinates}") from error
-            settled = [self._settler.bury(settled[0].record, error, settled[0].attempts)]
-            if not self._within_limit(settled):
-                raise self._limit.error() from error
-            self._commit_patiently(list(settled[0].outputs), [settled[0].record])
+            self._commit([self._settler.bury(settled[0].record, error, settled[0].attempts)])
+            return
         fault_point(COMMITTED)
         self._handling.finished([one.record for one in settled])
-        self._limit.count(sum(one.dead for one in settled))
+        self._limit.count(sum(one.counted for one in settled))
         for one in settled:
             metrics.RECORDS.labels(self._name, one.kind).inc()
             for clean_up in one.after_commit:
@@ -247,7 +248,7 @@ class ServiceLoop:
         """Those before the first dead letter that is one too many."""
         room = self._limit.room()
         for position, one in enumerate(settled):
-            room -= one.dead
+            room -= one.counted
             if room < 0:
                 return settled[:position]
         return settled

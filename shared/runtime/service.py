@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from shared.bus.base import FencedError, Record
 from shared.contracts.codec import Message
@@ -15,6 +15,9 @@ from shared.contracts.errors import DependencyError, TonestreamError
 from shared.contracts.messages import Stage
 from shared.contracts.topics import Channel
 from shared.runtime.logs import about
+
+#: Bytes of a record's key that a log line shows: a client's may have megabytes.
+_LONGEST_KEY: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +116,8 @@ class TrackByTrackService(Service):
         return verdicts
 
     def _verdict(self, delivery: Delivery) -> Verdict:
-        with about(request_id=delivery.message.request_id, track_key=delivery.record.key.decode("utf-8", "replace")):
+        key = delivery.record.key[:_LONGEST_KEY].decode("utf-8", "replace")
+        with about(request_id=delivery.message.request_id, track_key=key):
             try:
                 return self.handle_one(delivery)
             except Exception as error:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from shared.bus.base import FencedError, Outgoing, Record
-from shared.contracts.codec import MalformedMessageError, NewerSchemaError, decode, outgoing, salvaged_request_id
+from shared.contracts.codec import MalformedMessageError, decode, outgoing, salvaged_request_id
 from shared.contracts.errors import DependencyError, ErrorCode, TonestreamError, TransientError
 from shared.contracts.messages import TrackResult
-from shared.contracts.topics import Topics
+from shared.contracts.topics import Channel, Topics, comes_from_outside
 from shared.runtime import metrics
-from shared.runtime.dead_letters import dead_letter
+from shared.runtime.crashes import CrashLoop
+from shared.runtime.dead_letters import cut_to, dead_letter
 from shared.runtime.logs import about
 from shared.runtime.policy import LoopPolicy
 from shared.runtime.service import Delivery, Origin, Outcome, Service, Verdict
@@ -22,6 +23,13 @@ log = logging.getLogger(__name__)
 
 #: The longest track key that a message takes; an outsider's record may have any.
 _LONGEST_KEY: Final = 200
+#: What a dead letter is cut to, step by step, where its topic refuses it as too large: a topic with Kafka's default
+#: limit takes the first, one that is set as small as the requests topic takes the second.
+_LETTER_BYTES: Final = (512 * 1024, 16 * 1024)
+
+
+#: How the answer ends where, and only where, a dead letter leaves with it.
+KEPT_FOR_OPERATORS: Final = "the record is kept in the dead letters, where an operator can see why"
 
 
 class StoppedError(Exception):
@@ -30,17 +38,31 @@ class StoppedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """One record with all that leaves with its offset. ``attempts`` is how many times it was tried."""
+    """One record with all that leaves with its offset. ``attempts`` is how many times it was tried.
+
+    ``counts_against_worker``: a dead letter of it takes room in the limit that stops a bad deploy. Records of a topic
+    that clients write to take none where their sender is to blame, or may be: what cannot be read or understood, and
+    what kills its worker. A crash loop is a defect of ours as well, but the limit is no guard against it: each death
+    ends the process that counts, and eight deaths a record are a brake of their own. Counted, a stranger's file could
+    stop a worker that is well. A handler's own exception counts wherever the record came from, as that is what a bad
+    deploy looks like.
+    """
 
     record: Record
     outputs: tuple[Outgoing, ...]
     after_commit: tuple[Callable[[], None], ...] = ()
     kind: str = "done"
     attempts: int = 1
+    counts_against_worker: bool = True
 
     @property
     def dead(self) -> bool:
         return self.kind == "dead"
+
+    @property
+    def counted(self) -> int:
+        """How many dead letters of this count towards the limit."""
+        return int(self.dead and self.counts_against_worker)
 
 
 class Settler:
@@ -64,19 +86,34 @@ class Settler:
     def settle(self, records: Sequence[Record]) -> list[Settled]:
         """Every record with what became of it, in order. Raises DependencyError, FencedError and StoppedError only."""
         deliveries: list[Delivery] = []
-        unreadable: dict[int, Settled] = {}
+        malformed: dict[int, MalformedMessageError] = {}
         for position, record in enumerate(records):
             try:
                 channel = self._topics.channel(record.topic)
                 deliveries.append(Delivery(record, decode(channel, record.value)))
             except MalformedMessageError as error:
-                unreadable[position] = self._refuse(record, error)
+                malformed[position] = error
         handled = iter(self._handle_with_retries(deliveries))
-        return [unreadable[position] if position in unreadable else next(handled) for position in range(len(records))]
+        # Refused last: an invalid request shall not take the request ID of a valid one that was read with it.
+        return [
+            self._refuse(record, malformed[position]) if position in malformed else next(handled)
+            for position, record in enumerate(records)
+        ]
 
     def bury(self, record: Record, defect: Exception, attempts: int, answered: bool = True) -> Settled:
         """The record goes to the dead letters. Its request is answered, unless ``answered`` is False."""
-        return self._bury(_origin(record), defect, attempts, answered)
+        settled = self._bury(_origin(record), defect, attempts, answered)
+        stranger = isinstance(defect, CrashLoop) and comes_from_outside(record.topic)
+        return replace(settled, counts_against_worker=False) if stranger else settled
+
+    def smaller(self, buried: Settled) -> Settled | None:
+        """The same with a smaller dead letter, which says that it was cut; None where it is as small as it gets."""
+        dead_letters = self._topics.name(Channel.DEAD_LETTERS)
+        for limit in _LETTER_BYTES:
+            outputs = tuple(cut_to(limit, one) if one.topic == dead_letters else one for one in buried.outputs)
+            if outputs != buried.outputs:
+                return replace(buried, outputs=outputs)
+        return None
 
     def _handle_with_retries(self, deliveries: list[Delivery]) -> list[Settled]:
         verdicts: list[Verdict] = [Outcome()] * len(deliveries)
@@ -138,27 +175,33 @@ class Settler:
             return self._bury(origin, verdict, attempts)
 
     def _refuse(self, record: Record, error: MalformedMessageError) -> Settled:
-        """The record is no message of its topic. Its request is answered as far as it can be told whose it is."""
+        """The record is no message of its topic. Its request is answered as far as it can be told whose it is.
+
+        Outside it is its sender's mistake, and the answer says so. Inside it is a defect: the record is kept.
+        """
         origin = _origin(record)
         with about(request_id=origin.request_id, track_key=origin.track_key, coordinates=record.coordinates):
-            log.warning("not a message: %s", error.reason)
-            if self._service.answers_invalid_input and not isinstance(error, NewerSchemaError):
+            outside = self._service.answers_invalid_input
+            log.log(logging.INFO if outside else logging.WARNING, "not a message: %s", error.reason)
+            if outside:
                 told = TonestreamError(ErrorCode.INVALID_REQUEST, error.reason)
                 if answered := self._give_up(origin, told, 1, "failed"):
                     return answered
             letter = dead_letter(self._topics, record, self._service.stage, error, 1, self._redact)
-            if salvaged_request_id(record) is None and not self._service.answers_invalid_input:
-                return Settled(record, (letter,), kind="dead")
-            told = TonestreamError(ErrorCode.INTERNAL, f"{self._name} could not read a message: {error.reason}")
-            answered = self._give_up(origin, told, 1, "dead", letter)
-            return answered or Settled(record, (letter,), kind="dead")
+            unanswered = Settled(record, (letter,), kind="dead", counts_against_worker=not outside)
+            if outside or salvaged_request_id(record) is None:
+                return unanswered
+            told = TonestreamError(
+                ErrorCode.INTERNAL, f"{self._name} could not read a message: {error.reason}; {KEPT_FOR_OPERATORS}"
+            )
+            return self._give_up(origin, told, 1, "dead", letter) or unanswered
 
     def _bury(self, origin: Origin, defect: Exception, attempts: int, answered: bool = True) -> Settled:
         """A defect in our code or in the record: keep the record for an operator, and answer the request."""
         log.error("defect; the record goes to the dead letters", exc_info=defect)
         letter = dead_letter(self._topics, origin.record, self._service.stage, defect, attempts, self._redact)
         told = TonestreamError(
-            ErrorCode.INTERNAL, f"{self._name} failed on this track ({type(defect).__name__}); its operator can see why"
+            ErrorCode.INTERNAL, f"{self._name} failed on this track ({type(defect).__name__}); {KEPT_FOR_OPERATORS}"
         )
         settled = self._give_up(origin, told, attempts, "dead", letter) if answered else None
         return settled or Settled(origin.record, (letter,), kind="dead", attempts=attempts)

@@ -447,6 +447,22 @@ def test_a_reader_may_begin_at_the_end(bus: Bus, source: str) -> None:
             assert _values(_drained(reader)) == list(range(20, 40))
 
 
+def test_a_smaller_record_is_taken_at_once_where_a_larger_one_was_refused(
+    bus: Bus, source: str, target: str, names: Names
+) -> None:
+    """Of the same key, so in the same partition: what becomes of a refused record must not stand in its way."""
+    _publish(bus, _numbered(source, 2))
+    reader = bus.reader([target])
+    with bus.join(names.group("g"), [source]) as member:
+        records = _take(member, 2)
+        for size in (3 * LIMIT_BYTES, 2 * LIMIT_BYTES):
+            with pytest.raises(MessageTooLargeError):
+                member.commit([Outgoing(target, b"k", os.urandom(size))], records)
+        member.commit([Outgoing(target, b"k", b"1")], records[:1])
+        member.commit([Outgoing(target, b"k", b"2")], records[1:])
+        assert _values(_drained(reader)) == [1, 2]
+
+
 def test_readers_do_not_disturb_each_other(bus: Bus, source: str) -> None:
     with bus.reader([source]) as one, bus.reader([source]) as two:
         _publish(bus, _numbered(source, 10))
@@ -510,6 +526,34 @@ def test_topics_are_created_once(bus: Bus, names: Names) -> None:
     assert bus.create_topics(specs) == [specs[1].name]
     assert bus.create_topics(specs) == []
     assert bus.create_topics([]) == []
+
+
+def test_topics_that_exist_are_told_as_they_are(bus: Bus, names: Names) -> None:
+    small, usual = TopicSpec(names.topic("small"), 1, max_message_bytes=70_000), TopicSpec(names.topic("usual"), 3)
+    bus.create_topics([small, usual])
+    found = bus.existing([usual.name, small.name, names.topic("none")])
+    assert set(found) == {small.name, usual.name}
+    assert (found[small.name].partitions, found[small.name].max_message_bytes) == (1, 70_000)
+    assert found[usual.name].partitions == 3
+    assert bus.existing([]) == bus.existing([names.topic("none")]) == {}
+
+
+def test_the_broker_stamps_the_records_of_a_topic_that_is_to_have_it_so(bus: Bus, names: Names) -> None:
+    """Whoever publishes with a clock of their own: here the memory bus has no other clock anyway."""
+    topic = TopicSpec(names.topic("stamped"), 1, stamped_by_broker=True)
+    bus.create_topics([topic])
+    before_ms = time.time() * 1000
+    if isinstance(bus, KafkaBus):
+        producer = KafkaProducer(bootstrap_servers=bus._config.bootstrap_servers)
+        producer.send(topic.name, b"x", timestamp_ms=1)
+        producer.flush(10)
+        producer.close()
+    else:
+        with bus.publisher() as publisher:
+            publisher.publish([Outgoing(topic.name, b"", b"x")])
+    with bus.reader([topic.name]) as reader:
+        (record,) = reader.poll(10, PATIENCE_S)
+    assert before_ms - 1000 <= record.timestamp_ms <= time.time() * 1000 + 1000
 
 
 # Only one of them

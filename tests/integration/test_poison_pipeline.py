@@ -12,7 +12,10 @@ from typing import Any
 import pytest
 from kafka import KafkaProducer
 
+from shared.bus.base import Record
+from shared.contracts.messages import Stage
 from shared.contracts.topics import Channel
+from shared.runtime.dead_letters import dead_letter
 from tests.support import poison
 from tests.support.names import Names
 from tests.support.pipeline import Pipeline
@@ -54,6 +57,21 @@ def publish(pipeline: Pipeline, bad: list[Poison]) -> None:
         producer.close(timeout=10)
 
 
+def bury_request(pipeline: Pipeline, request_id: str) -> str:
+    """A dead letter as an ingestion with a defect leaves it; returns the topic of the request."""
+    topic = pipeline.topics.name(Channel.REQUESTS)
+    value = json.dumps({"request_id": request_id, "audio_url": "blob:music/song.mp3", "force": True}).encode()
+    letter = dead_letter(
+        pipeline.topics, Record(topic, 0, 0, b"k", value), Stage.INGESTION, ValueError("a defect of before"), 1
+    )
+    producer = KafkaProducer(bootstrap_servers=pipeline.bootstrap_servers)
+    try:
+        producer.send(letter.topic, letter.value, letter.key, list(letter.headers)).get(30)
+    finally:
+        producer.close(timeout=10)
+    return topic
+
+
 def letters(pipeline: Pipeline, count: int) -> list[dict[str, Any]]:
     deadline = time.monotonic() + PATIENCE_S
     while True:
@@ -90,6 +108,7 @@ def test_poison_stops_nothing_is_kept_and_can_be_replayed(
         status = {result["request_id"]: (result["status"], [e["code"] for e in result["errors"]]) for result in results}
         assert {status[f"good-{n}"][0] for n in range(4)} == {"ok"}
         assert status["half"] == ("failed", ["invalid_request"]) or status["half"][1] == ["internal"]
+        assert status["newer"] == ("failed", ["invalid_request"]) or status["newer"][1] == ["internal"]
         assert status["garbage"] == ("failed", ["corrupt_audio", "corrupt_audio"])
         assert status["gone"][0] == "failed"
         assert not {name for name in status if name.startswith("stray")}
@@ -99,18 +118,32 @@ def test_poison_stops_nothing_is_kept_and_can_be_replayed(
         assert len(listed) == expected
         assert set(pipeline.dead()) == set()
 
-        # A request that a newer version wrote: replayed, it dies again, and has one further result.
-        (newer,) = [one for one in listed if one["service"] == "ingestion"]
-        assert newer["request_id"] == "newer" and newer["exception"] == "NewerSchemaError"
+        # Nothing that came from outside is among them.
+        assert "ingestion" not in {one["service"] for one in listed}
+
+        # A part that a newer version wrote and that names no request: replayed, it dies again, once in each group.
+        newer = next(
+            one for one in listed if one["exception"] == "NewerSchemaError" and one["service"] == "mood-worker"
+        )
         shown = pipeline.command("dead-letters", "show", newer["id"])
         assert shown.returncode == 0 and '"schema_version": 2' in shown.stdout and "Traceback" in shown.stdout
-        replayed = pipeline.command("dead-letters", "replay", newer["id"])
+        nameless = next(one for one in listed if one["service"] == "mood-worker" and one["request_id"] is None)
+        replayed = pipeline.command("dead-letters", "replay", nameless["id"])
         assert replayed.returncode == 0, replayed.stderr
-        again = letters(pipeline, expected + 1)
-        assert [one["replay_of"] for one in again if one["replay_of"]] == [[newer["id"]]]
-        assert [one["id"] for one in again if one["replayed"]] == [newer["id"]]
+        again = letters(pipeline, expected + READERS[Channel.TRACKS])
+        assert [one["replay_of"] for one in again if one["replay_of"]] == [[nameless["id"]]] * READERS[Channel.TRACKS]
+        assert [one["id"] for one in again if one["replayed"]] == [nameless["id"]]
+
+        # A request that an ingestion with a defect buried: replayed, it has one further result, and a good one.
+        buried = bury_request(pipeline, "good-0")
+        again = letters(pipeline, len(again) + 1)
+        (letter,) = [one for one in again if one["service"] == "ingestion"]
+        assert (letter["request_id"], letter["exception"]) == ("good-0", "ValueError")
+        replayed = pipeline.command("dead-letters", "replay", letter["id"])
+        assert replayed.returncode == 0 and buried in replayed.stdout, replayed.stderr
         results = pipeline.results(len(results) + 1, PATIENCE_S)
-        assert Counter(result["request_id"] for result in results) == counted + Counter(["newer"])
+        assert Counter(result["request_id"] for result in results) == counted + Counter(["good-0"])
+        assert {result["status"] for result in results if result["request_id"] == "good-0"} == {"ok"}
 
         # A part of a request that is answered changes nothing, and the command says so.
         part = next(one for one in again if one["service"] == "aggregator" and one["request_id"] == "newer")

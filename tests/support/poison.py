@@ -37,7 +37,7 @@ class Poison:
 
 
 def no_messages(channel: Channel) -> Iterator[Poison]:
-    """Bytes that are no message of the topic. At the entry they are answered, except what a newer version wrote."""
+    """Bytes that are no message of the topic. At the entry they are answered, whatever they are."""
     letter = channel is not Channel.REQUESTS
     yield Poison("a tombstone", channel, b"", letter=letter)
     yield Poison("a tombstone without a key", channel, b"", key=b"", letter=letter)
@@ -56,7 +56,7 @@ def no_messages(channel: Channel) -> Iterator[Poison]:
     newer = json.dumps({"schema_version": 2, "request_id": "newer", "shape": [1, 1]}).encode()
     if channel is Channel.FEATURES:
         newer = b"TSF1" + len(newer).to_bytes(4, "little") + newer + bytes(4)
-    yield Poison("a newer version", channel, newer, letter=True)
+    yield Poison("a newer version", channel, newer, letter=letter)
 
 
 def features(request_id: str, **more: Any) -> SegmentFeatures:

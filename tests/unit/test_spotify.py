@@ -83,6 +83,21 @@ def test_a_track_comes_with_its_names_its_isrc_and_its_preview(client: SpotifyCl
     )
 
 
+def test_names_that_no_message_can_carry_are_cut_or_left_out(client: SpotifyClient, spotify: SpotifyApi) -> None:
+    """A client chooses the track: what Spotify calls it must not become a defect of ours."""
+    odd = {
+        **TRACK,
+        "name": "half \ud800 " + "n" * 2000,
+        "artists": [{"name": f"Performer {number}"} for number in range(500)],
+        "external_ids": {"isrc": "X" * 33},
+        "preview_url": ["https://p.scdn.co/x"],
+    }
+    spotify.add_track(TRACK_ID, odd)
+    found = client.track(TRACK_ID)
+    assert (len(found.title), len(found.artist), found.isrc, found.preview_url) == (1000, 1000, None, None)
+    assert found.title.startswith("half ? ")
+
+
 @pytest.mark.parametrize("missing", [{"external_ids": None, "preview_url": None}, {"external_ids": {}}])
 def test_a_track_may_lack_an_isrc_and_a_preview(
     spotify: SpotifyApi, client: SpotifyClient, missing: dict[str, object]
