@@ -9,7 +9,7 @@ from typing import Final
 
 from shared.bus.base import Outgoing, Record
 from shared.contracts.codec import MalformedMessageError, NewerSchemaError, decode, outgoing, salvaged_request_id
-from shared.contracts.errors import DependencyError, ErrorCode, TonestreamError, TransientError
+from shared.contracts.errors import DependencyError, ErrorCode, HeldError, TonestreamError, TransientError
 from shared.contracts.messages import TrackResult
 from shared.contracts.topics import Topics
 from shared.runtime import metrics
@@ -43,6 +43,26 @@ class Settled:
         return self.kind == "dead"
 
 
+class Held:
+    """The partitions in which a record is held, for one turn of the loop: what stands behind it cannot be committed."""
+
+    def __init__(self) -> None:
+        self._faults: dict[tuple[str, int], HeldError] = {}
+
+    def hold(self, record: Record, fault: HeldError) -> None:
+        """``record`` waits, and with it what stands behind it."""
+        self._faults.setdefault((record.topic, record.partition), fault)
+
+    def holds(self, record: Record) -> bool:
+        """Whether ``record`` stands in a partition in which one is held."""
+        return (record.topic, record.partition) in self._faults
+
+    def release(self) -> None:
+        """The turn is over. Raises the HeldError of the record that was held first, if one was."""
+        for fault in self._faults.values():
+            raise fault
+
+
 class Settler:
     """Drives the handler of one service. ``sleep`` waits, and raises StoppedError where waiting is over."""
 
@@ -61,18 +81,30 @@ class Settler:
         self._redact = redact
         self._name = service.stage.value
 
-    def settle(self, records: Sequence[Record]) -> list[Settled]:
-        """Every record with what became of it, in order. Raises DependencyError and StoppedError, and no other."""
+    def settle(self, records: Sequence[Record], held: Held | None = None) -> list[Settled]:
+        """The records with what became of them, in order, but for those that ``held`` holds or comes to hold.
+
+        Raises DependencyError and StoppedError, and no other.
+        """
+        held = held or Held()
         deliveries: list[Delivery] = []
-        unreadable: dict[int, Settled] = {}
-        for position, record in enumerate(records):
+        settled: list[Settled | None] = []
+        for record in records:
+            if held.holds(record):
+                continue
             try:
                 channel = self._topics.channel(record.topic)
-                deliveries.append(Delivery(record, decode(channel, record.value)))
+                delivery = Delivery(record, decode(channel, record.value))
             except MalformedMessageError as error:
-                unreadable[position] = self._refuse(record, error)
+                settled.append(self._refuse(record, error))
+                continue
+            if (fault := self._service.held(delivery.message)) is not None:
+                held.hold(record, fault)
+                continue
+            deliveries.append(delivery)
+            settled.append(None)
         handled = iter(self._handle_with_retries(deliveries))
-        return [unreadable[position] if position in unreadable else next(handled) for position in range(len(records))]
+        return [next(handled) if one is None else one for one in settled]
 
     def bury(self, record: Record, defect: Exception, attempts: int, answered: bool = True) -> Settled:
         """The record goes to the dead letters. Its request is answered, unless ``answered`` is False."""

@@ -16,10 +16,11 @@ from shared.bus.base import Record
 from shared.cache.connection import Keys, connect
 from shared.cache.followers import Followers
 from shared.cache.results import ResultCache
+from shared.catalogue import Catalogue
 from shared.contracts.codec import encode
 from shared.contracts.errors import DependencyError, ErrorCode, TonestreamError, TransientError
 from shared.contracts.messages import ErrorReport, IngestedTrack, Stage, Status, Track, TrackRequest, TrackResult
-from shared.recipe import Recipe
+from shared.recipe import Recipes, result_key
 from shared.runtime.service import Delivery, Origin, Outcome, Verdict
 from shared.settings import Settings
 from shared.work_folder import PREFIX
@@ -44,7 +45,7 @@ class Bench:
         )
         self.service = Ingestion.build(self.settings)
         self.blobs = BlobStore(self.settings.blob_url)
-        self.recipe = Recipe.of(self.settings)
+        self.recipe = Recipes(self.settings, Catalogue.of(self.settings)).own
         client, keys = connect(self.settings.redis_url.get_secret_value()), Keys("tonestream")
         self.results = ResultCache(client, keys, 1000)
         self.followers = Followers(client, keys, 1000)
@@ -69,7 +70,7 @@ class Bench:
         result = TrackResult(
             request_id=track.request_id, status=Status.FAILED, track=Track(key="k", source="s"), errors=(error,)
         )
-        self.results.keep(self.recipe.result_key(track.audio.sha256, "audio"), result)
+        self.results.keep(result_key(track.recipe or self.recipe, track.audio.sha256, "audio"), result)
         self.ended(track.request_id)
         return result
 

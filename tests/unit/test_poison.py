@@ -21,6 +21,7 @@ from shared.audio.spec import MFCC13
 from shared.blobs.store import BlobStore
 from shared.bus.base import Outgoing
 from shared.bus.memory import MemoryBus
+from shared.catalogue import Catalogue, Kind
 from shared.contracts.codec import Message, decode, outgoing
 from shared.contracts.errors import ErrorCode
 from shared.contracts.labels import GENRES
@@ -37,6 +38,7 @@ from shared.contracts.messages import (
     TrackResult,
 )
 from shared.contracts.topics import Channel, Topics
+from shared.loaded_models import LoadedModels
 from shared.runtime.loop import ServiceLoop
 from shared.runtime.policy import LoopPolicy
 from shared.runtime.service import Service
@@ -48,6 +50,7 @@ from tests.unit.test_loop import Bench, read, running
 TOPICS = Topics("unit")
 QUICK = LoopPolicy(batch_records=50, poll_s=0.02, tick_s=60, first_backoff_s=0.01, longest_backoff_s=0.02)
 SHA = "ab" * 32
+CATALOGUE = Catalogue(Settings().models_dir)
 
 
 class Mill(Bench):
@@ -115,15 +118,20 @@ def genre_worker() -> GenreWorker:
     def predict(batch: np.ndarray) -> np.ndarray:
         return np.full((len(batch), len(GENRES)), 0.1)
 
-    manifest: Any = SimpleNamespace(model_id="m", require_feature_spec=lambda: MFCC13)
+    manifest: Any = SimpleNamespace(model_id="m", require_feature_spec=lambda: MFCC13, calibration=None)
     model: Any = SimpleNamespace(manifest=manifest, predict=predict)
-    return GenreWorker(model)
+    return GenreWorker(CATALOGUE, loaded("genre", model, Settings().genre_model))
 
 
 def mood_worker(settings: Settings) -> MoodWorker:
     manifest = SimpleNamespace(model_id="m", require_feature_spec=lambda: MFCC13)
     model: Any = SimpleNamespace(manifest=manifest, predict=lambda batch: (None, np.zeros((len(batch), 0))))
-    return MoodWorker(BlobStore(settings.blob_url), model, model, None, 1)
+    models, taggers = loaded("mood", model, settings.mood_model), loaded("tags", model, settings.tag_model)
+    return MoodWorker(BlobStore(settings.blob_url), CATALOGUE, models, taggers, None, 1)
+
+
+def loaded(kind: Kind, model: Any, folder: str) -> LoadedModels[Any]:
+    return LoadedModels(CATALOGUE, kind, lambda _: model, folder)
 
 
 def outcome(message: Message) -> ErrorCode | None:
@@ -143,7 +151,7 @@ SERVICES: dict[str, tuple[Callable[[Settings], Service], Channel, Made]] = {
         lambda name, settings, folder: TrackRequest(request_id=name, audio_url="http://127.0.0.1:9/a.mp3"),
     ),
     "feature-extraction": (
-        lambda settings: FeatureExtraction(BlobStore(settings.blob_url), MFCC13, 1),
+        lambda settings: FeatureExtraction(BlobStore(settings.blob_url), CATALOGUE, MFCC13, 1),
         Channel.FEATURES,
         lambda name, settings, folder: track(name, stored(settings, folder, wav(3.5), f"audio/{name}.wav"), 1),
     ),
