@@ -617,3 +617,58 @@ def test_a_request_whose_parts_make_no_answer_is_answered_as_failed_once(
     assert (result.status, result.errors[0].code) == (Status.FAILED, ErrorCode.INTERNAL)
     other = bench.deliver(mood())
     assert worker.give_up(Origin("r1", "k", other.record), fault).messages == ()
+
+
+# By the recipe that travels with the track
+
+
+OTHER = other_recipe(feature_spec="spec2", genre_model="other-model", mood_model="other-mood", vote="majority")
+BY_OTHER: list[Part] = [
+    track(recipe=OTHER),
+    *(
+        prediction(index, label, p=p).model_copy(update={"model": "other-model"})
+        for index, (label, p) in enumerate([("jazz", 0.95), ("blues", 0.4), ("blues", 0.4)])
+    ),
+    mood().model_copy(update={"model": "other-mood"}),
+]
+
+
+def test_a_track_is_voted_for_and_cached_by_the_recipe_it_was_announced_with(bench: Bench) -> None:
+    (result,) = results(bench.worker().handle([bench.deliver(part) for part in BY_OTHER]))
+    assert result.genre is not None and result.genre.label == "blues" and result.genre.model == "other-model"
+    assert bench.cache.find([result_key(RECIPE, SHA, "audio")]) is None
+    assert bench.cache.find([result_key(OTHER, SHA, "audio")]) == result
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"genre_model": "third"}, {"mood_model": "third"}, {"answer_version": ANSWER_VERSION + 1}, {"vote": "loudest"}],
+    ids=["another genre model", "another mood model", "another version", "a vote that is not known here"],
+)
+def test_an_answer_that_is_not_made_as_announced_is_given_and_not_cached(
+    bench: Bench, changed: dict[str, object]
+) -> None:
+    announced = OTHER.model_copy(update=changed)
+    parts: list[Part] = [track(recipe=announced), *BY_OTHER[1:]]
+    (result,) = results(bench.worker().handle([bench.deliver(part) for part in parts]))
+    assert result.status is Status.OK
+    for recipe in (RECIPE, OTHER, announced):
+        assert bench.cache.find([result_key(recipe, SHA, "audio")]) is None
+
+
+def test_an_answer_by_a_model_that_is_not_installed_here_brings_its_calibration(bench: Bench) -> None:
+    brought = Calibration(track_temperature=3.0, uncertain_below=0.9)
+    soft = other_recipe(genre_model="newer", mood_model="newer-mood")
+    parts: list[Part] = [
+        track(recipe=soft),
+        *(
+            prediction(index, label).model_copy(update={"model": "newer", "calibration": brought})
+            for index, label in enumerate(["jazz", "jazz", "blues"])
+        ),
+        mood().model_copy(update={"model": "newer-mood", "calibration": brought}),
+    ]
+    with_it = answered(bench, {}, parts)
+    installed = answered(Bench(str(bench.blobs)), {"genre-model": brought, "mood-model": brought})
+    assert with_it.genre is not None and installed.genre is not None and with_it.mood is not None
+    assert with_it.genre.probabilities == installed.genre.probabilities
+    assert with_it.genre.uncertain and with_it.mood.uncertain

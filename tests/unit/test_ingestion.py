@@ -373,3 +373,49 @@ def test_a_request_with_half_a_character_in_it_is_answered(bench: Bench) -> None
     failed = announced(bench.service.give_up(Origin("r1", "k", record), error))
     assert failed.source == "https://example.org/?.mp3"
     encode(failed)
+
+
+# Models
+
+
+def test_a_request_may_name_its_model_by_folder_or_id_and_the_track_says_by_what_it_is_to_be_answered(
+    bench: Bench,
+) -> None:
+    bench.web.add("/a.mp3", SAMPLE.read_bytes())
+    url = bench.web.url("/a.mp3")
+    own = bench.track("r1", audio_url=url)
+    assert own.recipe == bench.recipe and own.recipe.genre_model.startswith("musicnn-lstm-")
+    # Neither the source nor the audio is followed: another model is other work.
+    cheap = bench.track("r2", audio_url=url, model="mfcc-lstm")
+    assert cheap.recipe is not None and cheap.recipe.genre_model.startswith("mfcc-lstm-")
+    assert cheap.follows is None and cheap.audio is not None
+    # The same model by its other name is the same work.
+    assert bench.track("r3", audio_url=url, model=cheap.recipe.genre_model).follows == "r2"
+
+
+def test_an_answer_by_one_model_is_not_given_to_a_request_for_another(bench: Bench) -> None:
+    bench.web.add("/a.mp3", SAMPLE.read_bytes(), headers=ETAG)
+    url = bench.web.url("/a.mp3")
+    cached = bench.answer(bench.track("r1", audio_url=url, model="mfcc-lstm"))
+    own = bench.track("r2", audio_url=url)
+    assert own.cached is None and own.audio is not None
+    assert bench.track("r3", audio_url=url, model="mfcc-lstm").cached == cached
+
+
+def test_a_long_track_is_announced_with_as_many_segments_as_its_model_is_asked_about(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.ingestion.service.segment_count", lambda samples, spec: 80)
+    bench.web.add("/a.mp3", SAMPLE.read_bytes())
+    counts = {}
+    for model in ("musicnn-lstm", "mfcc-lstm"):
+        audio = bench.track(model, audio_url=bench.web.url("/a.mp3"), model=model).audio
+        counts[model] = audio and audio.segments
+    assert counts == {"musicnn-lstm": 20, "mfcc-lstm": 80}
+
+
+def test_a_model_that_is_not_installed_is_an_invalid_request_that_names_those_that_are(bench: Bench) -> None:
+    fault = bench.verdict(bench.delivery("r1", audio_url=bench.web.url("/a.mp3"), model="mood-ten"))
+    assert isinstance(fault, TonestreamError) and fault.code is ErrorCode.INVALID_REQUEST
+    assert "musicnn-lstm (musicnn-lstm-" in fault.message and "mfcc-lstm (mfcc-lstm-" in fault.message
+    assert bench.web.requests == []

@@ -17,7 +17,7 @@ from services.genre_worker.service import GenreWorker
 from services.mood_worker.service import MoodWorker
 from shared.audio.features import features as features_of
 from shared.audio.segments import chosen_segments
-from shared.audio.spec import LOG_MEL96, MFCC13, MFCC40
+from shared.audio.spec import LOG_MEL96, MFCC13, MFCC40, FeatureSpec
 from shared.blobs.store import BlobStore
 from shared.bus.base import Record
 from shared.catalogue import Catalogue
@@ -29,6 +29,7 @@ from shared.contracts.messages import (
     IngestedAudio,
     IngestedTrack,
     MoodPrediction,
+    Recipe,
     SegmentFeatures,
     SegmentPrediction,
     SilentSegment,
@@ -38,6 +39,7 @@ from shared.contracts.topics import Channel
 from shared.keras_models import GenreModel, MoodModel, TagModel
 from shared.loaded_models import LoadedModels
 from shared.models import write_manifest
+from shared.recipe import Recipes
 from shared.runtime.service import Delivery, Origin, Outcome, Service, Verdict
 from shared.settings import Settings
 from shared.spotify import SpotifyClient, SpotifyCredentials
@@ -314,3 +316,117 @@ def test_where_spotify_refuses_features_the_audio_is_measured_and_without_audio_
         worker, IngestedTrack(request_id="r2", track_key="k", source="s", spotify_id=TRACK_ID, error=error)
     )
     assert code(fault) is ErrorCode.SPOTIFY_UNAVAILABLE
+
+
+# By the recipe that travels with the track
+
+
+def recipe_by(folder: str, **more: Any) -> Recipe:
+    model = CATALOGUE.find("genre", folder)
+    assert model is not None
+    return Recipes(SETTINGS, CATALOGUE).by(model.manifest).model_copy(update=more)
+
+
+@pytest.mark.parametrize(("model", "spec"), [("mfcc-lstm", MFCC40), ("musicnn-lstm", LOG_MEL96)])
+def test_the_features_are_those_of_the_model_that_the_track_names(
+    blobs: BlobStore, tmp_path: Path, model: str, spec: FeatureSpec
+) -> None:
+    recipe = recipe_by(model)
+    (outcome,) = handle(extraction(blobs), stored(blobs, tmp_path, music(7.0), recipe=recipe))
+    assert isinstance(outcome, Outcome)
+    for message in outcome.messages:
+        arrived = decode(Channel.FEATURES, encode(message))
+        assert isinstance(arrived, SegmentFeatures)
+        assert (arrived.feature_spec, arrived.model) == (spec.id, recipe.genre_model)
+        assert arrived.matrix.shape == (spec.frames, spec.coefficients)
+
+
+def test_a_batch_for_two_models_is_one_pass_for_each_and_each_segment_is_answered_by_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    worker = genre_worker()
+    mel = np.random.default_rng(1).random((188, 96)).astype(np.float32)
+    accurate = recipe_by("musicnn-lstm")
+    batch = [
+        features(index)
+        if index % 2
+        else features(index, model=accurate.genre_model, feature_spec=accurate.feature_spec, matrix=mel)
+        for index in range(8)
+    ]
+    passes: list[tuple[str, int]] = []
+    predict = GenreModel.predict
+
+    def counted(model: GenreModel, matrices: np.ndarray) -> np.ndarray:
+        passes.append((model.manifest.name, len(matrices)))
+        return predict(model, matrices)
+
+    monkeypatch.setattr(GenreModel, "predict", counted)
+    verdicts = handle(worker, *batch)
+    assert sorted(passes) == [("mfcc-lstm", 4), ("musicnn-lstm", 4)]
+    for message, verdict in zip(batch, verdicts, strict=True):
+        assert isinstance(verdict, Outcome)
+        (prediction,) = verdict.messages
+        assert isinstance(prediction, SegmentPrediction)
+        assert (prediction.index, prediction.feature_spec) == (message.index, message.feature_spec)
+        assert prediction.model == (message.model or genre_models().own.manifest.model_id)
+        found = CATALOGUE.find("genre", prediction.model)
+        assert found is not None and prediction.calibration == found.manifest.calibration
+
+
+def test_features_of_a_version_that_named_no_model_go_to_one_that_takes_them() -> None:
+    mel = np.random.default_rng(1).random((188, 96)).astype(np.float32)
+    (outcome,) = handle(genre_worker(), features(0, feature_spec=LOG_MEL96.id, matrix=mel))
+    assert isinstance(outcome, Outcome)
+    (prediction,) = outcome.messages
+    assert isinstance(prediction, SegmentPrediction) and prediction.model == recipe_by("musicnn-lstm").genre_model
+
+
+def test_the_mood_and_its_tags_come_from_the_models_that_the_track_names(
+    blobs: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def noted(models: LoadedModels[Any]) -> None:
+        def get(model_id: str) -> Any:
+            asked.append(model_id)
+            return models.own
+
+        monkeypatch.setattr(models, "get", get)
+
+    noted(mood_models())
+    noted(tag_models())
+    recipe = recipe_by("mfcc-lstm", mood_model="another-mood", tag_model="other-tags")
+    (outcome,) = handle(mood_worker(blobs), stored(blobs, tmp_path, music(9.0), recipe=recipe))
+    assert isinstance(outcome, Outcome) and asked == ["other-tags", "another-mood"]
+    (mood,) = outcome.messages
+    assert isinstance(mood, MoodPrediction) and mood.calibration == mood_models().own.manifest.calibration
+
+
+def test_what_names_a_missing_model_is_held_until_the_time_is_up_and_then_fails(
+    blobs: BlobStore, tmp_path: Path
+) -> None:
+    missing = recipe_by("mfcc-lstm", feature_spec="f", genre_model="g", mood_model="m")
+    track = stored(blobs, tmp_path, music(9.0), recipe=missing)
+    segment = features(0, model="g")
+    patient, done = Catalogue(SETTINGS.models_dir, wait_s=60), CATALOGUE
+    for message, service in (
+        (track, extraction(blobs, patient)),
+        (segment, genre_worker(patient)),
+        (track, mood_worker(blobs, catalogue=patient)),
+    ):
+        assert "is not installed in this service" in str(service.held(message))
+    for message, service in (
+        (track, extraction(blobs, done)),
+        (segment, genre_worker(done)),
+        (track, mood_worker(blobs, catalogue=done)),
+    ):
+        assert service.held(message) is None
+        (verdict,) = handle(service, message)
+        assert code(verdict) is ErrorCode.INTERNAL and "not installed" in str(verdict)
+    # Who needs no model is not held for one.
+    answered = track.model_copy(update={"follows": "r0"})
+    error = ErrorReport(code=ErrorCode.FETCH_FAILED, stage=Stage.INGESTION, message="404")
+    silent = track.model_copy(update={"audio": None, "error": error})
+    for message in (answered, silent, stored(blobs, tmp_path, music(9.0))):
+        assert extraction(blobs, patient).held(message) is None
+        assert mood_worker(blobs, catalogue=patient).held(message) is None
