@@ -52,7 +52,7 @@ class Catalogue:
         wait_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._models_dir = models_dir
+        self._models_dir = models_dir.absolute()
         self._configured = tuple(configured)
         self._wait_s = wait_s
         self._clock = clock

@@ -14,7 +14,7 @@ from shared.models import ModelError, ModelManifest
 
 log = logging.getLogger(__name__)
 
-#: Models in memory beside the configured one. A shipped genre model takes some 100 MB.
+#: Models in memory beside the configured one. A shipped genre model takes 20 to 40 MB (benchmarks/genre_worker.py).
 MOST_GUESTS: Final = 2
 
 

@@ -59,6 +59,19 @@ def test_a_model_is_found_by_its_id_and_by_its_folder_and_only_as_what_it_is(tmp
     ]
 
 
+def test_a_model_outside_the_folder_is_found_where_a_setting_names_it_and_one_inside_it_only_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path / "models", "inside")
+    outside = install(tmp_path / "elsewhere", "outside")
+    monkeypatch.chdir(tmp_path)
+    configured = [str(tmp_path / "models" / "inside"), "inside", "../elsewhere/outside"]
+    catalogue = Catalogue(Path("models"), configured)
+    assert [model.folder.name for model in catalogue.installed("genre")] == ["inside", "outside"]
+    found = catalogue.find("genre", outside)
+    assert found is not None and Catalogue(Path("models")).configured("genre", str(found.folder)) == found
+
+
 def test_a_damaged_or_foreign_folder_is_named_in_the_log_and_left_out_unless_a_setting_names_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

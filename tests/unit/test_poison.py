@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 import wave
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -328,3 +329,33 @@ def test_numbers_at_the_edge_of_what_a_message_may_hold_are_an_answer(settings: 
     ]
     results = answers(Mill(Aggregator.build(settings), Channel.RESULTS), parts, 0)
     assert "far" in results
+
+
+def test_a_model_that_never_comes_is_waited_for_once_and_its_segments_fail_while_the_others_are_predicted(
+    tmp_path: Path,
+) -> None:
+    def predict(batch: np.ndarray) -> np.ndarray:
+        return np.full((len(batch), len(GENRES)), 0.1)
+
+    manifest: Any = SimpleNamespace(model_id="m", require_feature_spec=lambda: MFCC13, calibration=None)
+    catalogue = Catalogue(Settings().models_dir, wait_s=1.0)
+    mill = Mill(
+        GenreWorker(catalogue, loaded("genre", SimpleNamespace(manifest=manifest, predict=predict), "mfcc-lstm")),
+        Channel.PREDICTIONS,
+    )
+
+    def segment(request_id: str, model: str | None) -> Message:
+        whole = poison.features(request_id)
+        return whole.model_copy(update={"model": model})
+
+    started = time.monotonic()
+    mill.put(segment("before", None), segment("missing", "newer"), segment("behind", "m"), segment("again", "newer"))
+    with running(mill):
+        assert [message.request_id for message in mill.made(1)] == ["before"]
+        missing, behind, again = mill.made(3)
+    waited = time.monotonic() - started
+    assert isinstance(behind, SegmentPrediction) and 1.0 <= waited < 10
+    for failed in (missing, again):
+        assert isinstance(failed, GenreFailure) and failed.error.code is ErrorCode.INTERNAL
+        assert "the genre model newer is not installed" in failed.error.message
+    assert mill.dead.poll(1, 0.0) == []
