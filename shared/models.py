@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from shared.audio.spec import FeatureSpec
 from shared.contracts.features import AUDIO_FEATURES
 from shared.contracts.labels import GENRES, MOODS
+from shared.contracts.messages import Calibration
 
 MANIFEST: Final = "manifest.json"
 
@@ -112,6 +113,11 @@ class ModelManifest(_Frozen):
     def name(self) -> str:
         """The model ID without its hash."""
         return self.model_id.rpartition("-")[0]
+
+    @property
+    def calibration(self) -> Calibration:
+        """What goes with the model's answers for whole tracks."""
+        return Calibration(track_temperature=self.track_temperature, uncertain_below=self.uncertain_below)
 
     def fingerprint(self) -> str:
         """Hash of everything an answer follows from: weights, labels, spec, scalers, calibration. Ends the model ID."""

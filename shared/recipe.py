@@ -1,44 +1,51 @@
-"""What an answer depends on beside the audio, and the name under which it is kept."""
+"""By what a request is answered, and the name under which its answer is kept."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from typing import Final
 
-from shared.models import ModelManifest, load_manifest
-from shared.settings import Settings, VoteStrategy
+from shared.catalogue import Catalogue
+from shared.contracts.messages import Recipe
+from shared.models import ModelManifest
+from shared.settings import Settings
 
 #: Raise when the same audio and models would give another answer, e.g. after a change to the vote or the measures.
-ANSWER_VERSION = 2
+ANSWER_VERSION: Final = 2
+_DIGITS: Final = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """The parts of the pipeline that an answer follows from."""
+class Recipes:
+    """The recipes that this installation can announce: its own, and the same with another genre model."""
 
-    feature_spec: str
-    genre_model: str
-    mood_model: str
-    tag_model: str
-    vote: VoteStrategy
-    max_segments: int | None = None
-    answer_version: int = ANSWER_VERSION
+    def __init__(self, settings: Settings, catalogue: Catalogue) -> None:
+        self._settings = settings
+        self._mood = catalogue.configured("mood", settings.mood_model).manifest
+        self._tags = catalogue.configured("tags", settings.tag_model).manifest
+        self.own = self.by(catalogue.configured("genre", settings.genre_model).manifest)
 
-    @classmethod
-    def of(cls, settings: Settings) -> Recipe:
-        """The recipe of this installation. Reads the models' manifests; raises ModelError."""
-        genre = load_manifest(settings.models_dir / settings.genre_model)
-        mood = load_manifest(settings.models_dir / settings.mood_model)
-        tags = load_manifest(settings.models_dir / settings.tag_model)
-        spec = genre.require_feature_spec()
-        limit = segment_limit(settings, genre)
-        return cls(spec.id, genre.model_id, mood.model_id, tags.model_id, settings.vote, limit)
+    def by(self, genre: ModelManifest) -> Recipe:
+        """The recipe of this installation, with this genre model."""
+        return Recipe(
+            feature_spec=genre.require_feature_spec().id,
+            genre_model=genre.model_id,
+            mood_model=self._mood.model_id,
+            tag_model=self._tags.model_id,
+            vote=self._settings.vote,
+            max_segments=segment_limit(self._settings, genre),
+            answer_version=ANSWER_VERSION,
+        )
 
-    def result_key(self, audio_sha256: str, mood_from: str) -> str:
-        """The cache key of the answer for that audio; ``mood_from`` is ``audio`` or ``spotify:<track ID>``."""
-        text = json.dumps({**asdict(self), "audio": audio_sha256, "mood_from": mood_from}, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+
+def result_key(recipe: Recipe, audio_sha256: str, mood_from: str) -> str:
+    """The cache key of the answer by ``recipe``; ``mood_from`` is ``audio`` or ``spotify:<track ID>``."""
+    return _digest({**recipe.model_dump(), "audio": audio_sha256, "mood_from": mood_from})
+
+
+def source_work(recipe: Recipe, track_key: str) -> str:
+    """The name of the work that is to answer a track by ``recipe``, before its audio is known."""
+    return f"source:{track_key}:{_digest(recipe.model_dump())[:_DIGITS]}"
 
 
 def segment_limit(settings: Settings, genre: ModelManifest) -> int | None:
@@ -49,3 +56,7 @@ def segment_limit(settings: Settings, genre: ModelManifest) -> int | None:
 def mood_sources(spotify_id: str | None) -> list[str]:
     """Where the mood of a track may have come from, best first."""
     return ([f"spotify:{spotify_id}"] if spotify_id else []) + ["audio"]
+
+
+def _digest(parts: dict[str, object]) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -153,6 +153,13 @@ class Settings(BaseSettings):
     )
     mood_model: str = Field("mood-ten", description="Folder name of the mood model.")
     tag_model: str = Field("music-tags", description="Folder name of the tag model, with which moods are measured.")
+    model_wait_s: float = Field(
+        600.0,
+        ge=0,
+        description="How long, in seconds, a worker holds tracks whose model is not installed in it (another service"
+        " was upgraded first) before it fails them. Longer than an upgrade of all services takes, and shorter than"
+        " `TONESTREAM_RESULT_DEADLINE_S`.",
+    )
     vote: VoteStrategy = Field(
         "soft",
         description="How segments become one genre: `soft` averages their probabilities, `majority` counts their"

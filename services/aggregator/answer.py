@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from shared.cache.votes import Standing
 from shared.contracts.errors import ErrorCode
 from shared.contracts.labels import GENRES
 from shared.contracts.messages import (
+    Calibration,
     ErrorReport,
     Genre,
     IngestedTrack,
@@ -24,34 +24,19 @@ from shared.contracts.messages import (
     Track,
     TrackResult,
 )
-from shared.models import ModelManifest
 from shared.settings import VoteStrategy
 
 _DECIMALS: Final = 6
 #: What the timings of a result can hold.
 _LONGEST_MS: Final = 1e15
 _MOST_STAGES: Final = 16
+#: Between the models' IDs, where segments of one track were answered by several.
+_SEVERAL: Final = " + "
 
 
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """What a model's manifest says of its answers for whole tracks."""
-
-    track_temperature: float = 1.0
-    uncertain_below: float | None = None
-
-    @classmethod
-    def of(cls, manifest: ModelManifest) -> Self:
-        return cls(manifest.track_temperature, manifest.uncertain_below)
-
-    def uncertain(self, confidence: float) -> bool:
-        """Whether the best label is only a guess."""
-        return self.uncertain_below is not None and confidence < self.uncertain_below
-
-
-#: Calibrations by model ID. The answers of another model, in the middle of an upgrade, are told as they are.
+#: Calibrations by model ID, of the models installed here: they serve where the answers bring none of their own.
 Calibrations = Mapping[str, Calibration]
-_UNKNOWN: Final = Calibration()
+_NONE: Final = Calibration()
 
 
 def answer(
@@ -136,8 +121,8 @@ def _genre(
     segments = np.array([[prediction.probabilities[label] for label in GENRES] for prediction in predictions])
     segments = segments / segments.sum(axis=1, keepdims=True)
     starts_s = np.array([prediction.start_s for prediction in predictions])
-    model = " + ".join(sorted({prediction.model for prediction in predictions}))
-    calibration = calibrations.get(model, _UNKNOWN)
+    model = _SEVERAL.join(sorted({prediction.model for prediction in predictions}))
+    calibration = _calibration(model, predictions[0].calibration, calibrations)
     verdict = vote(segments, starts_s, strategy, calibration.track_temperature)
     confidence = _rounded(verdict.probabilities[verdict.winner])
     genre = Genre(
@@ -176,7 +161,7 @@ def _mood(standing: Standing, calibrations: Calibrations) -> tuple[Mood | None, 
         Mood(
             label=label,
             confidence=mood.probabilities[label],
-            uncertain=calibrations.get(mood.model, _UNKNOWN).uncertain(mood.probabilities[label]),
+            uncertain=_calibration(mood.model, mood.calibration, calibrations).uncertain(mood.probabilities[label]),
             probabilities=mood.probabilities,
             features=mood.features,
             source=mood.source,
@@ -184,6 +169,11 @@ def _mood(standing: Standing, calibrations: Calibrations) -> tuple[Mood | None, 
         ),
         mood.error,
     )
+
+
+def _calibration(model: str, brought: Calibration | None, installed: Calibrations) -> Calibration:
+    """That of ``model``: as its answers brought it, else as it is installed here. None for several models at once."""
+    return _NONE if _SEVERAL in model else brought or installed.get(model, _NONE)
 
 
 def _left_alone(standing: Standing) -> ErrorReport | None:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import ClassVar, Final, Self, cast
 
-from services.aggregator.answer import Calibration, Calibrations, answer
+from services.aggregator.answer import Calibrations, answer
+from services.aggregator.vote import known_strategy
 from shared.blobs.audio import AudioBlobs
 from shared.blobs.store import BlobStore
 from shared.bus.base import FencedError, Record, parsed_coordinates
@@ -16,6 +17,7 @@ from shared.cache.connection import Keys, connect
 from shared.cache.results import ResultCache
 from shared.cache.state import RequestState
 from shared.cache.votes import Part, Standing
+from shared.catalogue import Catalogue
 from shared.contracts.codec import Message
 from shared.contracts.errors import PERMANENT_FOR_AUDIO, DependencyError, TonestreamError
 from shared.contracts.messages import (
@@ -23,6 +25,7 @@ from shared.contracts.messages import (
     GenreFailure,
     IngestedTrack,
     MoodPrediction,
+    Recipe,
     Stage,
     Status,
     Track,
@@ -30,11 +33,10 @@ from shared.contracts.messages import (
 )
 from shared.contracts.topics import Channel
 from shared.fault_points import ANSWER_CLAIMED, ANSWER_KEPT, PARTS_NOTED, fault_point
-from shared.models import load_manifest
-from shared.recipe import Recipe
+from shared.recipe import ANSWER_VERSION, Recipes, result_key
 from shared.runtime import metrics
 from shared.runtime.service import Committed, Delivery, Origin, Outcome, Service
-from shared.settings import Settings
+from shared.settings import Settings, VoteStrategy
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +74,8 @@ class Aggregator(Service):
 
     @classmethod
     def build(cls, settings: Settings) -> Self:
-        installed = [load_manifest(settings.models_dir / name) for name in (settings.genre_model, settings.mood_model)]
+        catalogue = Catalogue.of(settings)
+        installed = [*catalogue.installed("genre"), *catalogue.installed("mood")]
         client = connect(settings.redis_url.get_secret_value())
         keys = Keys(settings.redis_prefix)
         state = RequestState.open(client, keys, cls.stage.value, settings.state_ttl_s, settings.result_deadline_s)
@@ -80,8 +83,8 @@ class Aggregator(Service):
             state,
             ResultCache(client, keys, settings.result_ttl_s),
             AudioBlobs(BlobStore(settings.blob_url), client, keys, state.requests, state.fences, settings.blob_ttl_s),
-            Recipe.of(settings),
-            {manifest.model_id: Calibration.of(manifest) for manifest in installed},
+            Recipes(settings, catalogue).own,
+            {model.manifest.model_id: model.manifest.calibration for model in installed},
         )
 
     def handle(self, deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
@@ -181,7 +184,7 @@ class Aggregator(Service):
 
     def _result(self, track: IngestedTrack, standing: Standing) -> TrackResult:
         predictions = self._votes.predictions(track)
-        result = answer(track, standing, predictions, self._recipe.vote, self._calibrations)
+        result = answer(track, standing, predictions, self._strategy(track), self._calibrations)
         if track.received_at_ms:
             waited = max(0.0, time.time() * 1000 - track.received_at_ms)
             result = result.model_copy(update={"timings_ms": {**result.timings_ms, "total": round(waited, 1)}})
@@ -211,10 +214,21 @@ class Aggregator(Service):
         whole = result.status is Status.OK
         if not whole and not all(error.code in PERMANENT_FOR_AUDIO for error in result.errors):
             return
-        if result.genre is not None and result.genre.model != self._recipe.genre_model:
-            return  # an upgrade is under way: this answer belongs to the other recipe
-        if result.mood is not None and result.mood.model != self._recipe.mood_model:
+        recipe = self._recipe_of(track)
+        if recipe.answer_version != ANSWER_VERSION or known_strategy(recipe.vote) is None:
+            return  # another version announced the track: its answer would come out different there
+        if result.genre is not None and result.genre.model != recipe.genre_model:
+            return  # made by another recipe than the announced one: a worker could not know it
+        if result.mood is not None and result.mood.model != recipe.mood_model:
             return
         from_spotify = result.mood is not None and result.mood.source == "spotify"
         mood_from = f"spotify:{track.spotify_id}" if from_spotify else "audio"
-        self._results.keep(self._recipe.result_key(track.audio.sha256, mood_from), result)
+        self._results.keep(result_key(recipe, track.audio.sha256, mood_from), result)
+
+    def _recipe_of(self, track: IngestedTrack) -> Recipe:
+        """The recipe that was announced; this installation's where the track is of a version that announced none."""
+        return track.recipe or self._recipe
+
+    def _strategy(self, track: IngestedTrack) -> VoteStrategy:
+        """The announced way to vote. A newer version's is not known here: this installation's own stands in for it."""
+        return known_strategy(self._recipe_of(track).vote) or cast(VoteStrategy, self._recipe.vote)

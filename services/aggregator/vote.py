@@ -55,6 +55,11 @@ STRATEGIES: Final[Mapping[VoteStrategy, Callable[[Probabilities, npt.NDArray[np.
 }
 
 
+def known_strategy(name: str) -> VoteStrategy | None:
+    """The strategy of that name; None where this version has none of it."""
+    return next((strategy for strategy in STRATEGIES if strategy == name), None)
+
+
 def vote(
     segments: Probabilities, starts_s: npt.NDArray[np.float64], strategy: VoteStrategy, temperature: float = 1.0
 ) -> Verdict:

@@ -21,6 +21,7 @@ from services.cli.inputs import Input, expand, refuse_too_large
 from services.cli.registry import SERVICE_NAMES
 from services.cli.status import FAILED, INTERRUPTED, OK, WRONG_USAGE, UsageError
 from shared.bus.base import BusError, Reader, TopicSpec
+from shared.catalogue import Catalogue
 from shared.contracts.codec import MalformedMessageError, decode, outgoing, salvaged_request_id
 from shared.contracts.errors import DependencyError, ErrorCode, TonestreamError
 from shared.contracts.faults import faults
@@ -72,6 +73,9 @@ def _parser() -> argparse.ArgumentParser:
 
     classify = commands.add_parser("classify", help="classify files, folders, URLs and Spotify tracks on this machine")
     classify.add_argument("inputs", nargs="+", metavar="PATH|DIR|URL|SPOTIFY_ID")
+    classify.add_argument(
+        "--model", metavar="NAME", help="genre model by folder name or model ID (default: the setting)"
+    )
     classify.add_argument("--json", action="store_true", help="one TrackResult a line on standard output")
     classify.add_argument("--verbose", action="store_true", help="the services' log on standard error")
     classify.set_defaults(run=_classify)
@@ -79,6 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     submit = commands.add_parser("submit", help="publish requests to Kafka; prints their request IDs")
     submit.add_argument("inputs", nargs="+", metavar="URL|SPOTIFY_ID|PATH", help="`-` reads them from standard input")
     submit.add_argument("--force", action="store_true", help="compute anew what is cached")
+    submit.add_argument(
+        "--model", metavar="NAME", help="genre model by folder name or model ID (default: the workers')"
+    )
     submit.set_defaults(run=_submit)
 
     results = commands.add_parser("results", help="read results from Kafka")
@@ -124,6 +131,8 @@ def _classify(options: argparse.Namespace, settings: Settings) -> int:
     inputs = list(expand(options.inputs))
     if not inputs:
         raise UsageError(f"no audio files in {', '.join(options.inputs)}")
+    if options.model is not None:
+        settings = settings.model_copy(update={"genre_model": _genre_folder(options.model, settings)})
     finished: list[TrackResult] = []
     order: dict[str, int] = {}
     with show.progress(len(inputs)) as advance, EmbeddedPipeline(settings) as pipeline:
@@ -135,6 +144,15 @@ def _classify(options: argparse.Namespace, settings: Settings) -> int:
     if not options.json:
         show.table(sorted(finished, key=lambda result: order[result.request_id]))
     return OK if all(result.status is Status.OK for result in finished) else FAILED
+
+
+def _genre_folder(name: str, settings: Settings) -> str:
+    """The folder of an installed genre model. Raises UsageError."""
+    catalogue = Catalogue.of(settings)
+    model = catalogue.find("genre", name)
+    if model is None:
+        raise UsageError(f"there is no genre model {name!r}; there are {catalogue.named('genre')}")
+    return str(model.folder)
 
 
 def _in_pipeline(pipeline: EmbeddedPipeline, inputs: Sequence[Input], order: dict[str, int]) -> Iterator[TrackResult]:
@@ -173,11 +191,11 @@ def _request(given: Input, request_id: str, pipeline: EmbeddedPipeline) -> Track
     return TrackRequest(request_id=request_id, audio_url=reference, source=_source(given))
 
 
-def _remote_request(given: Input, request_id: str, force: bool = False) -> TrackRequest:
+def _remote_request(given: Input, request_id: str, force: bool = False, model: str | None = None) -> TrackRequest:
     try:
         if given.kind == "spotify":
-            return TrackRequest(request_id=request_id, track_id=given.given, force=force)
-        return TrackRequest(request_id=request_id, audio_url=given.given, force=force)
+            return TrackRequest(request_id=request_id, track_id=given.given, force=force, model=model)
+        return TrackRequest(request_id=request_id, audio_url=given.given, force=force, model=model)
     except ValidationError as error:
         raise UsageError(faults(error)) from error
 
@@ -225,11 +243,10 @@ def _submit(options: argparse.Namespace, settings: Settings) -> int:
             except TonestreamError as error:
                 raise UsageError(f"{one.given!r}: {error.message}") from error
             reference = blobs.put(one.path, f"{UPLOADS}/{request_id}")
-            requests.append(
-                TrackRequest(request_id=request_id, audio_url=reference, source=_source(one), force=options.force)
-            )
+            upload = _remote_request(Input("url", reference), request_id, options.force, options.model)
+            requests.append(upload.model_copy(update={"source": _source(one)}))
         else:
-            requests.append(_remote_request(one, request_id, options.force))
+            requests.append(_remote_request(one, request_id, options.force, options.model))
     topics = Topics(settings.topic_prefix)
     bus = kafka_bus(settings, client_id="tonestream-submit")
     try:

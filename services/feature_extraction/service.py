@@ -1,4 +1,4 @@
-"""Feature extraction: the decoded track, segment by segment, as the features the chosen genre model was trained on."""
+"""Feature extraction: the decoded track, segment by segment, as the features its genre model was trained on."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from shared.audio.segments import is_silent
 from shared.audio.spec import FeatureSpec
 from shared.audio.wav import iter_segments
 from shared.blobs.store import BlobStore
+from shared.catalogue import Catalogue, held_by
 from shared.contracts.codec import Message
-from shared.contracts.errors import ErrorCode, TonestreamError
+from shared.contracts.errors import ErrorCode, HeldError, TonestreamError
 from shared.contracts.messages import (
     ErrorReport,
     GenreFailure,
@@ -23,7 +24,6 @@ from shared.contracts.messages import (
     Stage,
 )
 from shared.contracts.topics import Channel
-from shared.models import load_manifest
 from shared.runtime.service import Delivery, Origin, Outcome, TrackByTrackService
 from shared.settings import Settings
 from shared.threads import worker_threads
@@ -39,30 +39,38 @@ class FeatureExtraction(TrackByTrackService):
     inputs: ClassVar[tuple[Channel, ...]] = (Channel.TRACKS,)
     batch_records = 8
 
-    def __init__(self, blobs: BlobStore, spec: FeatureSpec, threads: int) -> None:
+    def __init__(self, blobs: BlobStore, catalogue: Catalogue, own_spec: FeatureSpec, threads: int) -> None:
         super().__init__(threads)
         self._blobs = blobs
-        self._spec = spec
+        self._catalogue = catalogue
+        self._own_spec = own_spec
 
     @classmethod
     def build(cls, settings: Settings) -> Self:
-        spec = load_manifest(settings.models_dir / settings.genre_model).require_feature_spec()
-        return cls(BlobStore(settings.blob_url), spec, worker_threads(settings))
+        catalogue = Catalogue.of(settings)
+        spec = catalogue.configured("genre", settings.genre_model).manifest.require_feature_spec()
+        return cls(BlobStore(settings.blob_url), catalogue, spec, worker_threads(settings))
 
     def start(self) -> None:
-        features(np.zeros((1, self._spec.segment_samples), np.float32), self._spec)
+        features(np.zeros((1, self._own_spec.segment_samples), np.float32), self._own_spec)
+
+    def held(self, message: Message) -> HeldError | None:
+        """The spec of a track's features, where no model that is installed here takes them."""
+        assert isinstance(message, IngestedTrack)
+        return None if _nothing_to_do(message) else held_by(lambda: self._spec(message))
 
     def handle_one(self, delivery: Delivery) -> Outcome:
         track = delivery.message
         assert isinstance(track, IngestedTrack)
-        if track.audio is None or track.answered_elsewhere:
+        if track.audio is None or _nothing_to_do(track):
             return Outcome()
+        spec = self._spec(track)
         if track.audio.segments == 0:
             raise TonestreamError(
                 ErrorCode.TOO_SHORT,
-                f"{track.audio.duration_s:.2f} s of audio; a genre takes at least {self._spec.segment_s:g} s",
+                f"{track.audio.duration_s:.2f} s of audio; a genre takes at least {spec.segment_s:g} s",
             )
-        messages = self._segments(track)
+        messages = self._segments(track, spec)
         if all(isinstance(message, SilentSegment) for message in messages):
             raise TonestreamError(ErrorCode.SILENT_AUDIO, "the track is silent from beginning to end")
         return Outcome(tuple(messages))
@@ -71,18 +79,24 @@ class FeatureExtraction(TrackByTrackService):
         report = ErrorReport.of(error, self.stage)
         return Outcome((GenreFailure(request_id=origin.request_id, track_key=origin.track_key, error=report),))
 
-    def _segments(self, track: IngestedTrack) -> list[Message]:
+    def _spec(self, track: IngestedTrack) -> FeatureSpec:
+        """What the features of ``track`` are to be. Raises HeldError, TonestreamError."""
+        if track.recipe is None or track.recipe.feature_spec == self._own_spec.id:
+            return self._own_spec
+        return self._catalogue.require_spec(track.recipe)
+
+    def _segments(self, track: IngestedTrack, spec: FeatureSpec) -> list[Message]:
         assert track.audio is not None
         messages: list[Message] = []
         with self._blobs.open(track.audio.blob) as wav:
             # Of a longer track as many were announced as shall be heard: which ones follows from their number.
-            for positions, samples in iter_segments(wav, self._spec, _BATCH_SEGMENTS, limit=track.audio.segments):
+            for positions, samples in iter_segments(wav, spec, _BATCH_SEGMENTS, limit=track.audio.segments):
                 started = time.perf_counter()
-                matrices = features(samples, self._spec)
+                matrices = features(samples, spec)
                 each_ms = (time.perf_counter() - started) * 1000 / len(samples)
                 for position, segment, matrix in zip(positions, samples, matrices, strict=True):
                     silent = is_silent(segment)
-                    messages.append(self._message(track, len(messages), position, silent, matrix, each_ms))
+                    messages.append(self._message(track, spec, len(messages), position, silent, matrix, each_ms))
         if len(messages) != track.audio.segments:
             raise TonestreamError(
                 ErrorCode.INTERNAL,
@@ -92,7 +106,14 @@ class FeatureExtraction(TrackByTrackService):
         return messages
 
     def _message(
-        self, track: IngestedTrack, index: int, position: int, silent: bool, matrix: np.ndarray, elapsed_ms: float
+        self,
+        track: IngestedTrack,
+        spec: FeatureSpec,
+        index: int,
+        position: int,
+        silent: bool,
+        matrix: np.ndarray,
+        elapsed_ms: float,
     ) -> Message:
         if silent:
             return SilentSegment(request_id=track.request_id, track_key=track.track_key, index=index)
@@ -100,9 +121,14 @@ class FeatureExtraction(TrackByTrackService):
             request_id=track.request_id,
             track_key=track.track_key,
             index=index,
-            start_s=position * self._spec.segment_s,
-            end_s=(position + 1) * self._spec.segment_s,
-            feature_spec=self._spec.id,
+            start_s=position * spec.segment_s,
+            end_s=(position + 1) * spec.segment_s,
+            feature_spec=spec.id,
+            model=None if track.recipe is None else track.recipe.genre_model,
             matrix=matrix,
             timings_ms={self.stage.value: elapsed_ms},
         )
+
+
+def _nothing_to_do(track: IngestedTrack) -> bool:
+    return track.audio is None or track.answered_elsewhere

@@ -1,17 +1,21 @@
-"""The genre worker: one forward pass over every segment a poll brought, whatever tracks they belong to."""
+"""The genre worker: one forward pass over every segment a poll brought for a model, whatever tracks they belong to."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
-from shared.contracts.errors import ErrorCode, TonestreamError
+from shared.catalogue import Catalogue, held_by
+from shared.contracts.codec import Message
+from shared.contracts.errors import ErrorCode, HeldError, TonestreamError
 from shared.contracts.labels import GENRES
 from shared.contracts.messages import ErrorReport, GenreFailure, SegmentFeatures, SegmentPrediction, Stage
 from shared.contracts.topics import Channel
+from shared.loaded_models import LoadedModels
 from shared.runtime.service import Delivery, Origin, Outcome, Service, Verdict
 from shared.settings import Settings
 from shared.threads import worker_threads
@@ -21,58 +25,85 @@ if TYPE_CHECKING:
 
 
 class GenreWorker(Service):
-    """Features in, probabilities out. Features of another spec than the model's are refused, never guessed at."""
+    """Features in, probabilities out, by the model that each message names. Features of another spec than that
+    model's are refused, never guessed at."""
 
     stage = Stage.GENRE_WORKER
     inputs: ClassVar[tuple[Channel, ...]] = (Channel.FEATURES,)
     batch_records = 256
 
-    def __init__(self, model: GenreModel) -> None:
-        self._model = model
-        self._spec = model.manifest.require_feature_spec()
-        self._shape = (self._spec.frames, self._spec.coefficients)
+    def __init__(self, catalogue: Catalogue, models: LoadedModels[GenreModel]) -> None:
+        self._catalogue = catalogue
+        self._models = models
 
     @classmethod
     def build(cls, settings: Settings) -> Self:
         from shared.keras_models import GenreModel  # TensorFlow takes seconds to import
 
-        return cls(GenreModel.load(settings.models_dir / settings.genre_model, threads=worker_threads(settings)))
+        catalogue = Catalogue.of(settings)
+        load = partial(GenreModel.load, threads=worker_threads(settings))
+        return cls(catalogue, LoadedModels(catalogue, "genre", load, settings.genre_model))
 
     def start(self) -> None:
-        self._model.warm_up()
+        self._models.own.warm_up()
+
+    def held(self, message: Message) -> HeldError | None:
+        """The model that a segment is meant for, where it is not installed here."""
+        assert isinstance(message, SegmentFeatures)
+        return held_by(lambda: self._model_id(message))
 
     def handle(self, deliveries: Sequence[Delivery]) -> Sequence[Verdict]:
-        refusals = [self._refusal(delivery) for delivery in deliveries]
-        accepted = [
-            delivery.message
-            for delivery, refusal in zip(deliveries, refusals, strict=True)
-            if refusal is None and isinstance(delivery.message, SegmentFeatures)
-        ]
-        predictions = iter(self._predict(accepted))
-        return [refusal if refusal is not None else Outcome((next(predictions),)) for refusal in refusals]
+        verdicts: dict[int, Verdict] = {}
+        positions_of: dict[str, list[int]] = {}
+        messages: list[SegmentFeatures] = []
+        for position, delivery in enumerate(deliveries):
+            assert isinstance(delivery.message, SegmentFeatures)
+            messages.append(delivery.message)
+            try:
+                positions_of.setdefault(self._model_id(delivery.message), []).append(position)
+            except TonestreamError as error:
+                verdicts[position] = error
+        for model_id, positions in positions_of.items():
+            predicted = self._by_model(model_id, [messages[position] for position in positions])
+            verdicts.update(zip(positions, predicted, strict=True))
+        return [verdicts[position] for position in range(len(deliveries))]
 
     def give_up(self, origin: Origin, error: TonestreamError) -> Outcome:
         report = ErrorReport.of(error, self.stage)
         return Outcome((GenreFailure(request_id=origin.request_id, track_key=origin.track_key, error=report),))
 
-    def _refusal(self, delivery: Delivery) -> TonestreamError | None:
-        features = delivery.message
-        assert isinstance(features, SegmentFeatures)
-        if features.feature_spec != self._spec.id:
-            wrong = (
-                f"features {features.feature_spec!r}; the model {self._model.manifest.model_id} takes {self._spec.id!r}"
-            )
-        elif features.matrix.shape != self._shape:
-            wrong = f"a feature matrix of {features.matrix.shape}; {self._spec.id!r} has {self._shape}"
-        else:
-            return None
-        return TonestreamError(ErrorCode.INTERNAL, f"{wrong}. Do all services use the same genre model?")
+    def _model_id(self, features: SegmentFeatures) -> str:
+        """The model to ask. Raises HeldError, TonestreamError where it is not installed.
 
-    def _predict(self, batch: Sequence[SegmentFeatures]) -> list[SegmentPrediction]:
+        Features of a version that named none go to this installation's model, if it takes them, else to one that does.
+        """
+        own = self._models.own.manifest
+        if features.model == own.model_id:
+            return own.model_id
+        if features.model is not None:
+            return self._catalogue.require("genre", features.model).manifest.model_id
+        if features.feature_spec == own.require_feature_spec().id:
+            return own.model_id
+        taker = self._catalogue.genre_model_for(features.feature_spec)
+        if taker is None:
+            raise _refused(f"features {features.feature_spec!r}, which no model takes that is installed here")
+        return taker.manifest.model_id
+
+    def _by_model(self, model_id: str, batch: Sequence[SegmentFeatures]) -> list[Verdict]:
+        try:
+            model = self._models.get(model_id)
+        except TonestreamError as error:
+            return [error] * len(batch)
+        refusals = [_refusal(features, model) for features in batch]
+        accepted = [features for features, refusal in zip(batch, refusals, strict=True) if refusal is None]
+        predictions = iter(self._predict(model, accepted))
+        return [refusal if refusal is not None else Outcome((next(predictions),)) for refusal in refusals]
+
+    def _predict(self, model: GenreModel, batch: Sequence[SegmentFeatures]) -> list[SegmentPrediction]:
         if not batch:
             return []
         started = time.perf_counter()
-        probabilities = self._model.predict(np.stack([features.matrix for features in batch]))
+        probabilities = model.predict(np.stack([features.matrix for features in batch]))
         each_ms = (time.perf_counter() - started) * 1000 / len(batch)
         return [
             SegmentPrediction(
@@ -83,8 +114,25 @@ class GenreWorker(Service):
                 end_s=features.end_s,
                 probabilities={label: round(float(p), 6) for label, p in zip(GENRES, row, strict=True)},
                 feature_spec=features.feature_spec,
-                model=self._model.manifest.model_id,
+                model=model.manifest.model_id,
+                calibration=model.manifest.calibration,
                 timings_ms={**features.timings_ms, self.stage.value: each_ms},
             )
             for features, row in zip(batch, probabilities, strict=True)
         ]
+
+
+def _refusal(features: SegmentFeatures, model: GenreModel) -> TonestreamError | None:
+    spec = model.manifest.require_feature_spec()
+    shape = (spec.frames, spec.coefficients)
+    if features.feature_spec != spec.id:
+        wrong = f"features {features.feature_spec!r}; the model {model.manifest.model_id} takes {spec.id!r}"
+    elif features.matrix.shape != shape:
+        wrong = f"a feature matrix of {features.matrix.shape}; {spec.id!r} has {shape}"
+    else:
+        return None
+    return _refused(wrong)
+
+
+def _refused(what: str) -> TonestreamError:
+    return TonestreamError(ErrorCode.INTERNAL, f"the genre worker got {what}. Are the services of different versions?")

@@ -14,13 +14,13 @@ from services.ingestion.fetch import AllowList, Fetcher, FetchLimits, Validators
 from services.ingestion.tags import read_tags
 from shared.audio.decode import DecodedAudio, DecodeLimits, decode, find_ffmpeg
 from shared.audio.segments import chosen_segments, segment_count
-from shared.audio.spec import FeatureSpec
 from shared.blobs.audio import AudioBlobs
 from shared.blobs.store import UPLOADS, BlobGoneError, BlobStore
 from shared.bus.base import Record
 from shared.cache.connection import Keys, connect
 from shared.cache.results import KnownSource, ResultCache
 from shared.cache.state import RequestState
+from shared.catalogue import Catalogue
 from shared.contracts.codec import MalformedMessageError, Message, salvaged_source
 from shared.contracts.codec import decode as decode_message
 from shared.contracts.errors import PERMANENT_FOR_AUDIO, DependencyError, ErrorCode, TonestreamError
@@ -28,6 +28,7 @@ from shared.contracts.messages import (
     ErrorReport,
     IngestedAudio,
     IngestedTrack,
+    Recipe,
     Stage,
     TrackRequest,
     TrackResult,
@@ -35,8 +36,7 @@ from shared.contracts.messages import (
 from shared.contracts.topics import RETENTION_MS, Channel
 from shared.contracts.tracks import BLOB_SCHEME
 from shared.fault_points import AUDIO_STORED, LEAD_TAKEN, REQUEST_ENTERED, SOURCE_REMEMBERED, fault_point
-from shared.models import load_manifest
-from shared.recipe import Recipe, mood_sources, segment_limit
+from shared.recipe import Recipes, mood_sources, result_key, source_work
 from shared.runtime.service import Delivery, Origin, Outcome, TrackByTrackService
 from shared.settings import Settings, SettingsError
 from shared.spotify import SpotifyClient, SpotifyTrack, spotify_client
@@ -64,6 +64,7 @@ class _Draft:
     """What is known of a track before it is known whether there is audio."""
 
     request: TrackRequest
+    recipe: Recipe
     record: Record
     title: str | None
     artist: str | None
@@ -88,6 +89,7 @@ class _Draft:
             cached=cached,
             error=error,
             follows=follows,
+            recipe=self.recipe,
             received_at_ms=_received_at_ms(self.record),
         )
 
@@ -106,9 +108,8 @@ class Ingestion(TrackByTrackService):
         fetcher: Fetcher,
         spotify: SpotifyClient | None,
         decode_file: Callable[[Path, Path], DecodedAudio],
-        spec: FeatureSpec,
-        max_segments: int | None,
-        recipe: Recipe,
+        catalogue: Catalogue,
+        recipes: Recipes,
         blobs: BlobStore,
         audio: AudioBlobs,
         results: ResultCache,
@@ -122,9 +123,8 @@ class Ingestion(TrackByTrackService):
         self._fetcher = fetcher
         self._spotify = spotify
         self._decode = decode_file
-        self._spec = spec
-        self._max_segments = max_segments
-        self._recipe = recipe
+        self._catalogue = catalogue
+        self._recipes = recipes
         self._blobs = blobs
         self._audio = audio
         self._results = results
@@ -147,7 +147,7 @@ class Ingestion(TrackByTrackService):
         client = connect(settings.redis_url.get_secret_value())
         keys = Keys(settings.redis_prefix)
         blobs = BlobStore(settings.blob_url)
-        genre = load_manifest(settings.models_dir / settings.genre_model)
+        catalogue = Catalogue.of(settings)
         state = RequestState.open(client, keys, cls.stage.value, settings.state_ttl_s, settings.result_deadline_s)
         return cls(
             fetcher=Fetcher(
@@ -162,9 +162,8 @@ class Ingestion(TrackByTrackService):
             ),
             spotify=spotify_client(settings),
             decode_file=lambda source, destination: decode(source, destination, limits, ffmpeg),
-            spec=genre.require_feature_spec(),
-            max_segments=segment_limit(settings, genre),
-            recipe=Recipe.of(settings),
+            catalogue=catalogue,
+            recipes=Recipes(settings, catalogue),
             blobs=blobs,
             audio=AudioBlobs(blobs, client, keys, state.requests, state.fences, settings.blob_ttl_s),
             results=ResultCache(client, keys, settings.result_ttl_s),
@@ -224,9 +223,11 @@ class Ingestion(TrackByTrackService):
         return ()
 
     def _ingest(self, request: TrackRequest, record: Record) -> IngestedTrack:
+        recipe = self._recipe(request)
         names, spotify_error = self._spotify_track(request)
         draft = _Draft(
             request,
+            recipe,
             record,
             title=names.title if names else None,
             artist=names.artist if names else None,
@@ -235,12 +236,12 @@ class Ingestion(TrackByTrackService):
         url = request.audio_url or (names.preview_url if names else None)
         if url is None:
             return draft.track(error=ErrorReport.of(spotify_error or _no_preview(), self.stage))
-        if leader := self._leader(draft, f"source:{request.track_key}"):
+        if leader := self._leader(draft, source_work(recipe, request.track_key)):
             return draft.track(follows=leader)
         fault_point(LEAD_TAKEN)
         try:
             with work_folder() as folder:
-                fetched = self._fetch(request, url, folder)
+                fetched = self._fetch(draft, url, folder)
                 if fetched.file is None:
                     return draft.track(cached=fetched.cached, error=fetched.error)
                 return self._from_file(draft, fetched.file, fetched)
@@ -265,7 +266,20 @@ class Ingestion(TrackByTrackService):
             log.info("no names from Spotify: %s", error.message)
             return None, error
 
-    def _fetch(self, request: TrackRequest, url: str, folder: Path) -> _Fetched:
+    def _recipe(self, request: TrackRequest) -> Recipe:
+        """By what the request is to be answered. Raises TonestreamError where it names a model that is not there."""
+        if request.model is None:
+            return self._recipes.own
+        model = self._catalogue.find("genre", request.model)
+        if model is None:
+            raise TonestreamError(
+                ErrorCode.INVALID_REQUEST,
+                f"model: no genre model of that name is installed; there are {self._catalogue.named('genre')}",
+            )
+        return self._recipes.by(model.manifest)
+
+    def _fetch(self, draft: _Draft, url: str, folder: Path) -> _Fetched:
+        request = draft.request
         file = folder / "source"
         if url.startswith(BLOB_SCHEME):
             try:
@@ -278,7 +292,7 @@ class Ingestion(TrackByTrackService):
         validators = None if known is None else Validators(known.etag, known.last_modified)
         fetched = self._fetcher.fetch(url, file, validators)
         if fetched.not_modified and known is not None:
-            cached = self._find(request, known.audio_sha256)
+            cached = self._find(draft, known.audio_sha256)
             if cached is not None or known.error is not None:
                 return _Fetched(None, cached=cached, error=known.error)
             fetched = self._fetcher.fetch(url, file)  # the audio is the same, its answer has expired
@@ -297,16 +311,17 @@ class Ingestion(TrackByTrackService):
             raise
         self._remember(request, fetched, audio_sha256=decoded.sha256)
         fault_point(SOURCE_REMEMBERED)
+        spec = self._catalogue.require_spec(draft.recipe)
         audio = IngestedAudio(
             blob=AudioBlobs.reference(decoded.sha256),
             sha256=decoded.sha256,
             duration_s=round(decoded.duration_s, 3),
-            segments=len(chosen_segments(segment_count(decoded.samples, self._spec), self._max_segments)),
+            segments=len(chosen_segments(segment_count(decoded.samples, spec), draft.recipe.max_segments)),
         )
-        cached = None if request.force else self._find(request, decoded.sha256)
+        cached = None if request.force else self._find(draft, decoded.sha256)
         if cached is not None:
             return draft.track(audio=audio, cached=cached)
-        if leader := self._leader(draft, f"audio:{self._result_keys(request, decoded.sha256)[0]}"):
+        if leader := self._leader(draft, f"audio:{self._result_keys(draft, decoded.sha256)[0]}"):
             return draft.track(audio=audio, follows=leader)
         self._audio.keep(decoded.path, decoded.sha256, request.request_id, draft.record)
         fault_point(AUDIO_STORED)
@@ -327,13 +342,13 @@ class Ingestion(TrackByTrackService):
                 ),
             )
 
-    def _find(self, request: TrackRequest, audio_sha256: str | None) -> TrackResult | None:
-        return None if audio_sha256 is None else self._results.find(self._result_keys(request, audio_sha256))
+    def _find(self, draft: _Draft, audio_sha256: str | None) -> TrackResult | None:
+        return None if audio_sha256 is None else self._results.find(self._result_keys(draft, audio_sha256))
 
-    def _result_keys(self, request: TrackRequest, audio_sha256: str) -> list[str]:
+    def _result_keys(self, draft: _Draft, audio_sha256: str) -> list[str]:
         """Where the answer may be, the wanted one first."""
-        asked = request.spotify_id if self._spotify is not None else None
-        return [self._recipe.result_key(audio_sha256, source) for source in mood_sources(asked)]
+        asked = draft.request.spotify_id if self._spotify is not None else None
+        return [result_key(draft.recipe, audio_sha256, source) for source in mood_sources(asked)]
 
     def _leader(self, draft: _Draft, work: str) -> str | None:
         """The request that is at work on the same; None where this one is to do it."""

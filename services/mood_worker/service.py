@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from shared.audio.measures import SILENCE_DB, measure_wav
 from shared.audio.track_tags import track_tags
 from shared.blobs.store import BlobStore
-from shared.contracts.errors import ErrorCode, TonestreamError
+from shared.catalogue import Catalogue, held_by
+from shared.contracts.codec import Message
+from shared.contracts.errors import ErrorCode, HeldError, TonestreamError
 from shared.contracts.features import AUDIO_FEATURES
 from shared.contracts.messages import ErrorReport, IngestedTrack, MoodPrediction, MoodSource, Stage
 from shared.contracts.topics import Channel
+from shared.loaded_models import LoadedModels
 from shared.runtime.service import Delivery, Origin, Outcome, TrackByTrackService
 from shared.settings import Settings
 from shared.spotify import SpotifyClient, spotify_client
@@ -35,12 +39,19 @@ class MoodWorker(TrackByTrackService):
     batch_records = 8
 
     def __init__(
-        self, blobs: BlobStore, model: MoodModel, tagger: TagModel, spotify: SpotifyClient | None, threads: int
+        self,
+        blobs: BlobStore,
+        catalogue: Catalogue,
+        models: LoadedModels[MoodModel],
+        taggers: LoadedModels[TagModel],
+        spotify: SpotifyClient | None,
+        threads: int,
     ) -> None:
         super().__init__(threads)
         self._blobs = blobs
-        self._model = model
-        self._tagger = tagger
+        self._catalogue = catalogue
+        self._models = models
+        self._taggers = taggers
         self._spotify = spotify
 
     @classmethod
@@ -48,13 +59,26 @@ class MoodWorker(TrackByTrackService):
         from shared.keras_models import MoodModel, TagModel  # TensorFlow takes seconds to import
 
         threads = worker_threads(settings)
-        model = MoodModel.load(settings.models_dir / settings.mood_model, threads=threads)
-        tagger = TagModel.load(settings.models_dir / settings.tag_model, threads=threads)
-        return cls(BlobStore(settings.blob_url), model, tagger, spotify_client(settings), threads)
+        catalogue = Catalogue.of(settings)
+        models = LoadedModels(catalogue, "mood", partial(MoodModel.load, threads=threads), settings.mood_model)
+        taggers = LoadedModels(catalogue, "tags", partial(TagModel.load, threads=threads), settings.tag_model)
+        return cls(BlobStore(settings.blob_url), catalogue, models, taggers, spotify_client(settings), threads)
 
     def start(self) -> None:
-        self._model.warm_up()
-        self._tagger.warm_up()
+        self._models.own.warm_up()
+        self._taggers.own.warm_up()
+
+    def held(self, message: Message) -> HeldError | None:
+        """The mood model or the tag model of a track, where it is not installed here."""
+        assert isinstance(message, IngestedTrack)
+        recipe = message.recipe
+        if recipe is None or message.answered_elsewhere:
+            return None
+        if message.audio is None and (message.spotify_id is None or self._spotify is None):
+            return None
+        return held_by(lambda: self._catalogue.require("mood", recipe.mood_model)) or (
+            None if message.audio is None else held_by(lambda: self._catalogue.require("tags", recipe.tag_model))
+        )
 
     def handle_one(self, delivery: Delivery) -> Outcome:
         track = delivery.message
@@ -63,7 +87,8 @@ class MoodWorker(TrackByTrackService):
             return Outcome()
         started = time.perf_counter()
         features, source = self._features(track)
-        probabilities = self._model.predict(features, source)
+        model = self._models.own if track.recipe is None else self._models.get(track.recipe.mood_model)
+        probabilities = model.predict(features, source)
         return Outcome(
             (
                 MoodPrediction(
@@ -72,7 +97,8 @@ class MoodWorker(TrackByTrackService):
                     probabilities={label: round(p, 6) for label, p in probabilities.items()},
                     features={name: round(features[name], 6) for name in AUDIO_FEATURES},
                     source=source,
-                    model=self._model.manifest.model_id,
+                    model=model.manifest.model_id,
+                    calibration=model.manifest.calibration,
                     timings_ms={self.stage.value: (time.perf_counter() - started) * 1000},
                 ),
             )
@@ -96,8 +122,9 @@ class MoodWorker(TrackByTrackService):
             raise TonestreamError(
                 ErrorCode.TOO_SHORT, f"{track.audio.duration_s:.2f} s of audio are too short for a mood"
             )
+        tagger = self._taggers.own if track.recipe is None else self._taggers.get(track.recipe.tag_model)
         with self._blobs.open(track.audio.blob) as wav:
-            tags = track_tags(wav, self._tagger)
+            tags = track_tags(wav, tagger)
             wav.seek(0)
             measured = measure_wav(wav, tags)
         if measured.loudness <= SILENCE_DB:

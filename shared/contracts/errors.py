@@ -63,3 +63,10 @@ class DependencyError(Exception):
 
     No message is to blame, so none is failed for it: the worker waits until the dependency is back.
     """
+
+
+class HeldError(DependencyError):
+    """Something that this one message needs, and others do not, is missing in this worker.
+
+    The message waits, and what stands behind it in its partition with it. The rest of its batch goes out.
+    """

@@ -94,6 +94,7 @@ class TrackRequest(_Message):
     One or both of ``track_id`` (Spotify ID, URI or open.spotify.com URL) and ``audio_url`` (http, https, or a
     ``blob:`` reference). With both, the audio comes from the URL and the names from Spotify. ``force`` computes the
     answer anew where one is cached. ``source`` is what the result calls the track; default the URL or ID as given.
+    ``model`` is the genre model to ask, by its folder's name or its model ID; default the installation's own.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -102,6 +103,7 @@ class TrackRequest(_Message):
     audio_url: str | None = None
     force: bool = False
     source: Source | None = None
+    model: ModelId | None = None
 
     @field_validator("track_id")
     @classmethod
@@ -158,6 +160,23 @@ class ErrorReport(_Frozen):
         return cls(code=error.code, stage=stage, message=error.message[:1000])
 
 
+class Recipe(_Frozen):
+    """By what a request is to be answered: with the audio, all that its answer follows from.
+
+    It travels with the track, so that workers of another version or with other settings answer as was announced.
+    ``feature_spec`` is the ID of the spec that the genre model takes. ``vote`` is no closed list: an older reader
+    shall be able to read a newer one's strategy.
+    """
+
+    feature_spec: ModelId
+    genre_model: ModelId
+    mood_model: ModelId
+    tag_model: ModelId
+    vote: Annotated[str, StringConstraints(min_length=1, max_length=50)]
+    max_segments: Annotated[int, Field(ge=1)] | None = None
+    answer_version: int
+
+
 class IngestedAudio(_Frozen):
     """The decoded audio: 22.05 kHz mono 16-bit WAV in the blob store, named by the hash of its samples.
 
@@ -175,7 +194,8 @@ class IngestedTrack(_Message):
 
     ``audio`` or ``error`` says whether there is something to listen to. ``cached`` carries the finished answer of an
     earlier request for the same audio; ``follows`` names a request that is at work on the same track, whose answer is
-    this one's too: in both cases the workers have nothing to do.
+    this one's too: in both cases the workers have nothing to do. ``recipe`` is missing in messages of versions before
+    there was one; the readers' own settings stand in for it.
     """
 
     track_key: TrackKey
@@ -188,6 +208,7 @@ class IngestedTrack(_Message):
     error: ErrorReport | None = None
     cached: TrackResult | None = None
     follows: RequestId | None = None
+    recipe: Recipe | None = None
     received_at_ms: Annotated[int, Field(ge=0)] = 0
     timings_ms: Timings = Field(default_factory=dict)
 
@@ -215,6 +236,7 @@ class SegmentFeatures(_Message):
     """feature_extraction -> genre_worker: the features of one segment, float32 [frames, coefficients].
 
     ``index`` counts the segments that are listened to; ``start_s`` and ``end_s`` are their place in the track.
+    ``model`` is the genre model that is to be asked; None in messages of versions that did not say.
 
     Travels binary (``shared.contracts.codec``); the matrix is read-only.
     """
@@ -226,6 +248,7 @@ class SegmentFeatures(_Message):
     start_s: Seconds
     end_s: Seconds
     feature_spec: ModelId
+    model: ModelId | None = None
     matrix: Annotated[npt.NDArray[np.float32], WithJsonSchema(_MATRIX_ON_THE_WIRE)] = Field(exclude=True)
     timings_ms: Timings = Field(default_factory=dict)
 
@@ -239,8 +262,27 @@ class SegmentFeatures(_Message):
         return value
 
 
+class Calibration(_Frozen):
+    """What a model's manifest says of its answers for whole tracks. It travels with the answers, so that nobody who
+    joins them needs the model.
+
+    The probabilities of a track, raised to 1 / ``track_temperature`` and normalised, are calibrated (genre models); a
+    best one under ``uncertain_below`` is a guess.
+    """
+
+    track_temperature: Annotated[float, Field(gt=0.0)] = 1.0
+    uncertain_below: Probability | None = None
+
+    def uncertain(self, confidence: float) -> bool:
+        """Whether the best label is only a guess."""
+        return self.uncertain_below is not None and confidence < self.uncertain_below
+
+
 class SegmentPrediction(_Message):
-    """genre_worker -> aggregator: the genres of one segment."""
+    """genre_worker -> aggregator: the genres of one segment.
+
+    ``calibration`` is the model's; None in messages of versions that did not say.
+    """
 
     type: Literal["segment_prediction"] = "segment_prediction"
     track_key: TrackKey
@@ -250,6 +292,7 @@ class SegmentPrediction(_Message):
     probabilities: GenreProbabilities
     feature_spec: ModelId
     model: ModelId
+    calibration: Calibration | None = None
     timings_ms: Timings = Field(default_factory=dict)
 
 
@@ -290,13 +333,17 @@ def _all_ten(features: dict[str, float]) -> dict[str, float]:
 
 
 class MoodPrediction(_Message):
-    """mood_worker -> aggregator: the mood with the features it came from and their source, or why there is none."""
+    """mood_worker -> aggregator: the mood with the features it came from and their source, or why there is none.
+
+    ``calibration`` is the model's; None in messages of versions that did not say.
+    """
 
     track_key: TrackKey
     probabilities: MoodProbabilities | None = None
     features: Annotated[dict[str, float], AfterValidator(_all_ten)] | None = None
     source: MoodSource | None = None
     model: ModelId | None = None
+    calibration: Calibration | None = None
     error: ErrorReport | None = None
     timings_ms: Timings = Field(default_factory=dict)
 

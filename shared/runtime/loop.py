@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextvars import copy_context
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from shared.bus.base import (
     BackPressureError,
@@ -27,7 +27,7 @@ from shared.bus.base import (
     Record,
 )
 from shared.contracts.codec import outgoing
-from shared.contracts.errors import DependencyError
+from shared.contracts.errors import DependencyError, HeldError
 from shared.contracts.topics import Topics
 from shared.fault_points import BATCH_BEGUN, COMMITTED, HANDLED, fault_point
 from shared.runtime import metrics
@@ -37,9 +37,12 @@ from shared.runtime.health import Pulse
 from shared.runtime.policy import LoopPolicy
 from shared.runtime.redaction import Redactor
 from shared.runtime.service import Service
-from shared.runtime.settling import Settled, Settler, StoppedError
+from shared.runtime.settling import Held, Settled, Settler, StoppedError
 
 log = logging.getLogger(__name__)
+
+#: Longest pause before a held record is looked at again: what is ready in other partitions goes at this pace.
+_LONGEST_HOLD_S: Final = 5.0
 
 Result = TypeVar("Result")
 
@@ -86,6 +89,8 @@ class ServiceLoop:
         self._stop = threading.Event()
         self._name = service.stage.value
         self._next_tick = 0.0
+        #: Turns in which a record was held, since one was last committed.
+        self._holds = 0
         self._side = (
             None if policy.keep_alive_s is None else ThreadPoolExecutor(1, thread_name_prefix=f"{self._name}-batch")
         )
@@ -112,6 +117,11 @@ class ServiceLoop:
                     self._pulse.waiting("bus")
                     self._drop_batch("bus_unavailable", error)
                     self._stop.wait(self._policy.backoff_s(failures))
+                except HeldError as error:
+                    self._holds += 1
+                    self._pulse.waiting(str(error))
+                    self._drop_batch("held", error)
+                    self._stop.wait(min(_LONGEST_HOLD_S, self._policy.backoff_s(self._holds)))
                 except DependencyError as error:
                     failures += 1
                     self._pulse.waiting(str(error))
@@ -180,13 +190,20 @@ class ServiceLoop:
     # Handling
 
     def _work(self, records: Sequence[Record]) -> None:
-        """Handle the batch and commit it: as one unit, or as several where a record may be a killer."""
+        """Handle the batch and commit it: as one unit, or as several where a record may be a killer.
+
+        What is held stays uncommitted, with what stands behind it. Raises HeldError once the rest is committed.
+        """
+        held = Held()
         for number, unit in enumerate(self._keeping_alive(partial(in_units, records, self._handling))):
             if number and self._stop.is_set():
                 raise StoppedError
-            self._commit(self._keeping_alive(partial(self._settle, unit)))
+            self._commit(self._keeping_alive(partial(self._settle, unit, held)))
+        held.release()
 
-    def _settle(self, unit: Unit) -> list[Settled]:
+    def _settle(self, unit: Unit, held: Held) -> list[Settled]:
+        if all(held.holds(record) for record in unit.records):
+            return []
         deaths = self._handling.begin(unit.records, unit.alone)
         fault_point(BATCH_BEGUN)
         if unit.alone:
@@ -198,7 +215,7 @@ class ServiceLoop:
                 )
                 return [self._settler.bury(record, defect, died.total, answered=died.alone < SILENT_DEATHS)]
             log.warning("handled alone: workers died with it", extra={"coordinates": record.coordinates})
-        return self._settler.settle(unit.records)
+        return self._settler.settle(unit.records, held)
 
     # Committing
 
@@ -233,6 +250,7 @@ class ServiceLoop:
                 raise BusUnavailableError(f"the dead letters do not take {settled[0].record.coordinates}") from error
             self._commit([self._settler.bury(settled[0].record, error, settled[0].attempts)])
             return
+        self._holds = 0
         fault_point(COMMITTED)
         self._handling.finished([one.record for one in settled])
         self._limit.count(sum(one.counted for one in settled))

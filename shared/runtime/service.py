@@ -11,7 +11,7 @@ from typing import ClassVar, Final
 
 from shared.bus.base import FencedError, Record
 from shared.contracts.codec import Message
-from shared.contracts.errors import DependencyError, TonestreamError
+from shared.contracts.errors import DependencyError, HeldError, TonestreamError
 from shared.contracts.messages import Stage
 from shared.contracts.topics import Channel
 from shared.runtime.logs import about
@@ -71,6 +71,13 @@ class Service(ABC):
     def ready(self) -> bool:
         """Whether this is a time to take more work; asked before every poll. The loop waits, and stays in its group."""
         return True
+
+    def held(self, message: Message) -> HeldError | None:
+        """What this message waits for, and others do not; asked before every handling of it. None: it can be handled.
+
+        A message that is held is not handled, nor is what stands behind it in its partition.
+        """
+        return None
 
     @abstractmethod
     def handle(self, deliveries: Sequence[Delivery]) -> Sequence[Verdict]:

@@ -9,7 +9,7 @@ from typing import Final
 
 from shared.bus.base import FencedError, Outgoing, Record
 from shared.contracts.codec import MalformedMessageError, decode, outgoing, salvaged_request_id
-from shared.contracts.errors import DependencyError, ErrorCode, TonestreamError, TransientError
+from shared.contracts.errors import DependencyError, ErrorCode, HeldError, TonestreamError, TransientError
 from shared.contracts.messages import TrackResult
 from shared.contracts.topics import Channel, Topics, comes_from_outside
 from shared.runtime import metrics
@@ -65,6 +65,26 @@ class Settled:
         return int(self.dead and self.counts_against_worker)
 
 
+class Held:
+    """The partitions in which a record is held, for one turn of the loop: what stands behind it cannot be committed."""
+
+    def __init__(self) -> None:
+        self._faults: dict[tuple[str, int], HeldError] = {}
+
+    def hold(self, record: Record, fault: HeldError) -> None:
+        """``record`` waits, and with it what stands behind it."""
+        self._faults.setdefault((record.topic, record.partition), fault)
+
+    def holds(self, record: Record) -> bool:
+        """Whether ``record`` stands in a partition in which one is held."""
+        return (record.topic, record.partition) in self._faults
+
+    def release(self) -> None:
+        """The turn is over. Raises the HeldError of the record that was held first, if one was."""
+        for fault in self._faults.values():
+            raise fault
+
+
 class Settler:
     """Drives the handler of one service. ``sleep`` waits, and raises StoppedError where waiting is over."""
 
@@ -83,22 +103,31 @@ class Settler:
         self._redact = redact
         self._name = service.stage.value
 
-    def settle(self, records: Sequence[Record]) -> list[Settled]:
-        """Every record with what became of it, in order. Raises DependencyError, FencedError and StoppedError only."""
+    def settle(self, records: Sequence[Record], held: Held | None = None) -> list[Settled]:
+        """The records with what became of them, in order, but for those that ``held`` holds or comes to hold.
+
+        Raises DependencyError, FencedError and StoppedError, and no other.
+        """
+        held = held or Held()
         deliveries: list[Delivery] = []
-        malformed: dict[int, MalformedMessageError] = {}
-        for position, record in enumerate(records):
+        taken: list[tuple[Record, MalformedMessageError | None]] = []
+        for record in records:
+            if held.holds(record):
+                continue
             try:
                 channel = self._topics.channel(record.topic)
-                deliveries.append(Delivery(record, decode(channel, record.value)))
+                delivery = Delivery(record, decode(channel, record.value))
             except MalformedMessageError as error:
-                malformed[position] = error
+                taken.append((record, error))
+                continue
+            if (fault := self._service.held(delivery.message)) is not None:
+                held.hold(record, fault)
+                continue
+            deliveries.append(delivery)
+            taken.append((record, None))
         handled = iter(self._handle_with_retries(deliveries))
         # Refused last: an invalid request shall not take the request ID of a valid one that was read with it.
-        return [
-            self._refuse(record, malformed[position]) if position in malformed else next(handled)
-            for position, record in enumerate(records)
-        ]
+        return [next(handled) if error is None else self._refuse(record, error) for record, error in taken]
 
     def bury(self, record: Record, defect: Exception, attempts: int, answered: bool = True) -> Settled:
         """The record goes to the dead letters. Its request is answered, unless ``answered`` is False."""

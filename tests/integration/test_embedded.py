@@ -76,10 +76,15 @@ def test_all_well_is_status_0_with_a_table_for_people() -> None:
 
 
 def test_the_same_audio_gives_the_same_answer_in_another_run() -> None:
-    first, second = (tonestream("classify", "--json", str(ONE)) for _ in range(2))
+    first, second = (tonestream("classify", "--json", str(ONE), *model) for model in ([], ["--model", "musicnn-lstm"]))
     (one,), (other,) = lines(first).values(), lines(second).values()
     for half in ("genre", "mood"):
         assert one[half] == other[half]
+
+
+def test_the_model_may_be_chosen_for_one_run() -> None:
+    (result,) = lines(tonestream("classify", "--json", "--model", "mfcc-lstm", str(ONE))).values()
+    assert result["status"] == "ok" and result["genre"]["model"].startswith("mfcc-lstm-")
 
 
 def test_urls_files_that_do_not_exist_and_spotify_ids_are_each_answered_in_their_way(tmp_path: Path) -> None:
@@ -118,6 +123,7 @@ def test_a_url_of_this_machine_is_refused_unless_allowed() -> None:
         (["worker", "no-such-service"], "invalid choice"),
         (["classify", "EMPTY"], "no audio files in"),
         (["submit", "song.mp3"], "is no URL and no Spotify track"),
+        (["classify", "--model", "resnet", str(ONE)], "there is no genre model 'resnet'; there are mfcc-lstm (mfcc"),
     ],
 )
 def test_wrong_usage_is_status_2_with_a_word_of_help(arguments: list[str], said: str, tmp_path: Path) -> None:

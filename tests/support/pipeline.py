@@ -39,6 +39,7 @@ class Pipeline:
             **{f"TONESTREAM_{name.upper()}": value for name, value in settings.items()},
         }
         self.workers: list[tuple[str, subprocess.Popen[bytes]]] = []
+        self._started = 0
 
     def __enter__(self) -> Self:
         created = self.command("topics", "create")
@@ -58,7 +59,8 @@ class Pipeline:
 
     def start(self, service: str, **variables: str) -> subprocess.Popen[bytes]:
         """One more worker of that service, with more environment variables."""
-        log = self.folder / f"{service}-{len(self.workers)}.log"
+        self._started += 1
+        log = self.folder / f"{service}-{self._started}.log"
         with log.open("wb") as opened:
             process = subprocess.Popen(
                 [sys.executable, "-m", "services.cli.main", "worker", service],
@@ -68,6 +70,15 @@ class Pipeline:
             )
         self.workers.append((service, process))
         return process
+
+    def end(self, *services: str) -> None:
+        """SIGTERM to all workers of these services; returns when they have ended."""
+        ending = [process for service, process in self.workers if service in services]
+        for process in ending:
+            process.send_signal(signal.SIGTERM)
+        for process in ending:
+            assert process.wait(_STOP_S) == 0, self.logs()
+        self.workers = [worker for worker in self.workers if worker[0] not in services]
 
     def command(self, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         """Run ``tonestream`` with these arguments against this pipeline."""

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from pydantic import SecretStr
 
-from services.aggregator.answer import Calibration, Calibrations
+from services.aggregator.answer import Calibrations
 from services.aggregator.service import Aggregator
 from services.aggregator.vote import vote
 from shared.blobs.audio import AudioBlobs
@@ -21,17 +21,20 @@ from shared.cache.connection import Keys, connect
 from shared.cache.results import ResultCache
 from shared.cache.state import RequestState
 from shared.cache.votes import Part
+from shared.catalogue import Catalogue
 from shared.contracts.codec import outgoing
 from shared.contracts.errors import ErrorCode, TonestreamError
 from shared.contracts.features import AUDIO_FEATURES
 from shared.contracts.labels import GENRES
 from shared.contracts.messages import (
+    Calibration,
     ErrorReport,
     GenreFailure,
     IngestedAudio,
     IngestedTrack,
     MoodPrediction,
     Overdue,
+    Recipe,
     SegmentPrediction,
     SilentSegment,
     Stage,
@@ -40,12 +43,23 @@ from shared.contracts.messages import (
 )
 from shared.contracts.topics import Topics
 from shared.models import load_manifest, write_manifest
-from shared.recipe import Recipe
+from shared.recipe import ANSWER_VERSION, Recipes, result_key
 from shared.runtime.service import Committed, Delivery, Origin, Outcome
 from shared.settings import Settings, VoteStrategy
 
 SHA = "ab" * 32
-RECIPE = Recipe("spec", "genre-model", "mood-model", "tag-model", "soft")
+RECIPE = Recipe(
+    feature_spec="spec",
+    genre_model="genre-model",
+    mood_model="mood-model",
+    tag_model="tag-model",
+    vote="soft",
+    answer_version=ANSWER_VERSION,
+)
+
+
+def other_recipe(**changed: object) -> Recipe:
+    return RECIPE.model_copy(update=changed)
 
 
 def one_hot(label: str, p: float = 0.91) -> dict[str, float]:
@@ -311,7 +325,7 @@ def test_a_prediction_beyond_the_end_of_the_track_takes_no_segments_place(bench:
 def test_whole_answers_are_cached_and_told_to_the_next_in_their_own_name(bench: Bench) -> None:
     worker = bench.worker()
     worker.handle([bench.deliver(part) for part in (track(), prediction(0), prediction(1), prediction(2), mood())])
-    cached = bench.cache.find([RECIPE.result_key(SHA, "audio")])
+    cached = bench.cache.find([result_key(RECIPE, SHA, "audio")])
     assert cached is not None
     again = track("r2", source="copy.mp3", cached=cached, timings_ms={"ingestion": 5.0})
     (result,) = results(worker.handle([bench.deliver(again)]))
@@ -327,14 +341,14 @@ def test_failures_are_cached_only_where_the_audio_itself_is_the_reason(
     error = ErrorReport(code=code, stage=Stage.FEATURE_EXTRACTION, message="why")
     no_mood = MoodPrediction(request_id="r1", track_key="k", error=error)
     bench.worker().handle([bench.deliver(part) for part in (track(), failure(code), no_mood)])
-    assert (bench.cache.find([RECIPE.result_key(SHA, "audio")]) is not None) is kept
+    assert (bench.cache.find([result_key(RECIPE, SHA, "audio")]) is not None) is kept
 
 
 def test_an_answer_by_another_model_is_not_cached_under_this_ones_name(bench: Bench) -> None:
     old = [prediction(index).model_copy(update={"model": "older"}) for index in range(3)]
     (result,) = results(bench.worker().handle([bench.deliver(part) for part in (track(), *old, mood())]))
     assert result.genre is not None and result.genre.model == "older"
-    assert bench.cache.find([RECIPE.result_key(SHA, "audio")]) is None
+    assert bench.cache.find([result_key(RECIPE, SHA, "audio")]) is None
 
 
 def test_a_track_announced_twice_keeps_its_first_length(bench: Bench) -> None:
@@ -346,16 +360,25 @@ def test_a_track_announced_twice_keeps_its_first_length(bench: Bench) -> None:
 
 def test_the_result_key_changes_with_everything_the_answer_follows_from() -> None:
     makers: list[Callable[[], str]] = [
-        lambda: RECIPE.result_key(SHA, "audio"),
-        lambda: RECIPE.result_key("cd" * 32, "audio"),
-        lambda: RECIPE.result_key(SHA, "spotify:x"),
-        lambda: Recipe("spec2", "genre-model", "mood-model", "tag-model", "soft").result_key(SHA, "audio"),
-        lambda: Recipe("spec", "genre-model2", "mood-model", "tag-model", "soft").result_key(SHA, "audio"),
-        lambda: Recipe("spec", "genre-model", "mood-model2", "tag-model", "soft").result_key(SHA, "audio"),
-        lambda: Recipe("spec", "genre-model", "mood-model", "tag-model", "parts").result_key(SHA, "audio"),
-        lambda: Recipe("spec", "genre-model", "mood-model", "tag-model", "soft", 20).result_key(SHA, "audio"),
+        lambda: result_key(RECIPE, SHA, "audio"),
+        lambda: result_key(RECIPE, "cd" * 32, "audio"),
+        lambda: result_key(RECIPE, SHA, "spotify:x"),
+        lambda: result_key(other_recipe(feature_spec="spec2"), SHA, "audio"),
+        lambda: result_key(other_recipe(genre_model="genre-model2"), SHA, "audio"),
+        lambda: result_key(other_recipe(mood_model="mood-model2"), SHA, "audio"),
+        lambda: result_key(other_recipe(tag_model="tag-model2"), SHA, "audio"),
+        lambda: result_key(other_recipe(vote="parts"), SHA, "audio"),
+        lambda: result_key(other_recipe(max_segments=20), SHA, "audio"),
+        lambda: result_key(other_recipe(answer_version=ANSWER_VERSION + 1), SHA, "audio"),
     ]
     assert len({make() for make in makers}) == len(makers)
+
+
+def test_answers_cached_before_recipes_travelled_are_still_found() -> None:
+    two = {"answer_version": 2}
+    assert result_key(other_recipe(**two), SHA, "audio").startswith("014792e719ff8167cf007c97864737f8")
+    limited = other_recipe(**two, max_segments=20)
+    assert result_key(limited, SHA, "spotify:x").startswith("284b976db04d71ca4e6d89294d8f5929")
 
 
 def test_an_answer_is_the_same_whatever_the_order_of_its_parts(bench: Bench) -> None:
@@ -378,7 +401,8 @@ def answered(bench: Bench, calibrations: Calibrations, parts: Sequence[Part] = W
 
 def test_the_answer_is_calibrated_as_the_manifest_of_its_model_says(tmp_path: Path) -> None:
     plain, calibrated = (
-        answered(Bench(str(tmp_path)), {"genre-model": Calibration(temperature)}).genre for temperature in (1.0, 3.0)
+        answered(Bench(str(tmp_path)), {"genre-model": Calibration(track_temperature=temperature)}).genre
+        for temperature in (1.0, 3.0)
     )
     assert plain is not None and calibrated is not None
     expected = np.array(list(plain.probabilities.values())) ** (1 / 3)
@@ -410,7 +434,7 @@ def test_in_the_middle_of_an_upgrade_the_calibration_of_one_model_is_not_put_on_
     predictions = [prediction(0), prediction(1), prediction(2, "blues")]
     mixed = [p.model_copy(update={"model": "older"}) for p in predictions[:older]] + predictions[older:]
     parts = [track(), *mixed, mood().model_copy(update={"model": "older-mood"})]
-    calibration = Calibration(3.0, 0.99)
+    calibration = Calibration(track_temperature=3.0, uncertain_below=0.99)
     result = answered(bench, {"genre-model": calibration, "mood-model": calibration}, parts)
     assert result.genre is not None and result.mood is not None
     assert result.genre.confidence == pytest.approx((0.91 * 2 + 0.01) / 3, abs=1e-6)
@@ -433,7 +457,7 @@ def test_a_worker_calibrates_by_the_manifests_of_the_installed_models(tmp_path: 
     settings = shipped.model_copy(
         update={"models_dir": tmp_path, "redis_url": SecretStr("memory://"), "blob_url": f"file://{tmp_path}/blobs"}
     )
-    recipe = Recipe.of(settings)
+    recipe = Recipes(settings, Catalogue.of(settings)).own
     worker = Aggregator.build(settings)
     parts = [
         track(),
@@ -456,10 +480,10 @@ def test_the_evidence_of_chosen_segments_keeps_its_place_in_the_track(bench: Ben
 
 
 def test_another_number_of_segments_is_another_answer_in_the_cache(bench: Bench) -> None:
-    limited = Recipe("spec", "genre-model", "mood-model", "tag-model", "soft", 3)
+    limited = other_recipe(max_segments=3)
     bench.worker(recipe=limited).handle([bench.deliver(part) for part in WHOLE])
-    assert bench.cache.find([RECIPE.result_key(SHA, "audio")]) is None
-    assert bench.cache.find([limited.result_key(SHA, "audio")]) is not None
+    assert bench.cache.find([result_key(RECIPE, SHA, "audio")]) is None
+    assert bench.cache.find([result_key(limited, SHA, "audio")]) is not None
 
 
 # Requests for the same track at once
@@ -593,3 +617,58 @@ def test_a_request_whose_parts_make_no_answer_is_answered_as_failed_once(
     assert (result.status, result.errors[0].code) == (Status.FAILED, ErrorCode.INTERNAL)
     other = bench.deliver(mood())
     assert worker.give_up(Origin("r1", "k", other.record), fault).messages == ()
+
+
+# By the recipe that travels with the track
+
+
+OTHER = other_recipe(feature_spec="spec2", genre_model="other-model", mood_model="other-mood", vote="majority")
+BY_OTHER: list[Part] = [
+    track(recipe=OTHER),
+    *(
+        prediction(index, label, p=p).model_copy(update={"model": "other-model"})
+        for index, (label, p) in enumerate([("jazz", 0.95), ("blues", 0.4), ("blues", 0.4)])
+    ),
+    mood().model_copy(update={"model": "other-mood"}),
+]
+
+
+def test_a_track_is_voted_for_and_cached_by_the_recipe_it_was_announced_with(bench: Bench) -> None:
+    (result,) = results(bench.worker().handle([bench.deliver(part) for part in BY_OTHER]))
+    assert result.genre is not None and result.genre.label == "blues" and result.genre.model == "other-model"
+    assert bench.cache.find([result_key(RECIPE, SHA, "audio")]) is None
+    assert bench.cache.find([result_key(OTHER, SHA, "audio")]) == result
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"genre_model": "third"}, {"mood_model": "third"}, {"answer_version": ANSWER_VERSION + 1}, {"vote": "loudest"}],
+    ids=["another genre model", "another mood model", "another version", "a vote that is not known here"],
+)
+def test_an_answer_that_is_not_made_as_announced_is_given_and_not_cached(
+    bench: Bench, changed: dict[str, object]
+) -> None:
+    announced = OTHER.model_copy(update=changed)
+    parts: list[Part] = [track(recipe=announced), *BY_OTHER[1:]]
+    (result,) = results(bench.worker().handle([bench.deliver(part) for part in parts]))
+    assert result.status is Status.OK
+    for recipe in (RECIPE, OTHER, announced):
+        assert bench.cache.find([result_key(recipe, SHA, "audio")]) is None
+
+
+def test_an_answer_by_a_model_that_is_not_installed_here_brings_its_calibration(bench: Bench) -> None:
+    brought = Calibration(track_temperature=3.0, uncertain_below=0.9)
+    soft = other_recipe(genre_model="newer", mood_model="newer-mood")
+    parts: list[Part] = [
+        track(recipe=soft),
+        *(
+            prediction(index, label).model_copy(update={"model": "newer", "calibration": brought})
+            for index, label in enumerate(["jazz", "jazz", "blues"])
+        ),
+        mood().model_copy(update={"model": "newer-mood", "calibration": brought}),
+    ]
+    with_it = answered(bench, {}, parts)
+    installed = answered(Bench(str(bench.blobs)), {"genre-model": brought, "mood-model": brought})
+    assert with_it.genre is not None and installed.genre is not None and with_it.mood is not None
+    assert with_it.genre.probabilities == installed.genre.probabilities
+    assert with_it.genre.uncertain and with_it.mood.uncertain

@@ -17,10 +17,11 @@ from shared.bus.base import Record
 from shared.cache.connection import Keys, connect
 from shared.cache.results import ResultCache
 from shared.cache.state import RequestState
+from shared.catalogue import Catalogue
 from shared.contracts.codec import encode
 from shared.contracts.errors import DependencyError, ErrorCode, TonestreamError, TransientError
 from shared.contracts.messages import ErrorReport, IngestedTrack, Stage, Status, Track, TrackRequest, TrackResult
-from shared.recipe import Recipe
+from shared.recipe import Recipes, result_key
 from shared.runtime.service import Delivery, Origin, Outcome, Verdict
 from shared.settings import Settings
 from shared.work_folder import PREFIX
@@ -45,7 +46,7 @@ class Bench:
         )
         self.service = Ingestion.build(self.settings)
         self.blobs = BlobStore(self.settings.blob_url)
-        self.recipe = Recipe.of(self.settings)
+        self.recipe = Recipes(self.settings, Catalogue.of(self.settings)).own
         client, keys = connect(self.settings.redis_url.get_secret_value()), Keys("tonestream")
         self.results = ResultCache(client, keys, 1000)
         self.state = RequestState.open(client, keys, Stage.AGGREGATOR.value, 1000, 1000.0)
@@ -71,7 +72,7 @@ class Bench:
         result = TrackResult(
             request_id=track.request_id, status=Status.FAILED, track=Track(key="k", source="s"), errors=(error,)
         )
-        self.results.keep(self.recipe.result_key(track.audio.sha256, "audio"), result)
+        self.results.keep(result_key(track.recipe or self.recipe, track.audio.sha256, "audio"), result)
         self.ended(track.request_id)
         return result
 
@@ -375,3 +376,49 @@ def test_a_request_with_half_a_character_in_it_is_answered(bench: Bench) -> None
     failed = announced(bench.service.give_up(Origin("r1", "k", record), error))
     assert failed.source == "https://example.org/?.mp3"
     encode(failed)
+
+
+# Models
+
+
+def test_a_request_may_name_its_model_by_folder_or_id_and_the_track_says_by_what_it_is_to_be_answered(
+    bench: Bench,
+) -> None:
+    bench.web.add("/a.mp3", SAMPLE.read_bytes())
+    url = bench.web.url("/a.mp3")
+    own = bench.track("r1", audio_url=url)
+    assert own.recipe == bench.recipe and own.recipe.genre_model.startswith("musicnn-lstm-")
+    # Neither the source nor the audio is followed: another model is other work.
+    cheap = bench.track("r2", audio_url=url, model="mfcc-lstm")
+    assert cheap.recipe is not None and cheap.recipe.genre_model.startswith("mfcc-lstm-")
+    assert cheap.follows is None and cheap.audio is not None
+    # The same model by its other name is the same work.
+    assert bench.track("r3", audio_url=url, model=cheap.recipe.genre_model).follows == "r2"
+
+
+def test_an_answer_by_one_model_is_not_given_to_a_request_for_another(bench: Bench) -> None:
+    bench.web.add("/a.mp3", SAMPLE.read_bytes(), headers=ETAG)
+    url = bench.web.url("/a.mp3")
+    cached = bench.answer(bench.track("r1", audio_url=url, model="mfcc-lstm"))
+    own = bench.track("r2", audio_url=url)
+    assert own.cached is None and own.audio is not None
+    assert bench.track("r3", audio_url=url, model="mfcc-lstm").cached == cached
+
+
+def test_a_long_track_is_announced_with_as_many_segments_as_its_model_is_asked_about(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.ingestion.service.segment_count", lambda samples, spec: 80)
+    bench.web.add("/a.mp3", SAMPLE.read_bytes())
+    counts = {}
+    for model in ("musicnn-lstm", "mfcc-lstm"):
+        audio = bench.track(model, audio_url=bench.web.url("/a.mp3"), model=model).audio
+        counts[model] = audio and audio.segments
+    assert counts == {"musicnn-lstm": 20, "mfcc-lstm": 80}
+
+
+def test_a_model_that_is_not_installed_is_an_invalid_request_that_names_those_that_are(bench: Bench) -> None:
+    fault = bench.verdict(bench.delivery("r1", audio_url=bench.web.url("/a.mp3"), model="mood-ten"))
+    assert isinstance(fault, TonestreamError) and fault.code is ErrorCode.INVALID_REQUEST
+    assert "musicnn-lstm (musicnn-lstm-" in fault.message and "mfcc-lstm (mfcc-lstm-" in fault.message
+    assert bench.web.requests == []

@@ -13,8 +13,8 @@ import pytest
 
 from shared.bus.base import Outgoing, Reader, Record
 from shared.bus.memory import MemoryBus
-from shared.contracts.codec import decode, encode, outgoing
-from shared.contracts.errors import DependencyError, ErrorCode, TonestreamError, TransientError
+from shared.contracts.codec import Message, decode, encode, outgoing
+from shared.contracts.errors import DependencyError, ErrorCode, HeldError, TonestreamError, TransientError
 from shared.contracts.messages import ErrorReport, IngestedTrack, Stage, TrackRequest
 from shared.contracts.topics import Channel, Topics
 from shared.runtime.health import Pulse
@@ -303,3 +303,44 @@ def test_a_service_that_is_not_ready_takes_no_work_and_stays_healthy_and_in_its_
         assert bench.pulse.report(10)[0] is True
         ready.set()
         assert [track.request_id for track in bench.tracks(1)] == ["a"]
+
+
+class Holding(Scripted):
+    """Holds those requests that are in ``missing``."""
+
+    def __init__(self, missing: set[str]) -> None:
+        super().__init__(self.done)
+        self.missing = missing
+
+    def held(self, message: Message) -> HeldError | None:
+        return HeldError(f"{message.request_id} needs a model") if message.request_id in self.missing else None
+
+
+@pytest.mark.parametrize("keep_alive_s", [None, 0.01])
+def test_a_record_that_is_held_holds_its_partition_and_the_others_go_out(keep_alive_s: float | None) -> None:
+    service = Holding({"held"})
+    bench = Bench(service, replace(PATIENT, keep_alive_s=keep_alive_s))
+    names = ["before", "held", "behind"]
+    bench.send(*(request(name) for name in names))
+    bench.bus.publisher().publish([outgoing(TOPICS, request(name), key="another") for name in ("else", "where")])
+    with running(bench):
+        assert {track.request_id for track in bench.tracks(3)} == {"before", "else", "where"}
+        bench.bus.publisher().publish([outgoing(TOPICS, request("later"), key="another")])
+        assert [track.request_id for track in bench.tracks(1)] == ["later"]
+        deadline = time.monotonic() + 5
+        while bench.pulse.report(10)[1]["waiting_for"] is None and time.monotonic() < deadline:
+            time.sleep(0.001)
+        assert bench.pulse.report(10)[1]["waiting_for"] == "held needs a model"
+        service.missing.clear()
+        assert [track.request_id for track in bench.tracks(2)] == ["held", "behind"]
+    handled = [name for batch in service.batches for name in batch]
+    assert sorted(handled) == sorted([*names, "else", "where", "later"])  # none of them twice
+
+
+def test_a_worker_that_stops_leaves_what_is_held_to_the_next_one() -> None:
+    bench = Bench(Holding({"held"}))
+    bench.send(request("before"), request("held"), request("behind"))
+    with running(bench):
+        assert [track.request_id for track in bench.tracks(1)] == ["before"]
+    left = bench.bus.join("g", [TOPICS.name(Channel.REQUESTS)]).poll(10, 1.0)
+    assert [decode(Channel.REQUESTS, record.value) for record in left] == [request("held"), request("behind")]

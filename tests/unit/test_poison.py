@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 import wave
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from shared.audio.spec import MFCC13
 from shared.blobs.store import BlobStore
 from shared.bus.base import Outgoing
 from shared.bus.memory import MemoryBus
+from shared.catalogue import Catalogue, Kind
 from shared.contracts.codec import Message, decode, outgoing
 from shared.contracts.errors import ErrorCode
 from shared.contracts.labels import GENRES
@@ -37,6 +39,7 @@ from shared.contracts.messages import (
     TrackResult,
 )
 from shared.contracts.topics import Channel, Topics
+from shared.loaded_models import LoadedModels
 from shared.runtime.loop import ServiceLoop
 from shared.runtime.policy import LoopPolicy
 from shared.runtime.service import Service
@@ -48,6 +51,7 @@ from tests.unit.test_loop import Bench, read, running
 TOPICS = Topics("unit")
 QUICK = LoopPolicy(batch_records=50, poll_s=0.02, tick_s=60, first_backoff_s=0.01, longest_backoff_s=0.02)
 SHA = "ab" * 32
+CATALOGUE = Catalogue(Settings().models_dir)
 
 
 class Mill(Bench):
@@ -115,15 +119,20 @@ def genre_worker() -> GenreWorker:
     def predict(batch: np.ndarray) -> np.ndarray:
         return np.full((len(batch), len(GENRES)), 0.1)
 
-    manifest: Any = SimpleNamespace(model_id="m", require_feature_spec=lambda: MFCC13)
+    manifest: Any = SimpleNamespace(model_id="m", require_feature_spec=lambda: MFCC13, calibration=None)
     model: Any = SimpleNamespace(manifest=manifest, predict=predict)
-    return GenreWorker(model)
+    return GenreWorker(CATALOGUE, loaded("genre", model, Settings().genre_model))
 
 
 def mood_worker(settings: Settings) -> MoodWorker:
     manifest = SimpleNamespace(model_id="m", require_feature_spec=lambda: MFCC13)
     model: Any = SimpleNamespace(manifest=manifest, predict=lambda batch: (None, np.zeros((len(batch), 0))))
-    return MoodWorker(BlobStore(settings.blob_url), model, model, None, 1)
+    models, taggers = loaded("mood", model, settings.mood_model), loaded("tags", model, settings.tag_model)
+    return MoodWorker(BlobStore(settings.blob_url), CATALOGUE, models, taggers, None, 1)
+
+
+def loaded(kind: Kind, model: Any, folder: str) -> LoadedModels[Any]:
+    return LoadedModels(CATALOGUE, kind, lambda _: model, folder)
 
 
 def outcome(message: Message) -> ErrorCode | None:
@@ -143,7 +152,7 @@ SERVICES: dict[str, tuple[Callable[[Settings], Service], Channel, Made]] = {
         lambda name, settings, folder: TrackRequest(request_id=name, audio_url="http://127.0.0.1:9/a.mp3"),
     ),
     "feature-extraction": (
-        lambda settings: FeatureExtraction(BlobStore(settings.blob_url), MFCC13, 1),
+        lambda settings: FeatureExtraction(BlobStore(settings.blob_url), CATALOGUE, MFCC13, 1),
         Channel.FEATURES,
         lambda name, settings, folder: track(name, stored(settings, folder, wav(3.5), f"audio/{name}.wav"), 1),
     ),
@@ -318,3 +327,33 @@ def test_numbers_at_the_edge_of_what_a_message_may_hold_are_an_answer(settings: 
     ]
     results = answers(Mill(Aggregator.build(settings), Channel.RESULTS), parts, 0)
     assert "far" in results
+
+
+def test_a_model_that_never_comes_is_waited_for_once_and_its_segments_fail_while_the_others_are_predicted(
+    tmp_path: Path,
+) -> None:
+    def predict(batch: np.ndarray) -> np.ndarray:
+        return np.full((len(batch), len(GENRES)), 0.1)
+
+    manifest: Any = SimpleNamespace(model_id="m", require_feature_spec=lambda: MFCC13, calibration=None)
+    catalogue = Catalogue(Settings().models_dir, wait_s=1.0)
+    mill = Mill(
+        GenreWorker(catalogue, loaded("genre", SimpleNamespace(manifest=manifest, predict=predict), "mfcc-lstm")),
+        Channel.PREDICTIONS,
+    )
+
+    def segment(request_id: str, model: str | None) -> Message:
+        whole = poison.features(request_id)
+        return whole.model_copy(update={"model": model})
+
+    started = time.monotonic()
+    mill.put(segment("before", None), segment("missing", "newer"), segment("behind", "m"), segment("again", "newer"))
+    with running(mill):
+        assert [message.request_id for message in mill.made(1)] == ["before"]
+        missing, behind, again = mill.made(3)
+    waited = time.monotonic() - started
+    assert isinstance(behind, SegmentPrediction) and 1.0 <= waited < 10
+    for failed in (missing, again):
+        assert isinstance(failed, GenreFailure) and failed.error.code is ErrorCode.INTERNAL
+        assert "the genre model newer is not installed" in failed.error.message
+    assert mill.dead.poll(1, 0.0) == []
