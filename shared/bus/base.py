@@ -31,8 +31,20 @@ class Outgoing:
 
 
 @dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Why a batch of records cannot be read, and the offset at which it begins to be unreadable."""
+
+    first_offset: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
-    """A record as read from a partition. ``timestamp_ms`` is the time of publishing, Unix epoch in ms."""
+    """A record as read from a partition. ``timestamp_ms`` is the time of publishing, Unix epoch in ms.
+
+    Where ``unreadable`` is set this is no record but stands for a batch that nobody can read: ``offset`` is the last of
+    the batch, ``value`` its raw bytes. It is committed like any other and never decoded.
+    """
 
     topic: str
     partition: int
@@ -41,6 +53,7 @@ class Record:
     value: bytes
     headers: Headers = ()
     timestamp_ms: int = 0
+    unreadable: Unreadable | None = None
 
     @property
     def coordinates(self) -> str:
@@ -50,6 +63,19 @@ class Record:
     def header(self, name: str) -> bytes | None:
         """The last header of that name, as Kafka's own clients read it; None where there is none."""
         return next((value for key, value in reversed(self.headers) if key == name), None)
+
+
+class UnreadableBatch(Exception):  # noqa: N818 (the name is what an operator reads)
+    """What is to be said of a record that stands for a batch nobody can read."""
+
+    def __init__(self, record: Record) -> None:
+        damage = record.unreadable or Unreadable(record.offset, "no reason is known")
+        offsets = (
+            f"offset {record.offset}"
+            if damage.first_offset == record.offset
+            else f"offsets {damage.first_offset} to {record.offset}"
+        )
+        super().__init__(f"{record.topic}, partition {record.partition}, {offsets} cannot be read: {damage.reason}")
 
 
 def parsed_coordinates(text: str) -> tuple[str, int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -14,7 +15,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka import errors as kafka_errors
 from kafka.structs import TopicPartition
 
-from shared.bus.base import BusError, BusUnavailableError, Outgoing, Record, TopicSpec
+from shared.bus.base import BusError, BusUnavailableError, Outgoing, Record, TopicSpec, UnreadableBatch
 from shared.bus.kafka_clients import (
     CLOSE_TIMEOUT_S,
     SLICE_S,
@@ -30,6 +31,8 @@ from shared.bus.kafka_membership import KafkaMembership
 from shared.bus.roles import Closing
 
 __all__ = ["KafkaBus", "KafkaConfig", "KafkaMembership", "KafkaPublisher", "KafkaReader"]
+
+log = logging.getLogger(__name__)
 
 #: Most records that are fetched to find out whether a reader is at the end.
 _LOOK_AHEAD_RECORDS = 100
@@ -178,7 +181,7 @@ class KafkaReader(Closing):
         records = [self._ahead.popleft() for _ in range(min(max_records, len(self._ahead)))]
         while not records:
             remaining = deadline - time.monotonic()
-            records = fetch(self._consumer, max_records, max(0.0, min(SLICE_S, remaining)))
+            records = _readable(fetch(self._consumer, max_records, max(0.0, min(SLICE_S, remaining))))
             if remaining <= 0:
                 break
         return records
@@ -203,7 +206,7 @@ class KafkaReader(Closing):
                 return True
             if time.monotonic() > deadline:
                 return False
-            self._ahead.extend(fetch(self._consumer, _LOOK_AHEAD_RECORDS, timeout_s=0.05))
+            self._ahead.extend(_readable(fetch(self._consumer, _LOOK_AHEAD_RECORDS, timeout_s=0.05)))
         return False
 
     def _end_offsets(self, consumer: KafkaConsumer) -> dict[TopicPartition, int]:
@@ -216,3 +219,11 @@ class KafkaReader(Closing):
     def close(self) -> None:
         for consumer in (self._consumer, self._watermarks):
             consumer.close(autocommit=False, timeout_ms=milliseconds(CLOSE_TIMEOUT_S))
+
+
+def _readable(records: Sequence[Record]) -> list[Record]:
+    """Those that were read. What stands for a batch that cannot be read is named in the log."""
+    for record in records:
+        if record.unreadable is not None:
+            log.warning("skipped: %s", UnreadableBatch(record))
+    return [record for record in records if record.unreadable is None]

@@ -12,7 +12,7 @@ from typing import Final, Self
 from shared.bus.base import Headers, Outgoing, Record
 from shared.contracts.codec import salvaged_request_id
 from shared.contracts.messages import Stage
-from shared.contracts.topics import Channel, Topics
+from shared.contracts.topics import MAX_MESSAGE_BYTES, Channel, Topics
 from shared.runtime.redaction import Redactor
 
 #: First part of the header names, in the manner of KIP-1034's ``__streams.errors.``.
@@ -26,6 +26,10 @@ _MAX_TRACE: Final = 8000
 #: Most characters that are searched for secrets.
 _MAX_SEARCHED: Final = 100_000
 _MINUTE_S: Final = 60.0
+#: Header of a letter that stands for a batch which cannot be read: ``offset`` is its last.
+_FIRST_OFFSET: Final = "first_offset"
+#: Room for the headers of a letter.
+_HEADER_BYTES: Final = 64 * 1024
 
 
 def dead_letter(
@@ -38,7 +42,8 @@ def dead_letter(
 ) -> Outgoing:
     """``record`` as it was, on its way to the dead letters, with headers that say why and where it stood.
 
-    ``attempts`` is how many times it was tried. What the error says passes through ``redact``.
+    ``attempts`` is how many times it was tried. What the error says passes through ``redact``. The value is left out
+    where the letter would be too large with it, which a batch that cannot be read may be.
     """
     trace = "".join(traceback.format_exception(error))
     why = {
@@ -52,10 +57,14 @@ def dead_letter(
         "service": stage.value,
         "attempts": str(attempts),
     }
+    if record.unreadable is not None:
+        why[_FIRST_OFFSET] = str(record.unreadable.first_offset)
     headers = tuple(
         (f"{ERROR_HEADER_PREFIX}{name}", text.encode("utf-8", "backslashreplace")) for name, text in why.items()
     )
-    return Outgoing(topics.name(Channel.DEAD_LETTERS), record.key, record.value, record.headers + headers)
+    fits = len(record.value) <= MAX_MESSAGE_BYTES[Channel.DEAD_LETTERS] - _HEADER_BYTES
+    value = record.value if fits else b""
+    return Outgoing(topics.name(Channel.DEAD_LETTERS), record.key, value, record.headers + headers)
 
 
 def _said(error: Exception) -> str:
@@ -78,6 +87,8 @@ class DeadLetter:
     offset: str
     service: str
     attempts: str
+    #: Set where the letter stands for a batch that cannot be read.
+    first_offset: str = ""
 
     @classmethod
     def of(cls, record: Record) -> Self:
@@ -96,6 +107,7 @@ class DeadLetter:
             offset=told("offset"),
             service=told("service"),
             attempts=told("attempts"),
+            first_offset=told(_FIRST_OFFSET),
         )
 
     @property
@@ -110,8 +122,8 @@ class DeadLetter:
 
     @property
     def request_id(self) -> str | None:
-        """Whose record it is, as far as it tells."""
-        return salvaged_request_id(self.record)
+        """Whose record it is, as far as it tells. A batch that cannot be read tells nothing."""
+        return None if self.first_offset else salvaged_request_id(self.record)
 
     @property
     def replay_of(self) -> tuple[str, ...]:

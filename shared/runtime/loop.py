@@ -207,7 +207,7 @@ class ServiceLoop:
                 for one in settled:
                     self._commit([one])
                 return
-            if settled[0].dead:
+            if settled[0].dead and settled[0].record.unreadable is None:
                 raise BusUnavailableError(f"the dead letters do not take {settled[0].record.coordinates}") from error
             settled = [self._settler.bury(settled[0].record, error, settled[0].attempts)]
             if not self._within_limit(settled):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from shared.bus.base import Outgoing, Record
+from shared.bus.base import Outgoing, Record, UnreadableBatch
 from shared.contracts.codec import MalformedMessageError, NewerSchemaError, decode, outgoing, salvaged_request_id
 from shared.contracts.errors import DependencyError, ErrorCode, TonestreamError, TransientError
 from shared.contracts.messages import TrackResult
-from shared.contracts.topics import Topics
+from shared.contracts.topics import Channel, Topics
 from shared.runtime import metrics
 from shared.runtime.dead_letters import dead_letter
 from shared.runtime.logs import about
@@ -66,6 +66,9 @@ class Settler:
         deliveries: list[Delivery] = []
         unreadable: dict[int, Settled] = {}
         for position, record in enumerate(records):
+            if record.unreadable is not None:
+                unreadable[position] = self._bury_batch(record)
+                continue
             try:
                 channel = self._topics.channel(record.topic)
                 deliveries.append(Delivery(record, decode(channel, record.value)))
@@ -76,6 +79,9 @@ class Settler:
 
     def bury(self, record: Record, defect: Exception, attempts: int, answered: bool = True) -> Settled:
         """The record goes to the dead letters. Its request is answered, unless ``answered`` is False."""
+        if record.unreadable is not None:
+            # Without its bytes, which may be what stands in the way.
+            return self._bury_batch(replace(record, value=b""))
         return self._bury(_origin(record), defect, attempts, answered)
 
     def _handle_with_retries(self, deliveries: list[Delivery]) -> list[Settled]:
@@ -152,6 +158,15 @@ class Settler:
             told = TonestreamError(ErrorCode.INTERNAL, f"{self._name} could not read a message: {error.reason}")
             answered = self._give_up(origin, told, 1, "dead", letter)
             return answered or Settled(record, (letter,), kind="dead")
+
+    def _bury_batch(self, record: Record) -> Settled:
+        """Nobody can read the batch, so nobody is answered: what looks like a request ID in its bytes may be none."""
+        batch = UnreadableBatch(record)
+        log.error("goes to the dead letters: %s", batch)
+        letter = dead_letter(self._topics, record, self._service.stage, batch, 1, self._redact)
+        # At the entry it is a stranger's mistake, and no sign that this worker is a bad one.
+        entry = self._topics.channel(record.topic) is Channel.REQUESTS
+        return Settled(record, (letter,), kind="unreadable" if entry else "dead")
 
     def _bury(self, origin: Origin, defect: Exception, attempts: int, answered: bool = True) -> Settled:
         """A defect in our code or in the record: keep the record for an operator, and answer the request."""
