@@ -12,18 +12,23 @@ from __future__ import annotations
 import functools
 import logging
 import struct
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kafka import KafkaConsumer
 from kafka.consumer.fetcher import ConsumerRecord, Fetcher
-from kafka.errors import KafkaError
+from kafka.errors import CorruptRecordError, InvalidRecordError, KafkaError, UnknownError
 from kafka.structs import TopicPartition
 
 import shared.bus.kafka_codecs  # noqa: F401 (replaces kafka-python's decoders)
 from shared.bus.base import Unreadable
 
 log = logging.getLogger(__name__)
+
+#: How often a partition that its broker cannot read is named, and fetched again.
+_TELL_AGAIN_S = 60.0
+_ASK_AGAIN_S = 0.05
 
 
 class UnreadableRecord(ConsumerRecord):  # type: ignore[misc]
@@ -33,8 +38,27 @@ class UnreadableRecord(ConsumerRecord):  # type: ignore[misc]
 
 
 def name_unreadable_batches(consumer: KafkaConsumer) -> None:
-    """Make ``consumer`` deliver an UnreadableRecord where it would raise."""
-    consumer._fetcher.PartitionRecords = functools.partial(_PartitionRecords, consumer._subscription.assignment)
+    """Make ``consumer`` deliver an UnreadableRecord where it would raise.
+
+    Where a broker itself cannot read a partition there is nothing to deliver and no telling how far to skip. That
+    partition waits for its operator, and the others go on: kafka-python would raise, and hold them up as well.
+    """
+    fetcher = consumer._fetcher
+    fetcher.PartitionRecords = functools.partial(_PartitionRecords, consumer._subscription.assignment)
+    parse, told = fetcher._parse_fetched_data, dict[TopicPartition, float]()
+
+    def parse_or_wait(fetch: Any) -> Any:
+        try:
+            return parse(fetch)
+        except (CorruptRecordError, InvalidRecordError, UnknownError) as error:
+            if time.monotonic() > told.get(fetch.topic_partition, 0.0):
+                told[fetch.topic_partition] = time.monotonic() + _TELL_AGAIN_S
+                log.error("the broker cannot read %s at %d: %s", fetch.topic_partition, fetch.fetched_offset, error)
+            # The broker answers such a fetch at once, and is asked again at once.
+            time.sleep(_ASK_AGAIN_S)
+            return None
+
+    fetcher._parse_fetched_data = parse_or_wait
 
 
 def unreadable(record: Any) -> Unreadable | None:
@@ -118,6 +142,8 @@ class _PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
         would bring the same batch for ever, and never behind the next batch or the end, which would skip what is good.
         """
         following = records._next_slice
+        if following is not None and len(following) < _HEADER.size:
+            following = None  # no batch
         first = max(self.next_fetch_offset, self.fetch_offset)
         by_offset, by_count = _said_last_offsets(raw)
         end = struct.unpack_from(">q", following)[0] if following is not None else self._assignment[tp].highwater

@@ -99,11 +99,6 @@ class Entry:
             assert isinstance(track, IngestedTrack) and track.error and track.error.code is ErrorCode.NO_AUDIO
         return sorted(track.request_id for track in tracks)
 
-    def lag(self) -> dict[int, int]:
-        with self.bus.join("g", [self.requests]) as membership:
-            committed = membership.committed([(self.requests, 0), (self.requests, 1)])
-        return {partition: offset for (_, partition), offset in committed.items()}
-
 
 @pytest.fixture
 def entry(bootstrap_servers: str, names: Names) -> Iterator[Entry]:

@@ -14,6 +14,7 @@ import snappy
 import zstandard
 from kafka import codec
 from kafka.consumer.fetcher import Fetcher
+from kafka.errors import CorruptRecordError
 from kafka.record import MemoryRecords, MemoryRecordsBuilder, default_records
 from kafka.structs import TopicPartition
 
@@ -108,6 +109,30 @@ def test_a_damaged_header_skips_nothing_that_can_be_read_and_never_leads_beyond_
     record, *rest = taken(fetched(bad, *behind, highwater=100))
     assert record.offset == last
     assert [one.value for one in rest] == [b"behind"] * len(behind)
+
+
+def test_a_length_that_leads_backwards_is_damage_like_any_other() -> None:
+    bad = a_batch(0, b"a")
+    struct.pack_into(">i", bad, 8, -5)
+    (record,) = taken(fetched(bad, a_batch(1, b"b")))
+    assert record.offset == 0 and unreadable(record) is not None
+
+
+def test_a_partition_that_its_broker_cannot_read_waits_and_holds_up_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    def parse(fetch: Any) -> str:
+        if fetch.topic_partition == HERE:
+            raise CorruptRecordError("Unexpected error while fetching data")
+        return "records"
+
+    fetcher = SimpleNamespace(_parse_fetched_data=parse)
+    consumer: Any = SimpleNamespace(_fetcher=fetcher, _subscription=SimpleNamespace(assignment={}))
+    kafka_unreadable.name_unreadable_batches(consumer)
+    for _ in range(3):
+        assert fetcher._parse_fetched_data(SimpleNamespace(topic_partition=HERE, fetched_offset=7)) is None
+    there = TopicPartition("requests", 4)
+    assert fetcher._parse_fetched_data(SimpleNamespace(topic_partition=there, fetched_offset=7)) == "records"
+    (line,) = caplog.messages
+    assert "the broker cannot read" in line and "at 7" in line
 
 
 def test_an_error_that_says_nothing_about_the_batch_is_raised_and_the_partition_fetched_again(
