@@ -163,6 +163,10 @@ class Membership(Protocol):
         """
         ...
 
+    def silent_s(self) -> float:
+        """Seconds since a broker last answered. Any thread may ask."""
+        ...
+
     def close(self) -> None:
         """Leave the group within a few seconds. What was not committed goes to the other members."""
         ...

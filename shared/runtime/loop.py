@@ -95,14 +95,14 @@ class ServiceLoop:
                     self._drop_batch("fenced", error)
                 except BusUnavailableError as error:
                     failures += 1
-                    self._pulse.waiting("bus")
+                    self._pulse.waiting(f"the bus cannot be used: {error}")
                     self._drop_batch("bus_unavailable", error)
-                    self._stop.wait(self._policy.backoff_s(failures))
+                    self._stop.wait(self._policy.wait_s(failures))
                 except DependencyError as error:
                     failures += 1
                     self._pulse.waiting(str(error))
                     self._drop_batch("dependency", error)
-                    self._stop.wait(self._policy.backoff_s(failures))
+                    self._stop.wait(self._policy.wait_s(failures))
                 except DeadLetterLimitError as error:
                     self._pulse.stopped(str(error))
                     metrics.REWINDS.labels(self._name, "dead_letter_limit").inc()
@@ -117,6 +117,7 @@ class ServiceLoop:
                 self._side.shutdown(wait=False, cancel_futures=True)
 
     def _turn(self) -> None:
+        self._pulse.moved()
         self._tick()
         if not self._service.ready():
             self._membership.keep_alive()
@@ -277,7 +278,7 @@ class ServiceLoop:
                 failures += 1
                 self._pulse.waiting(str(error))
                 self._handling.withdraw()
-                delay = self._policy.backoff_s(failures)
+                delay = self._policy.wait_s(failures)
                 log.warning("waiting for a dependency: %s", error, extra={"retry_in_s": round(delay, 2)})
                 self._sleep(delay)
             finally:

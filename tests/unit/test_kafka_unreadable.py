@@ -50,7 +50,7 @@ def damaged(batch: bytearray, how: Damage) -> bytearray:
     return batch
 
 
-def fetched(*batches_: bytes, offset: int = 0, highwater: int = 1000) -> Any:
+def fetched(*batches_: bytes | bytearray, offset: int = 0, highwater: int = 1000) -> Any:
     assignment = {HERE: SimpleNamespace(highwater=highwater)}
     records = MemoryRecords(b"".join(batches_))
     return kafka_unreadable._PartitionRecords(assignment, offset, HERE, records)
@@ -103,7 +103,7 @@ def test_a_rewind_into_the_batch_names_what_is_left_of_it_and_comes_to_its_end()
 
 @pytest.mark.parametrize(("behind", "last"), [([], 1), ([a_batch(2, b"behind")], 1)])
 def test_a_damaged_header_skips_nothing_that_can_be_read_and_never_leads_beyond_the_end(
-    behind: list[bytes], last: int
+    behind: list[bytearray], last: int
 ) -> None:
     bad = damaged(a_batch(0, b"a", b"b"), damage.wild_last_offset)
     record, *rest = taken(fetched(bad, *behind, highwater=100))
