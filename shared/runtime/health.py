@@ -86,8 +86,9 @@ class Pulse:
         self.moved()
 
     def stopped(self, reason: str) -> None:
-        """The loop gave up for good; the process ends soon."""
+        """The loop gave up for good; the process ends soon, and needs no server any more."""
         self._stopped_because = reason
+        self._contacts = ()
 
     def stop_asked(self) -> None:
         """The process was asked to end."""

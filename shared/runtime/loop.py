@@ -265,6 +265,7 @@ class ServiceLoop:
                 self._membership.keep_alive()
                 self._pulse.polled()
             except (BusUnavailableError, FencedError) as error:
+                self._pulse.moved()
                 log.warning("keep-alive failed: %s", error)
         return future.result()
 

@@ -14,6 +14,7 @@ from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 
 from shared.bus.base import Record, TopicSpec
 from shared.bus.kafka import KafkaBus, KafkaConfig
+from shared.bus.kafka_codecs import MAX_UNPACKED_BYTES
 from shared.contracts.codec import decode, encode
 from shared.contracts.errors import ErrorCode
 from shared.contracts.messages import IngestedTrack, TrackRequest
@@ -123,6 +124,19 @@ def test_a_worker_and_a_reader_read_every_codec_of_kafka(entry: Entry) -> None:
     with entry.worker():
         assert entry.answered(13) == sorted(sent)
     assert len(entry.read(Channel.REQUESTS, 13)) == 13
+
+
+def test_a_few_kilobytes_that_unpack_to_more_than_a_worker_takes_are_a_dead_letter(entry: Entry) -> None:
+    entry.send(0, ["before"])
+    size = MAX_UNPACKED_BYTES + 1
+    producer = KafkaProducer(bootstrap_servers=entry.servers, compression_type="zstd", max_request_size=2 * size)
+    producer.send(entry.requests, bytes(size), partition=0).get(20)
+    producer.close(timeout=10)
+    entry.send(0, ["behind"])
+    with entry.worker():
+        assert entry.answered(2) == ["before", "behind"]
+        (record,) = entry.read(Channel.DEAD_LETTERS, 1)
+    assert "unpack to more than" in DeadLetter.of(record).message and len(record.value) < 10_000
 
 
 #: What is done to a batch of three, and which of the three can still be read.

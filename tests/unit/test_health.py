@@ -102,7 +102,9 @@ def test_a_worker_that_ends_by_itself_is_left_alone_and_takes_no_work(pulse: Pul
     pulse.polled()
     pulse.stop_asked()
     assert pulse.live(10).ok and pulse.ready(10).because == "it was asked to end"
+    pulse.watch(Contact("Kafka", lambda: 100.0, 10.0))
     pulse.stopped("too many dead letters")
+    assert pulse.contacts == (), "it has left its group, and Kafka does not answer it any more"
     assert pulse.live(-1).ok and pulse.ready(10).because == "it stopped: too many dead letters"
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gzip
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,6 +27,7 @@ from shared.bus.kafka_unreadable import unreadable
 from tests.support import damage
 from tests.support.damage import Damage
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 HERE = TopicPartition("requests", 3)
 CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 DAMAGES: list[tuple[str, Damage]] = [
@@ -175,6 +179,18 @@ def test_every_codec_unpacks_what_was_packed_and_no_more_than_the_limit(name: st
     assert len(bomb) < MAX_UNPACKED_BYTES / 10
     with pytest.raises(UnpackError, match="unpack to more than"):
         unpack(bomb)
+
+
+@pytest.mark.parametrize("library", ["lz4.frame", "snappy", "zstandard"])
+def test_a_worker_without_the_library_of_a_codec_does_not_start_and_says_which_is_missing(library: str) -> None:
+    script = (
+        f"import sys; sys.modules[{library!r}] = None\n"
+        "from services.cli.main import main; sys.exit(main(['worker', 'ingestion']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, timeout=60, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 1 and library in done.stderr and "Kafka's codecs" in done.stderr
 
 
 def test_kafka_python_unpacks_with_these_decoders() -> None:
