@@ -85,6 +85,8 @@ def run_worker(stage: Stage, settings: Settings) -> int:
             service.start()
             membership = wait_for("Kafka", lambda: bus.join(topics.group(stage.value), inputs), pulse, stopping)
         except StoppedEarlyError:
+            service.close()
+            log.info("stopped before it started", extra={"service": stage.value})
             return OK
         probe = RedisProbe(connect(redis_url, _PROBE_TIMEOUT_S))
         held.callback(probe.close)

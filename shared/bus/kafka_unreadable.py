@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import logging
 import struct
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -101,19 +102,27 @@ class _PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
 
     def _unpack_records(self, tp: TopicPartition, records: Any, *deserializers: Any) -> Iterator[Any]:
         while records.has_next():
-            raw, read_before = records._next_slice, self.records_read
+            raw, readable = records._next_slice, 0
+            reached = max(self.next_fetch_offset, self.fetch_offset)
             try:
                 batch = records.next_batch()
-                yield from super()._unpack_records(tp, _OneBatch(batch), *deserializers)
+                last = self._checked_last_offset(tp, batch, reached)
+                for record in super()._unpack_records(tp, _OneBatch(batch), *deserializers):
+                    # Those before the offset that was asked for are skipped by kafka-python.
+                    if not batch.base_offset + readable <= record.offset <= last:
+                        raise CorruptRecordError(f"a record says that it stands at {record.offset}")
+                    readable += 1
+                    reached = max(reached, record.offset + 1)
+                    yield record
             except _BatchEnds:
-                if batch.magic == 2:
-                    # Records at the end of the batch may have been compacted away.
-                    self.next_fetch_offset = batch.next_offset
+                # Records at the end of the batch may have been compacted away.
+                self.next_fetch_offset = max(reached, last + 1)
             except MemoryError:
                 raise
             except Exception as error:
-                if self.records_read > read_before and self.next_fetch_offset > _said_last_offsets(raw)[0]:
-                    log.warning("%s is damaged behind its last record, at offset %d", tp, self.next_fetch_offset - 1)
+                self.next_fetch_offset = reached
+                if readable and reached > _said_last_offsets(raw)[0]:
+                    log.warning("%s is damaged behind its last record, at offset %d", tp, reached - 1)
                     continue
                 last, trusted = self._last_offset(tp, raw, records)
                 yield self._unreadable(tp, raw, last, error)
@@ -122,6 +131,19 @@ class _PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
                     # says again which of the records behind it were never committed.
                     break
         self.drain()
+
+    def _checked_last_offset(self, tp: TopicPartition, batch: Any, reached: int) -> int:
+        """The last offset of the batch. The checksum does not cover where it begins, so that is checked here.
+
+        A batch of before the second format does not say where it ends.
+        """
+        highwater = self._assignment[tp].highwater
+        end = highwater if highwater is not None and highwater > reached else sys.maxsize
+        if batch.magic != 2:
+            return int(end) - 1
+        if not (reached <= batch.last_offset < end and batch.base_offset <= batch.last_offset):
+            raise CorruptRecordError(f"the batch says that it reaches from {batch.base_offset} to {batch.last_offset}")
+        return int(batch.last_offset)
 
     def _unreadable(self, tp: TopicPartition, raw: Any, last: int, error: Exception) -> UnreadableRecord:
         first = min(max(self.next_fetch_offset, self.fetch_offset), last)
