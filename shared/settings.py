@@ -195,11 +195,16 @@ class Settings(BaseSettings):
         " supervisor starts it again and again.",
     )
     stall_timeout_s: float = Field(
-        900.0, gt=0, description="A worker stuck in one batch for this many seconds ends itself to be restarted."
+        900.0,
+        gt=0,
+        description="A worker that is stuck in one batch, or in its loop, for this many seconds ends itself to be"
+        " restarted; until then it is live.",
     )
     health_host: str = Field("127.0.0.1", description="Address of the health and metrics endpoint.")
     health_port: int = Field(0, ge=0, le=65535, description="Its port; 0 for none.")
-    health_stale_s: float = Field(30.0, gt=0, description="Healthy means: polled within this many seconds.")
+    health_stale_s: float = Field(
+        30.0, gt=0, description="Ready means: polled within this many seconds, and Kafka and Redis answer."
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level that is logged.")
     log_format: Literal["json", "text"] = Field("json", description="One JSON object a line, or text for people.")
 

@@ -349,6 +349,8 @@ def _obstacle(letter: DeadLetter, topics: Topics, replays: Replays) -> str | Non
     if channel not in REPLAYABLE:
         known = repr(letter.topic) if letter.topic else "none"
         return f"its original topic is unknown: {known} is no topic that workers of {topics.prefix!r} read"
+    if letter.first_offset:
+        return "it is a batch of records that cannot be read; whoever wrote it has to send them again"
     if letter.cut:
         return f"it holds only a part of its record, which had {letter.cut} and stood at {letter.stood_at}"
     if letter.request_id is None:

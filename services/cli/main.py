@@ -108,7 +108,8 @@ def _parser() -> argparse.ArgumentParser:
     train.add_parsers(commands)
     evaluate.add_parsers(commands)
 
-    health = commands.add_parser("health", help="ask the worker on this machine whether it is well")
+    health = commands.add_parser("health", help="ask the worker on this machine whether it is alive, or ready")
+    health.add_argument("--ready", action="store_true", help="whether it takes work, not only whether it is alive")
     health.add_argument("--port", type=int, help="default TONESTREAM_HEALTH_PORT")
     health.set_defaults(run=_health)
 
@@ -364,8 +365,9 @@ def _health(options: argparse.Namespace, settings: Settings) -> int:
     port = options.port or settings.health_port
     if not port:
         raise UsageError("which port? Give --port or set TONESTREAM_HEALTH_PORT")
+    probe = "readyz" if options.ready else "livez"
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{probe}", timeout=5) as answer:
             print(answer.read().decode())
             return OK
     except urllib.error.HTTPError as error:

@@ -31,12 +31,23 @@ class Outgoing:
 
 
 @dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Why a batch of records cannot be read, and the offset at which it begins to be unreadable."""
+
+    first_offset: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """A record as read from a partition. ``timestamp_ms`` is the time of publishing, Unix epoch in ms.
 
     ``epoch`` is the ownership epoch in which a member received it: it ends when the partition leaves the member, and no
     other ownership of a partition has the same. Empty where nobody can take a partition away unnoticed: inside one
     process, and for a reader.
+
+    Where ``unreadable`` is set this is no record but stands for a batch that nobody can read: ``offset`` is the last of
+    the batch, ``value`` its raw bytes. It is committed like any other and never decoded.
     """
 
     topic: str
@@ -47,6 +58,7 @@ class Record:
     headers: Headers = ()
     timestamp_ms: int = 0
     epoch: str = ""
+    unreadable: Unreadable | None = None
 
     @property
     def coordinates(self) -> str:
@@ -56,6 +68,19 @@ class Record:
     def header(self, name: str) -> bytes | None:
         """The last header of that name, as Kafka's own clients read it; None where there is none."""
         return next((value for key, value in reversed(self.headers) if key == name), None)
+
+
+class UnreadableBatch(Exception):  # noqa: N818 (the name is what an operator reads)
+    """What is to be said of a record that stands for a batch nobody can read."""
+
+    def __init__(self, record: Record) -> None:
+        damage = record.unreadable or Unreadable(record.offset, "no reason is known")
+        offsets = (
+            f"offset {record.offset}"
+            if damage.first_offset == record.offset
+            else f"offsets {damage.first_offset} to {record.offset}"
+        )
+        super().__init__(f"{record.topic}, partition {record.partition}, {offsets} cannot be read: {damage.reason}")
 
 
 def parsed_coordinates(text: str) -> tuple[str, int, int]:
@@ -151,6 +176,10 @@ class Membership(Protocol):
 
         Those without one are left out. Raises BusUnavailableError.
         """
+        ...
+
+    def silent_s(self) -> float:
+        """Seconds since a broker last answered. Any thread may ask."""
         ...
 
     def close(self) -> None:

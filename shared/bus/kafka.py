@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -15,7 +16,7 @@ from kafka import errors as kafka_errors
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.structs import TopicPartition
 
-from shared.bus.base import BusError, BusUnavailableError, Outgoing, Record, TopicSpec
+from shared.bus.base import BusError, BusUnavailableError, Outgoing, Record, TopicSpec, UnreadableBatch
 from shared.bus.kafka_clients import (
     CLOSE_TIMEOUT_S,
     SLICE_S,
@@ -31,6 +32,8 @@ from shared.bus.kafka_membership import KafkaMembership
 from shared.bus.roles import Closing
 
 __all__ = ["KafkaBus", "KafkaConfig", "KafkaMembership", "KafkaPublisher", "KafkaReader"]
+
+log = logging.getLogger(__name__)
 
 #: The setting of a topic that limits its batches, after compression and with their framing.
 _LARGEST_MESSAGE = "max.message.bytes"
@@ -206,7 +209,7 @@ class KafkaReader(Closing):
         records = [self._ahead.popleft() for _ in range(min(max_records, len(self._ahead)))]
         while not records:
             remaining = deadline - time.monotonic()
-            records = fetch(self._consumer, max_records, max(0.0, min(SLICE_S, remaining)))
+            records = _readable(fetch(self._consumer, max_records, max(0.0, min(SLICE_S, remaining))))
             if remaining <= 0:
                 break
         return records
@@ -231,7 +234,7 @@ class KafkaReader(Closing):
                 return True
             if time.monotonic() > deadline:
                 return False
-            self._ahead.extend(fetch(self._consumer, _LOOK_AHEAD_RECORDS, timeout_s=0.05))
+            self._ahead.extend(_readable(fetch(self._consumer, _LOOK_AHEAD_RECORDS, timeout_s=0.05)))
         return False
 
     def _end_offsets(self, consumer: KafkaConsumer) -> dict[TopicPartition, int]:
@@ -244,3 +247,11 @@ class KafkaReader(Closing):
     def close(self) -> None:
         for consumer in (self._consumer, self._watermarks):
             consumer.close(autocommit=False, timeout_ms=milliseconds(CLOSE_TIMEOUT_S))
+
+
+def _readable(records: Sequence[Record]) -> list[Record]:
+    """Those that were read. What stands for a batch that cannot be read is named in the log."""
+    for record in records:
+        if record.unreadable is not None:
+            log.warning("skipped: %s", UnreadableBatch(record))
+    return [record for record in records if record.unreadable is None]

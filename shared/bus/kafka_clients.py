@@ -23,6 +23,7 @@ from shared.bus.base import (
     Record,
 )
 from shared.bus.kafka_network import NetworkClient
+from shared.bus.kafka_unreadable import name_unreadable_batches, unreadable
 
 #: How long one call into the client may keep the caller from its own deadline and from signals.
 SLICE_S = 0.5
@@ -149,7 +150,10 @@ def build(factory: Callable[..., Any], settings: Mapping[str, Any]) -> Any:
 
     try:
         with translated():
-            return factory(**settings, kafka_client=network)
+            client = factory(**settings, kafka_client=network)
+            if isinstance(client, KafkaConsumer):
+                name_unreadable_batches(client)
+            return client
     except BaseException as error:
         for client in networks:
             client.close()
@@ -246,7 +250,7 @@ def close_producer(producer: KafkaProducer, timeout_s: float) -> None:
 
 
 def fetch(consumer: KafkaConsumer, max_records: int, timeout_s: float) -> list[Record]:
-    """One poll of the client: at most ``max_records``, partition by partition."""
+    """One poll of the client: at most ``max_records``, partition by partition; see ``Record.unreadable``."""
     with translated():
         fetched = consumer.poll(timeout_ms=milliseconds(timeout_s), max_records=max_records)
     return [
@@ -258,6 +262,7 @@ def fetch(consumer: KafkaConsumer, max_records: int, timeout_s: float) -> list[R
             value=one.value or b"",
             headers=tuple((name, value or b"") for name, value in one.headers),
             timestamp_ms=one.timestamp,
+            unreadable=unreadable(one),
         )
         for records in fetched.values()
         for one in records

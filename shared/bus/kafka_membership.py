@@ -32,6 +32,7 @@ from shared.bus.kafka_clients import (
     translated,
 )
 from shared.bus.kafka_group import GroupPatches, Ownership
+from shared.bus.kafka_reach import silent_s
 from shared.bus.roles import Closing
 from shared.fault_points import KAFKA_OFFSETS_SENT, KAFKA_SENT, fault_point
 
@@ -227,6 +228,9 @@ class KafkaMembership(Closing):
                 timeout_ms=milliseconds(self._config.commit_timeout_s),
             )
         return {(partition.topic, partition.partition): known.offset for partition, known in found.items()}
+
+    def silent_s(self) -> float:
+        return silent_s(self._consumer)
 
     # Committing
 

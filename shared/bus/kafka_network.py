@@ -18,6 +18,7 @@ from kafka.net.manager import KafkaConnectionManager
 from kafka.net.selector import NetworkSelector
 
 from shared.bus.base import BusSecurityError
+from shared.bus.kafka_reach import Answers
 
 _HOW: Final = "TONESTREAM_KAFKA_SECURITY_PROTOCOL"
 _PROBE_S: Final = 2.0
@@ -53,6 +54,7 @@ class _Manager(KafkaConnectionManager):  # type: ignore[misc]
 
     def __init__(self, net: Any, **configs: Any) -> None:
         self.last_failure: Exception | None = None
+        self.answers = Answers()
         self._hopeless: dict[Any, BusSecurityError] = {}
         super().__init__(net, **configs)
 
@@ -66,6 +68,9 @@ class _Manager(KafkaConnectionManager):  # type: ignore[misc]
             connection.init_future.add_errback(lambda error: self._failed(node_id, error))
             connection.close_future.add_errback(self._note)
         return connection
+
+    def send(self, *arguments: Any, **options: Any) -> Any:
+        return self.answers.expect(super().send(*arguments, **options))
 
     async def _build_transport(self, *arguments: Any, **options: Any) -> Any:
         return _with_last_words(await super()._build_transport(*arguments, **options))

@@ -398,6 +398,9 @@ class MemoryMembership(Closing):
     def assigned(self) -> frozenset[Slot]:
         return self._bus._assigned(self._group, self._number)
 
+    def silent_s(self) -> float:
+        return 0.0
+
     def close(self) -> None:
         self._bus._leave(self._group, self._number)
 

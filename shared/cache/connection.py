@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,8 +20,6 @@ from shared.contracts.errors import DependencyError
 from shared.settings import SettingsError
 from shared.tls_files import check_tls_files
 
-log = logging.getLogger(__name__)
-
 MEMORY_SCHEME = "memory://"
 #: How a script begins its refusal to write on behalf of a record whose partition has another owner by now.
 FENCED: Final = "FENCED"
@@ -38,11 +35,12 @@ class Keys:
         return ":".join((self.prefix, *parts))
 
 
-def connect(url: str) -> redis.Redis:
+def connect(url: str, timeout_s: float = 10.0) -> redis.Redis:
     """A client for ``redis://``, ``rediss://`` or ``unix://``; ``memory://NAME`` is a server inside this process.
 
-    Connects at the first command. Values come back as ``str``. Raises SettingsError for a URL with parameters that
-    redis-py does not know, and for a certificate or key file that cannot be used.
+    ``timeout_s`` is the longest wait for an answer. Connects at the first command. Values come back as ``str``. Raises
+    SettingsError for a URL with parameters that redis-py does not know, and for a certificate or key file that cannot
+    be used.
     """
     if url.startswith(MEMORY_SCHEME):
         import fakeredis
@@ -54,8 +52,8 @@ def connect(url: str) -> redis.Redis:
     client: redis.Redis = redis.Redis.from_url(
         url,
         decode_responses=True,
-        socket_timeout=10.0,
-        socket_connect_timeout=5.0,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=min(5.0, timeout_s),
         health_check_interval=30,
         retry=Retry(NoBackoff(), 1),  # a connection that idled away is opened anew; the loop does the waiting
     )
@@ -67,13 +65,14 @@ def connect(url: str) -> redis.Redis:
     return client
 
 
-def require_trust(client: redis.Redis) -> None:
+def require_trust(client: redis.Redis) -> str | None:
     """Ask Redis for an answer, and raise DependencyError where only a change of settings would bring one: a wrong user
-    or password, a certificate that does not hold. One that gives no answer is no reason, it may come back: that is
-    logged.
+    or password, a certificate that does not hold. One that gives no answer is no reason, it may come back: then the
+    fault is returned, and None where there is none.
     """
     try:
         client.ping()
+        return None
     except redis.AuthenticationError as error:
         raise DependencyError(
             f"Redis does not accept the user and password of TONESTREAM_REDIS_URL: {error}"
@@ -86,7 +85,7 @@ def require_trust(client: redis.Redis) -> None:
             raise DependencyError(
                 f"the TLS connection to Redis fails: {cause}; check TONESTREAM_REDIS_URL and _REDIS_SSL_CAFILE"
             ) from error
-        log.warning("Redis gives no answer yet (does only one side speak TLS?): %s", error)
+        return f"it gives no answer (does only one side speak TLS?): {error}"
 
 
 def _tls_fault(error: BaseException) -> ssl.SSLError | None:

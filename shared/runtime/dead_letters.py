@@ -6,7 +6,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Self
 
 from shared.bus.base import Headers, Outgoing, Record
@@ -33,6 +33,8 @@ _MAX_TRACE: Final = 8000
 #: Most characters that are searched for secrets.
 _MAX_SEARCHED: Final = 100_000
 _MINUTE_S: Final = 60.0
+#: Header of a letter that stands for a batch which cannot be read: ``offset`` is its last.
+_FIRST_OFFSET: Final = "first_offset"
 
 
 def dead_letter(
@@ -60,11 +62,16 @@ def dead_letter(
         "service": stage.value,
         "attempts": str(attempts),
     }
+    if record.unreadable is not None:
+        why[_FIRST_OFFSET] = str(record.unreadable.first_offset)
     headers = tuple(
         (f"{ERROR_HEADER_PREFIX}{name}", text.encode("utf-8", "backslashreplace")) for name, text in why.items()
     )
+    limit = MAX_MESSAGE_BYTES[Channel.DEAD_LETTERS]
     letter = Outgoing(topics.name(Channel.DEAD_LETTERS), record.key, record.value, record.headers + headers)
-    return cut_to(MAX_MESSAGE_BYTES[Channel.DEAD_LETTERS], letter)
+    if record.unreadable is not None and _size(letter.key, letter.value, letter.headers) > limit:
+        return replace(letter, value=b"")  # a part of a batch is of no use to anybody
+    return cut_to(limit, letter)
 
 
 def cut_to(limit: int, letter: Outgoing) -> Outgoing:
@@ -128,6 +135,8 @@ class DeadLetter:
     service: str
     attempts: str
     cut: str
+    #: Set where the letter stands for a batch that cannot be read.
+    first_offset: str = ""
 
     @classmethod
     def of(cls, record: Record) -> Self:
@@ -149,6 +158,7 @@ class DeadLetter:
             service=told("service"),
             attempts=told("attempts"),
             cut=told("cut"),
+            first_offset=told(_FIRST_OFFSET),
         )
 
     @property
@@ -163,8 +173,8 @@ class DeadLetter:
 
     @property
     def request_id(self) -> str | None:
-        """Whose record it is, as far as it tells."""
-        return salvaged_request_id(self.record, self.topic)
+        """Whose record it is, as far as it tells. A batch that cannot be read tells nothing."""
+        return None if self.first_offset else salvaged_request_id(self.record, self.topic)
 
     @property
     def replay_of(self) -> tuple[str, ...]:

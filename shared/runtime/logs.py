@@ -6,12 +6,19 @@ import contextlib
 import json
 import logging
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 _context: ContextVar[dict[str, str]] = ContextVar("tonestream_log_context", default={})  # noqa: B039 (never mutated)
+
+#: Where kafka-python logs every attempt to connect, several a second while a broker is away. Whoever waits for a broker
+#: says so once, and an error that ends a command names the reason.
+_CONNECTIONS: Final = ("kafka.cluster", "kafka.net.connection", "kafka.net.manager", "kafka.net.transport")
+
+_MINUTE_S: Final = 60.0
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -58,12 +65,36 @@ class TextFormatter(logging.Formatter):
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
+class NotAgain(logging.Filter):
+    """Lets a line of kafka-python through once a minute: while a broker is away it says the same every second."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._said: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not record.name.startswith("kafka."):
+            return True
+        now = self._clock()
+        self._said = {line: until for line, until in self._said.items() if until > now}
+        line = (record.name, record.getMessage())
+        if line in self._said:
+            return False
+        self._said[line] = now + _MINUTE_S
+        return True
+
+
 def configure(level: str, style: Literal["json", "text"]) -> None:
     """Send all logs to standard error in that style; libraries below WARNING stay silent."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
+    if level != "DEBUG":
+        handler.addFilter(NotAgain())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     for ours in ("shared", "services", "training"):
         logging.getLogger(ours).setLevel(level)
+    for talkative in _CONNECTIONS:
+        logging.getLogger(talkative).setLevel(logging.WARNING if level == "DEBUG" else logging.CRITICAL)

@@ -114,9 +114,9 @@ class ServiceLoop:
                     self._drop_batch("fenced", error)
                 except BusUnavailableError as error:
                     failures += 1
-                    self._pulse.waiting("bus")
+                    self._pulse.waiting(f"the bus cannot be used: {error}")
                     self._drop_batch("bus_unavailable", error)
-                    self._stop.wait(self._policy.backoff_s(failures))
+                    self._stop.wait(self._policy.wait_s(failures))
                 except HeldError as error:
                     self._holds += 1
                     self._pulse.waiting(str(error))
@@ -126,7 +126,7 @@ class ServiceLoop:
                     failures += 1
                     self._pulse.waiting(str(error))
                     self._drop_batch("dependency", error)
-                    self._stop.wait(self._policy.backoff_s(failures))
+                    self._stop.wait(self._policy.wait_s(failures))
                 except DeadLetterLimitError as error:
                     self._pulse.stopped(str(error))
                     metrics.REWINDS.labels(self._name, "dead_letter_limit").inc()
@@ -141,6 +141,7 @@ class ServiceLoop:
                 self._side.shutdown(wait=False, cancel_futures=True)
 
     def _turn(self) -> None:
+        self._pulse.moved()
         self._tick()
         if not self._service.ready():
             self._membership.keep_alive()
@@ -243,7 +244,7 @@ class ServiceLoop:
                 for one in settled:
                     self._commit([one])
                 return
-            if settled[0].dead:
+            if settled[0].dead and settled[0].record.unreadable is None:
                 if smaller := self._settler.smaller(settled[0]):
                     self._publish([smaller])
                     return
@@ -304,6 +305,7 @@ class ServiceLoop:
                 self._membership.keep_alive()
                 self._pulse.polled()
             except (BusUnavailableError, FencedError) as error:
+                self._pulse.moved()
                 log.warning("keep-alive failed: %s", error)
         return future.result()
 
@@ -317,7 +319,7 @@ class ServiceLoop:
                 failures += 1
                 self._pulse.waiting(str(error))
                 self._handling.withdraw()
-                delay = self._policy.backoff_s(failures)
+                delay = self._policy.wait_s(failures)
                 log.warning("waiting for a dependency: %s", error, extra={"retry_in_s": round(delay, 2)})
                 self._sleep(delay)
             finally:

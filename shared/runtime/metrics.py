@@ -8,7 +8,8 @@ from prometheus_client import Counter, Gauge, Histogram
 
 RECORDS: Final = Counter(
     "tonestream_records_total",
-    "Records by what became of them: done, failed (answered with a typed error), dead (sent to the dead letters).",
+    "Records by what became of them: done, failed (answered with a typed error), dead (sent to the dead letters),"
+    " unreadable (a client's batch that nobody can read, sent there too).",
     ["service", "outcome"],
 )
 BATCH_SECONDS: Final = Histogram(

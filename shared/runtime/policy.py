@@ -13,7 +13,7 @@ class LoopPolicy:
     ``retry_budget_s`` bounds the waiting of one batch; together with a batch's work it should stay below the bus's
     poll interval, though ``keep_alive_s`` keeps a slower worker in its group. ``keep_alive_s`` None: the bus knows no
     poll interval, and the batch is handled in the loop's own thread. ``dead_letter_limit`` is the most dead letters
-    of a minute; 0 for any number.
+    of a minute; 0 for any number. ``longest_wait_s`` is how soon a server that came back is noticed.
     """
 
     batch_records: int
@@ -24,6 +24,7 @@ class LoopPolicy:
     retry_budget_s: float = 30.0
     first_backoff_s: float = 0.5
     longest_backoff_s: float = 20.0
+    longest_wait_s: float = 5.0
     keep_alive_s: float | None = 1.0
     dead_letter_limit: int = 0
 
@@ -31,3 +32,7 @@ class LoopPolicy:
         """The doubled step, less up to half of it by chance, so that many workers do not come back at once."""
         step = min(self.longest_backoff_s, self.first_backoff_s * 2.0 ** min(failures - 1, 16))
         return random.uniform(step / 2, step)
+
+    def wait_s(self, failures: int) -> float:
+        """How long to wait before a server that is away is asked again."""
+        return min(self.backoff_s(failures), self.longest_wait_s)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from shared.bus.base import FencedError, Outgoing, Record
+from shared.bus.base import FencedError, Outgoing, Record, UnreadableBatch
 from shared.contracts.codec import MalformedMessageError, decode, outgoing, salvaged_request_id
 from shared.contracts.errors import DependencyError, ErrorCode, HeldError, TonestreamError, TransientError
 from shared.contracts.messages import TrackResult
@@ -114,6 +114,9 @@ class Settler:
         for record in records:
             if held.holds(record):
                 continue
+            if record.unreadable is not None:
+                taken.append((record, None))
+                continue
             try:
                 channel = self._topics.channel(record.topic)
                 delivery = Delivery(record, decode(channel, record.value))
@@ -127,10 +130,18 @@ class Settler:
             taken.append((record, None))
         handled = iter(self._handle_with_retries(deliveries))
         # Refused last: an invalid request shall not take the request ID of a valid one that was read with it.
-        return [next(handled) if error is None else self._refuse(record, error) for record, error in taken]
+        return [
+            self._bury_batch(record)
+            if record.unreadable is not None
+            else (next(handled) if error is None else self._refuse(record, error))
+            for record, error in taken
+        ]
 
     def bury(self, record: Record, defect: Exception, attempts: int, answered: bool = True) -> Settled:
         """The record goes to the dead letters. Its request is answered, unless ``answered`` is False."""
+        if record.unreadable is not None:
+            # Without its bytes, which may be what stands in the way.
+            return self._bury_batch(replace(record, value=b""))
         settled = self._bury(_origin(record), defect, attempts, answered)
         stranger = isinstance(defect, CrashLoop) and comes_from_outside(record.topic)
         return replace(settled, counts_against_worker=False) if stranger else settled
@@ -224,6 +235,15 @@ class Settler:
                 ErrorCode.INTERNAL, f"{self._name} could not read a message: {error.reason}; {KEPT_FOR_OPERATORS}"
             )
             return self._give_up(origin, told, 1, "dead", letter) or unanswered
+
+    def _bury_batch(self, record: Record) -> Settled:
+        """Nobody can read the batch, so nobody is answered: what looks like a request ID in its bytes may be none."""
+        batch = UnreadableBatch(record)
+        log.error("goes to the dead letters: %s", batch)
+        letter = dead_letter(self._topics, record, self._service.stage, batch, 1, self._redact)
+        # At the entry it is a stranger's mistake, and no sign that this worker is a bad one.
+        entry = self._topics.channel(record.topic) is Channel.REQUESTS
+        return Settled(record, (letter,), kind="unreadable" if entry else "dead")
 
     def _bury(self, origin: Origin, defect: Exception, attempts: int, answered: bool = True) -> Settled:
         """A defect in our code or in the record: keep the record for an operator, and answer the request."""

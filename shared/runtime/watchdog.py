@@ -1,27 +1,35 @@
-"""The end of a worker that is stuck for good."""
+"""The end of a worker that is stuck for good, and the news of servers that go and come back."""
 
 from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
+import traceback
+from typing import Final
 
-from shared.runtime.health import Pulse
+from shared.runtime.health import Contact, Pulse
 
 log = logging.getLogger(__name__)
 
+#: How long a loop that was asked to end may do nothing at all. Longer than closing its connections takes.
+STOP_PATIENCE_S: Final = 20.0
+
 
 class Watchdog:
-    """Ends the process when a batch is stuck for good: a supervisor restarts it, and the batch goes to another.
+    """Ends the process when its loop or its batch is stuck for good: a supervisor restarts it.
 
-    It ends without a word to anybody, so the batch counts as one that a worker died of.
+    It ends without a word to anybody, so a batch in hand counts as one that a worker died of, and goes to another. A
+    process that was asked to end and does not come to it is ended sooner.
     """
 
     EXIT_STATUS = 70
 
-    def __init__(self, pulse: Pulse, stall_s: float) -> None:
+    def __init__(self, pulse: Pulse, stall_s: float, stop_s: float = STOP_PATIENCE_S) -> None:
         self._pulse = pulse
         self._stall_s = stall_s
+        self._stop_s = stop_s
         self._closed = threading.Event()
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
@@ -29,9 +37,54 @@ class Watchdog:
         self._closed.set()
 
     def _watch(self) -> None:
-        while not self._closed.wait(min(5.0, self._stall_s / 4)):
-            stuck = self._pulse.seconds_in_batch()
-            if stuck > self._stall_s:
-                log.critical("stuck in one batch for %.0f s; ending the process to be restarted", stuck)
+        seen = False
+        while not self._closed.wait(min(5.0, self._stall_s / 4, self._stop_s / 4)):
+            stuck = self._stuck()
+            if stuck and seen:
+                log.critical("%s; ending the process to be restarted", stuck, extra={"stacks": stacks()})
                 logging.shutdown()
                 os._exit(self.EXIT_STATUS)
+            # Not at once: a process that was paused as a whole, and wakes, first has to get a chance to move.
+            seen = stuck is not None
+
+    def _stuck(self) -> str | None:
+        still = self._pulse.seconds_without_move()
+        if still > self._stall_s:
+            return f"the loop has not moved for {still:.0f} s"
+        if (ending := min(still, self._pulse.seconds_stopping())) > self._stop_s:
+            return f"asked to end, and the loop has not moved for {ending:.0f} s"
+        batch = self._pulse.seconds_in_batch()
+        return f"stuck in one batch for {batch:.0f} s" if batch > self._stall_s else None
+
+
+def stacks() -> str:
+    """What every thread of this process is doing."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    return "\n".join(
+        f"{names.get(ident, ident)}:\n{''.join(traceback.format_stack(frame))}"
+        for ident, frame in sys._current_frames().items()
+    )
+
+
+class Attendance:
+    """Logs when a server of a worker is gone and when it is back, once each."""
+
+    def __init__(self, pulse: Pulse, look_every_s: float = 1.0) -> None:
+        self._pulse = pulse
+        self._away: set[Contact] = set()
+        self._closed = threading.Event()
+        self._look_every_s = look_every_s
+        threading.Thread(target=self._watch, name="attendance", daemon=True).start()
+
+    def close(self) -> None:
+        self._closed.set()
+
+    def _watch(self) -> None:
+        while not self._closed.wait(self._look_every_s):
+            for contact in self._pulse.contacts:
+                if contact.away and contact not in self._away:
+                    log.warning("%s has not answered for %.0f s; waiting for it", contact.name, contact.silent_s())
+                    self._away.add(contact)
+                elif not contact.away and contact in self._away:
+                    log.info("%s answers again", contact.name)
+                    self._away.remove(contact)

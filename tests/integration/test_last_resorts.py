@@ -138,13 +138,13 @@ def test_a_worker_that_buries_too_much_stops_says_why_on_its_health_and_ends_aft
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.2)
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as answer:
                 report = json.loads(answer.read())
         except urllib.error.HTTPError as error:
             report = json.loads(error.read())
         except OSError:
             continue
-    assert report["healthy"] is False and "more than 5 dead letters in a minute" in report["stopped_because"]
+    assert report["ready"] is False and "more than 5 dead letters in a minute" in report["stopped_because"]
     assert len(all_of(stand.letters)) == 5
     # Told to stop it does not wait any longer, and the status tells it from a crash.
     process.terminate()

@@ -257,4 +257,6 @@ def test_the_command_line_submits_and_reads_and_a_worker_tells_its_health(
         assert wrong.returncode == 2 and "only single tracks" in wrong.stderr
 
         well = pipeline.command("health", "--port", str(port))
-        assert well.returncode == 0 and json.loads(well.stdout)["healthy"] is True
+        assert well.returncode == 0 and json.loads(well.stdout)["live"] is True
+        well = pipeline.command("health", "--ready", "--port", str(port))
+        assert well.returncode == 0 and "Kafka and Redis answer" in json.loads(well.stdout)["because"]

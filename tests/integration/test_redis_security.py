@@ -108,12 +108,12 @@ def test_settings_that_cannot_work_are_told_at_the_start_and_later(
 
 
 def test_a_client_without_tls_at_the_port_with_it_is_told_what_may_be_wrong(
-    server: SecureRedis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    server: SecureRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = f"redis://app:{quote(SecureRedis.PASSWORD, safe='')}@localhost:{server.tls_port}/0"
-    require_trust(connect(url))
-    assert "does only one side speak TLS?" in caplog.text
-    assert "hush" not in caplog.text
+    fault = require_trust(connect(url))
+    assert fault is not None and "does only one side speak TLS?" in fault
+    assert "hush" not in fault
     with pytest.raises(ValueError, match="needs a redis_url that begins with rediss://"):
         settings(monkeypatch, variables(server, redis_url=url))
 
@@ -127,7 +127,7 @@ def test_a_user_without_the_rights_is_a_fault_of_the_installation_and_not_of_a_r
 
 
 def test_a_server_that_is_away_is_no_reason_to_refuse_to_start() -> None:
-    require_trust(connect(f"redis://localhost:{free_port()}/0"))
+    assert "it gives no answer" in (require_trust(connect(f"redis://localhost:{free_port()}/0")) or "")
 
 
 def test_a_certificate_file_that_cannot_be_used_is_named(

@@ -216,6 +216,10 @@ class JavaBroker(KafkaBroker):
             self._process.kill()
             self._process.wait()
 
+    def log_file(self, topic: str, partition: int) -> Path:
+        """The first segment of a partition's log. To be written only while the broker is stopped."""
+        return self._folder / "data" / f"{topic}-{partition}" / "00000000000000000000.log"
+
     def close(self) -> None:
         # What it stored is removed anyway: no reason to wait for a controlled shutdown.
         self.kill()

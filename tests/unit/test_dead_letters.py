@@ -231,8 +231,8 @@ def test_a_worker_that_would_bury_too_many_stops_says_why_and_leaves_the_rest_un
     (stopped,) = run_to_its_end(bench)
     assert isinstance(stopped, DeadLetterLimitError) and "TONESTREAM_DEAD_LETTER_LIMIT" in str(stopped)
     assert len(read(bench.dead, 4)) == 4
-    healthy, report = bench.pulse.report(10)
-    assert not healthy and "more than 4 dead letters in a minute" in str(report["stopped_because"])
+    health = bench.pulse.ready(10)
+    assert not health.ok and "more than 4 dead letters in a minute" in str(health.stopped_because)
     # It has left the group, and a better version takes what it left.
     left = bench.bus.join("g", [TOPICS.name(Channel.REQUESTS)]).poll(100, 1.0)
     assert [one.value for one in left] == [encode(request(f"r{number}")) for number in range(4, 30)]

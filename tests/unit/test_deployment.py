@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -91,3 +92,17 @@ def test_no_secret_stands_in_the_files() -> None:
         for name, value in (found.get("environment") or {}).items():
             if re.search("SECRET|PASSWORD|TOKEN", name):
                 assert re.fullmatch(r"\$\{[A-Z_]+:-\}", str(value)), name
+
+
+def test_every_image_reads_every_codec_of_kafka() -> None:
+    core = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    names = {re.split(r"[^a-z0-9-]", one)[0] for one in core}
+    assert names >= {"kafka-python", "lz4", "python-snappy", "zstandard"}
+    assert 'pip install --no-cache-dir ".[${SERVICE}]"' in DOCKERFILE
+
+
+def test_a_container_whose_worker_only_waits_is_healthy() -> None:
+    # Some supervisors end what is not healthy, and that would help nobody while Kafka is away.
+    (probe,) = re.findall(r"HEALTHCHECK .* CMD (.*)", DOCKERFILE)
+    assert probe == '["tonestream", "health"]'
+    assert all("healthcheck" not in service(name) for name in SERVICE_NAMES)

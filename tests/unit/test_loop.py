@@ -218,10 +218,10 @@ def test_while_a_dependency_is_away_nothing_fails_and_health_says_why() -> None:
     with running(bench):
         assert seen.wait(5)
         deadline = time.monotonic() + 5
-        while bench.pulse.report(10)[0] and time.monotonic() < deadline:
+        while bench.pulse.ready(10).ok and time.monotonic() < deadline:
             time.sleep(0.005)
-        healthy, report = bench.pulse.report(10)
-        assert not healthy and report["waiting_for"] == "Redis cannot be used"
+        assert not bench.pulse.ready(10).ok and bench.pulse.ready(10).waiting_for == "Redis cannot be used"
+        assert bench.pulse.live(10).ok
         assert bench.outputs.poll(1, 0.0) == []
         away.clear()
         assert [track.request_id for track in bench.tracks(1)] == ["a"]
@@ -243,12 +243,12 @@ def test_a_stop_while_waiting_leaves_the_batch_to_the_next_worker() -> None:
     assert decode(Channel.REQUESTS, record.value) == request("a")
 
 
-def test_health_is_red_before_the_first_poll_and_after_silence() -> None:
+def test_a_worker_is_not_ready_before_the_first_poll_and_after_silence() -> None:
     pulse = Pulse()
-    assert pulse.report(10)[0] is False
+    assert not pulse.ready(10).ok
     pulse.polled()
-    assert pulse.report(10)[0] is True
-    assert pulse.report(-1)[0] is False
+    assert pulse.ready(10).ok
+    assert not pulse.ready(-1).ok
 
 
 def test_a_service_that_fails_even_at_giving_up_loses_the_record_to_the_operator_and_goes_on() -> None:
@@ -300,7 +300,7 @@ def test_a_service_that_is_not_ready_takes_no_work_and_stays_healthy_and_in_its_
         asked.clear()
         assert asked.wait(5)
         assert service.batches == []
-        assert bench.pulse.report(10)[0] is True
+        assert bench.pulse.ready(10).ok
         ready.set()
         assert [track.request_id for track in bench.tracks(1)] == ["a"]
 
@@ -328,9 +328,9 @@ def test_a_record_that_is_held_holds_its_partition_and_the_others_go_out(keep_al
         bench.bus.publisher().publish([outgoing(TOPICS, request("later"), key="another")])
         assert [track.request_id for track in bench.tracks(1)] == ["later"]
         deadline = time.monotonic() + 5
-        while bench.pulse.report(10)[1]["waiting_for"] is None and time.monotonic() < deadline:
+        while bench.pulse.ready(10).waiting_for is None and time.monotonic() < deadline:
             time.sleep(0.001)
-        assert bench.pulse.report(10)[1]["waiting_for"] == "held needs a model"
+        assert bench.pulse.ready(10).waiting_for == "held needs a model"
         service.missing.clear()
         assert [track.request_id for track in bench.tracks(2)] == ["held", "behind"]
     handled = [name for batch in service.batches for name in batch]
