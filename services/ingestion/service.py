@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from threading import BoundedSemaphore, Event
 from typing import ClassVar, Final, Self
 
 from services.ingestion.fetch import AllowList, Fetcher, FetchLimits, Validators
+from services.ingestion.lanes import CutShortError, Lane, Patience, Try, final
 from services.ingestion.tags import read_tags
-from shared.audio.decode import DecodedAudio, DecodeLimits, decode, find_ffmpeg
+from shared.audio.decode import DecodedAudio, DecodeLimits, DecodeTimeoutError, decode, find_ffmpeg
 from shared.audio.segments import chosen_segments, segment_count
 from shared.audio.spec import FeatureSpec
 from shared.blobs.audio import AudioBlobs
@@ -25,7 +28,14 @@ from shared.cache.results import KnownSource, ResultCache
 from shared.cache.votes import VoteState
 from shared.contracts.codec import MalformedMessageError, Message, salvaged_source
 from shared.contracts.codec import decode as decode_message
-from shared.contracts.errors import PERMANENT_FOR_AUDIO, DependencyError, ErrorCode, TonestreamError
+from shared.contracts.errors import (
+    PERMANENT_FOR_AUDIO,
+    AbandonedError,
+    DependencyError,
+    ErrorCode,
+    TonestreamError,
+    TransientError,
+)
 from shared.contracts.messages import (
     ErrorReport,
     IngestedAudio,
@@ -34,6 +44,7 @@ from shared.contracts.messages import (
     TrackRequest,
     TrackResult,
 )
+from shared.contracts.retry import Retry, RetryNote
 from shared.contracts.topics import Channel
 from shared.contracts.tracks import BLOB_SCHEME
 from shared.fault_points import AUDIO_STORED, fault_point
@@ -48,6 +59,10 @@ from shared.work_folder import remove_abandoned, work_folder
 log = logging.getLogger(__name__)
 
 _SWEEP_EVERY_S: Final = 600.0
+#: Fewer than this would let one file that decodes slowly be in the way of the next.
+_FEWEST_DECODERS: Final = 4
+#: How long it takes at most to notice that a request was abandoned, seconds.
+_SLICE_S: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,19 +110,26 @@ class _Draft:
 
 
 class Ingestion(TrackByTrackService):
-    """Every request leaves as one IngestedTrack: with audio, with a finished answer, or with the reason for neither."""
+    """Every request leaves as one IngestedTrack: with audio, with a finished answer, or with the reason for neither.
+
+    This is the first lane: one short try. What is slow or failed for the moment goes on to the retry topic.
+    """
 
     stage = Stage.INGESTION
     inputs: ClassVar[tuple[Channel, ...]] = (Channel.REQUESTS,)
-    batch_records = 8
+    # Downloads wait more than they work. Decoding works: see ``decoders``.
+    batch_records = 32
     answers_invalid_input = True
+    streams = True
 
     def __init__(
         self,
         *,
+        lane: Lane,
+        patience: Patience,
         fetcher: Fetcher,
         spotify: SpotifyClient | None,
-        decode_file: Callable[[Path, Path], DecodedAudio],
+        decode_file: Callable[[Path, Path, Event], DecodedAudio],
         spec: FeatureSpec,
         max_segments: int | None,
         recipe: Recipe,
@@ -120,9 +142,12 @@ class Ingestion(TrackByTrackService):
         max_unfinished: int,
         max_bytes: int,
         blob_ttl_s: float,
-        threads: int,
+        decoders: int,
     ) -> None:
-        super().__init__(threads)
+        super().__init__(self.batch_records)
+        self._lane = lane
+        self._patience = patience
+        self._decoders = BoundedSemaphore(decoders)
         self._fetcher = fetcher
         self._spotify = spotify
         self._decode = decode_file
@@ -147,16 +172,19 @@ class Ingestion(TrackByTrackService):
             allow = AllowList.parse(settings.fetch_allow)
         except ValueError as error:
             raise SettingsError(str(error)) from error
-        limits = DecodeLimits(max_duration_s=settings.max_track_s, timeout_s=settings.decode_timeout_s)
+        lane = cls._lane_of(settings)
+        limits = DecodeLimits(max_duration_s=settings.max_track_s, timeout_s=lane.decode_s)
         client = connect(settings.redis_url.get_secret_value())
         keys = Keys(settings.redis_prefix)
         blobs = BlobStore(settings.blob_url)
         genre = load_manifest(settings.models_dir / settings.genre_model)
         return cls(
+            lane=lane,
+            patience=Patience(settings.retry_attempts, settings.fetch_total_timeout_s, settings.retry_budget_s),
             fetcher=Fetcher(
                 FetchLimits(
                     max_bytes=settings.fetch_max_bytes,
-                    total_s=settings.fetch_total_timeout_s,
+                    total_s=lane.fetch_s,
                     connect_s=settings.fetch_connect_timeout_s,
                     first_byte_s=settings.fetch_first_byte_timeout_s,
                     max_redirects=settings.fetch_max_redirects,
@@ -164,7 +192,7 @@ class Ingestion(TrackByTrackService):
                 allow,
             ),
             spotify=spotify_client(settings),
-            decode_file=lambda source, destination: decode(source, destination, limits, ffmpeg),
+            decode_file=lambda source, destination, abandoned: decode(source, destination, limits, ffmpeg, abandoned),
             spec=genre.require_feature_spec(),
             max_segments=segment_limit(settings, genre),
             recipe=Recipe.of(settings),
@@ -177,9 +205,14 @@ class Ingestion(TrackByTrackService):
             max_unfinished=settings.max_unfinished,
             max_bytes=settings.fetch_max_bytes,
             blob_ttl_s=settings.blob_ttl_s,
-            # Downloads wait more than they work: a slow server shall not keep the others of its batch waiting.
-            threads=max(cls.batch_records, worker_threads(settings)),
+            decoders=max(_FEWEST_DECODERS, worker_threads(settings)),
         )
+
+    @classmethod
+    def _lane_of(cls, settings: Settings) -> Lane:
+        # A limit that is set below the first lane's holds in both.
+        fetch_s = min(settings.fetch_first_timeout_s, settings.fetch_total_timeout_s)
+        return Lane(fetch_s, min(settings.decode_first_timeout_s, settings.decode_timeout_s), last=False)
 
     def start(self) -> None:
         """Remove the temporary folders of workers that were killed."""
@@ -192,25 +225,41 @@ class Ingestion(TrackByTrackService):
     def handle_one(self, delivery: Delivery) -> Outcome:
         request = delivery.message
         assert isinstance(request, TrackRequest)
-        if not self._requests.claim(request.request_id, delivery.record.coordinates):
+        note = RetryNote.of(delivery.record)
+        if not self._requests.claim(request.request_id, note.entered):
             log.info("this request ID is known already; it is answered once")
             return Outcome()
         started = time.perf_counter()
-        track = self._ingest(request, delivery.record.timestamp_ms)
+        tried = Try(self._lane, note, delivery.abandoned)
+        try:
+            track = self._ingest(request, note.received_at_ms, tried)
+        except TransientError as fault:
+            return self._later(request, delivery.record, note, fault, tried)
         elapsed_ms = (time.perf_counter() - started) * 1000
         track = track.model_copy(update={"timings_ms": {self.stage.value: round(elapsed_ms, 1)}})
         return Outcome((track,), self._clean_up(request.audio_url))
 
+    def _later(
+        self, request: TrackRequest, record: Record, note: RetryNote, fault: TransientError, tried: Try
+    ) -> Outcome:
+        """The request goes on to the retry topic. Raises TonestreamError where it was tried long enough."""
+        following = self._patience.next_try(note, fault, tried, self._lane, int(time.time() * 1000))
+        if following is None:
+            raise final(fault, note) from fault
+        log.info("to be tried again: %s", fault.message, extra={"code": fault.code.value, "attempt": following.attempt})
+        return Outcome(retry=Retry(request, record, following))
+
     def give_up(self, origin: Origin, error: TonestreamError) -> Outcome:
         """The reason why there is no audio travels on; the aggregator makes the answer of it."""
-        if not self._requests.claim(origin.request_id, origin.record.coordinates):
+        note = RetryNote.of(origin.record)
+        if not self._requests.claim(origin.request_id, note.entered):
             return Outcome()
         failed = IngestedTrack(
             request_id=origin.request_id,
             track_key=origin.track_key,
             source=salvaged_source(origin.record) or origin.track_key,
             error=ErrorReport.of(error, self.stage),
-            received_at_ms=origin.record.timestamp_ms,
+            received_at_ms=note.received_at_ms,
         )
         # After a defect an operator may send the record again, and then its upload is needed; else it expires.
         kept = error.code is ErrorCode.INTERNAL
@@ -226,8 +275,8 @@ class Ingestion(TrackByTrackService):
                 log.info("removed forgotten blobs", extra={"removed": removed})
         return ()
 
-    def _ingest(self, request: TrackRequest, received_at_ms: int) -> IngestedTrack:
-        names, spotify_error = self._spotify_track(request)
+    def _ingest(self, request: TrackRequest, received_at_ms: int, tried: Try) -> IngestedTrack:
+        names, spotify_error = self._spotify_track(request, tried)
         draft = _Draft(
             request,
             received_at_ms,
@@ -242,15 +291,17 @@ class Ingestion(TrackByTrackService):
             return draft.track(follows=leader)
         try:
             with work_folder() as folder:
-                fetched = self._fetch(request, url, folder)
+                fetched = self._fetch(request, url, folder, tried)
+                tried.fetched()
                 if fetched.file is None:
                     return draft.track(cached=fetched.cached, error=fetched.error)
-                return self._from_file(draft, fetched.file, fetched)
+                return self._from_file(draft, fetched.file, fetched, tried.abandoned)
         except OSError as error:
             raise DependencyError(f"the temporary folder cannot be used: {error}") from error
 
-    def _spotify_track(self, request: TrackRequest) -> tuple[SpotifyTrack | None, TonestreamError | None]:
-        """The names Spotify gives the track. A fault matters only where there is no other way to the audio."""
+    def _spotify_track(self, request: TrackRequest, tried: Try) -> tuple[SpotifyTrack | None, TonestreamError | None]:
+        """The names Spotify gives the track. A fault matters only where there is no other way to the audio, or no time
+        left to go it."""
         if request.spotify_id is None:
             return None, None
         if self._spotify is None:
@@ -259,35 +310,41 @@ class Ingestion(TrackByTrackService):
                 "a Spotify ID takes credentials (TONESTREAM_SPOTIFY_CLIENT_ID and _SECRET), or an audio_url beside it",
             )
         try:
-            return self._spotify.track(request.spotify_id), None
+            return self._spotify.track(request.spotify_id, tried.left_s, tried.abandoned), None
         except TonestreamError as error:
-            if request.audio_url is None:
+            if request.audio_url is None or not tried.left_s:
                 raise
             log.info("no names from Spotify: %s", error.message)
             return None, error
 
-    def _fetch(self, request: TrackRequest, url: str, folder: Path) -> _Fetched:
+    def _fetch(self, request: TrackRequest, url: str, folder: Path, tried: Try) -> _Fetched:
         file = folder / "source"
         if url.startswith(BLOB_SCHEME):
             self._blobs.fetch(url, file, self._max_bytes)
             return _Fetched(file)
         known = None if request.force else self._results.known_source(request.track_key)
         validators = None if known is None else Validators(known.etag, known.last_modified)
-        fetched = self._fetcher.fetch(url, file, validators)
+        fetched = self._fetcher.fetch(url, file, validators, tried.left_s, tried.abandoned)
         if fetched.not_modified and known is not None:
             cached = self._find(request, known.audio_sha256)
             if cached is not None or known.error is not None:
                 return _Fetched(None, cached=cached, error=known.error)
-            fetched = self._fetcher.fetch(url, file)  # the audio is the same, its answer has expired
+            # The audio is the same, its answer has expired.
+            fetched = self._fetcher.fetch(url, file, None, tried.left_s, tried.abandoned)
         return _Fetched(file, fetched.etag, fetched.last_modified)
 
-    def _from_file(self, draft: _Draft, file: Path, fetched: _Fetched) -> IngestedTrack:
+    def _from_file(self, draft: _Draft, file: Path, fetched: _Fetched, abandoned: Event) -> IngestedTrack:
         request = draft.request
         if draft.title is None:
             title, artist = read_tags(file)
             draft = replace(draft, title=title, artist=artist)
         try:
-            decoded = self._decode(file, file.with_name("decoded.wav"))
+            with self._decoder(abandoned):
+                decoded = self._decode(file, file.with_name("decoded.wav"), abandoned)
+        except DecodeTimeoutError as error:
+            if self._lane.last:
+                raise
+            raise CutShortError(error.code, error.message) from error
         except TonestreamError as error:
             if error.code in PERMANENT_FOR_AUDIO:
                 self._remember(request, fetched, error=ErrorReport.of(error, self.stage))
@@ -307,6 +364,17 @@ class Ingestion(TrackByTrackService):
         self._audio.keep(decoded.path, decoded.sha256, request.request_id)
         fault_point(AUDIO_STORED)
         return draft.track(audio=audio)
+
+    @contextlib.contextmanager
+    def _decoder(self, abandoned: Event) -> Iterator[None]:
+        """One of the places for decoders: each takes a core and some memory."""
+        while not self._decoders.acquire(timeout=_SLICE_S):
+            if abandoned.is_set():
+                raise AbandonedError
+        try:
+            yield
+        finally:
+            self._decoders.release()
 
     def _remember(
         self,
@@ -339,6 +407,30 @@ class Ingestion(TrackByTrackService):
         if url is None or not url.startswith(f"{BLOB_SCHEME}{UPLOADS}/"):
             return ()
         return (partial(self._blobs.delete, url),)
+
+
+class IngestionRetry(Ingestion):
+    """The second lane: requests that wait, and sources that are slow. It has the full limits and is in nobody's way."""
+
+    inputs: ClassVar[tuple[Channel, ...]] = (Channel.REQUESTS_RETRY,)
+
+    @property
+    def name(self) -> str:
+        return f"{self.stage.value}-retry"
+
+    def window(self, settings: Settings) -> int:
+        return settings.retry_window
+
+    def wait_s(self, record: Record) -> float:
+        return self._patience.wait_s(RetryNote.of(record), int(time.time() * 1000))
+
+    def tick(self) -> Sequence[Message]:
+        """The first lane cleans up for both."""
+        return ()
+
+    @classmethod
+    def _lane_of(cls, settings: Settings) -> Lane:
+        return Lane(settings.fetch_total_timeout_s, settings.decode_timeout_s, last=True)
 
 
 def _audio_url(record: Record) -> str | None:

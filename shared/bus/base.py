@@ -13,7 +13,7 @@ Three roles, no more:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -32,7 +32,10 @@ class Outgoing:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A record as read from a partition. ``timestamp_ms`` is the time of publishing, Unix epoch in ms."""
+    """A record as read from a partition. ``timestamp_ms`` is the time of publishing, Unix epoch in ms.
+
+    ``epoch`` names the ownership of its partition in which a member polled it. It is committed in this one or never.
+    """
 
     topic: str
     partition: int
@@ -41,6 +44,7 @@ class Record:
     value: bytes
     headers: Headers = ()
     timestamp_ms: int = 0
+    epoch: int = field(default=0, compare=False)
 
     @property
     def coordinates(self) -> str:

@@ -9,6 +9,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, KafkaProducer
@@ -100,8 +101,7 @@ class KafkaMembership(Closing):
         self._transactional_id = f"{group}-{host}-{uuid.uuid4().hex[:12]}"
         self._producer: KafkaProducer | None = None
         self._unsettled = False
-        self._delivered: dict[TopicPartition, int] = {}
-        self._kept: deque[tuple[int, Record]] = deque()
+        self._kept: deque[Record] = deque()
         self._rewind_due = False
         self._closed = False
         self._consumer: KafkaConsumer = build(
@@ -139,12 +139,9 @@ class KafkaMembership(Closing):
         records = self._take_kept(max_records)
         while not records:
             remaining = deadline - time.monotonic()
-            records = fetch(self._consumer, max_records, max(0.0, min(SLICE_S, remaining)))
+            records = self._fetch(max_records, max(0.0, min(SLICE_S, remaining)))
             if remaining <= 0:
                 break
-        for record in records:
-            partition = TopicPartition(record.topic, record.partition)
-            self._delivered[partition] = self._tenures.since.get(partition, 0)
         return records
 
     def keep_alive(self) -> None:
@@ -158,9 +155,7 @@ class KafkaMembership(Closing):
             try:
                 # A rebalance takes some requests; without one there is nothing to wait for.
                 wait_s = _REJOIN_SLICE_S if self._consumer._coordinator.need_rejoin() else 0.0
-                for record in fetch(self._consumer, max_records=1, timeout_s=wait_s):
-                    tenure = self._tenures.since.get(TopicPartition(record.topic, record.partition), 0)
-                    self._kept.append((tenure, record))
+                self._kept.extend(self._fetch(max_records=1, timeout_s=wait_s))
             finally:
                 self._consumer.resume(*self._consumer.paused())
 
@@ -186,11 +181,18 @@ class KafkaMembership(Closing):
     def _take_kept(self, max_records: int) -> list[Record]:
         taken: list[Record] = []
         while self._kept and len(taken) < max_records:
-            tenure, record = self._kept.popleft()
+            record = self._kept.popleft()
             # Of an ended tenure: fetched again by its new owner, or by this member from the committed offset on.
-            if self._tenures.since.get(TopicPartition(record.topic, record.partition), 0) == tenure:
+            if self._tenure(record) == record.epoch:
                 taken.append(record)
         return taken
+
+    def _fetch(self, max_records: int, timeout_s: float) -> list[Record]:
+        """One poll of the client. A rebalance takes place before it returns, so what it returns is of this tenure."""
+        return [replace(record, epoch=self._tenure(record)) for record in fetch(self._consumer, max_records, timeout_s)]
+
+    def _tenure(self, record: Record) -> int:
+        return self._tenures.since.get(TopicPartition(record.topic, record.partition), 0)
 
     def _seek_to_committed(self) -> None:
         if self._unsettled:
@@ -263,7 +265,7 @@ class KafkaMembership(Closing):
         for record in consumed:
             partition = TopicPartition(record.topic, record.partition)
             tenure = self._tenures.since.get(partition)
-            if tenure is None or tenure != self._delivered.get(partition):
+            if tenure is None or tenure != record.epoch:
                 raise FencedError(f"{record.coordinates} was given to another member of {self._group} meanwhile")
             known = offsets.get(partition)
             if known is None or record.offset >= known.offset:

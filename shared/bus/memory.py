@@ -16,7 +16,7 @@ import time
 import zlib
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from shared.bus.base import (
     BackPressureError,
@@ -159,7 +159,8 @@ class MemoryBus:
                 if slot not in progress.positions or progress.tenures.get(slot) != state.tenures[slot]:
                     progress.positions[slot] = state.committed[slot]
                     progress.tenures[slot] = state.tenures[slot]
-            return self._collect(mine, progress.positions, max_records)
+            found = self._collect(mine, progress.positions, max_records)
+            return [replace(record, epoch=state.tenures[record.topic, record.partition]) for record in found]
 
         return self._wait_for(collect, timeout_s)
 
@@ -183,7 +184,6 @@ class MemoryBus:
         self,
         group: str,
         number: int,
-        progress: _Progress,
         outputs: Sequence[Outgoing],
         consumed: Sequence[Record],
     ) -> None:
@@ -198,7 +198,7 @@ class MemoryBus:
             upto: dict[Slot, int] = {}
             for record in consumed:
                 slot = (record.topic, record.partition)
-                if state.owners.get(slot) != number or progress.tenures.get(slot) != state.tenures[slot]:
+                if state.owners.get(slot) != number or record.epoch != state.tenures[slot]:
                     raise FencedError(f"{record.coordinates} was given to another member of {group} meanwhile")
                 upto[slot] = max(upto.get(slot, state.committed[slot]), record.offset + 1)
             self._append(outputs)
@@ -380,7 +380,7 @@ class MemoryMembership(Closing):
         """Nothing to do: a member inside the process cannot be mistaken for dead."""
 
     def commit(self, outputs: Sequence[Outgoing], consumed: Sequence[Record]) -> None:
-        self._bus._commit(self._group, self._number, self._progress, outputs, consumed)
+        self._bus._commit(self._group, self._number, outputs, consumed)
 
     def rewind(self) -> None:
         self._progress.positions.clear()

@@ -67,6 +67,7 @@ CHANNEL_OF: Final[dict[type[BaseModel], Channel]] = {
 
 _JSON_ADAPTERS: Final[dict[Channel, TypeAdapter[Any]]] = {
     Channel.REQUESTS: TypeAdapter(TrackRequest),
+    Channel.REQUESTS_RETRY: TypeAdapter(TrackRequest),
     Channel.TRACKS: TypeAdapter(IngestedTrack),
     Channel.PREDICTIONS: TypeAdapter(
         Annotated[SegmentPrediction | SilentSegment | GenreFailure | Overdue, Field(discriminator="type")],

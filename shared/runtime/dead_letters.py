@@ -20,7 +20,11 @@ ERROR_HEADER_PREFIX: Final = "tonestream.errors."
 #: Which dead letter a record is the replay of. Each further replay adds one, so that a loop can be seen.
 REPLAY_HEADER: Final = "tonestream.replay.of"
 #: Topics whose records workers read, and bury.
-REPLAYABLE: Final = (Channel.REQUESTS, Channel.TRACKS, Channel.FEATURES, Channel.PREDICTIONS, Channel.MOODS)
+REPLAYABLE: Final = (
+    Channel.REQUESTS, Channel.REQUESTS_RETRY, Channel.TRACKS, Channel.FEATURES, Channel.PREDICTIONS, Channel.MOODS,
+)  # fmt: skip
+#: Those of them that carry requests: replaying one makes the request anew.
+ENTRANCES: Final = (Channel.REQUESTS, Channel.REQUESTS_RETRY)
 _MAX_MESSAGE: Final = 1000
 _MAX_TRACE: Final = 8000
 #: Most characters that are searched for secrets.

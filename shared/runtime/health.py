@@ -30,6 +30,10 @@ class Pulse:
         self._batch_since = None
         self._waiting_for = None
 
+    def in_hand_since(self, since: float | None) -> None:
+        """The longest that a record is being handled by now, by ``time.monotonic``; None: nothing is."""
+        self._batch_since = since
+
     def waiting(self, dependency: str | None) -> None:
         """The loop cannot work until this dependency is back; None when it is."""
         self._waiting_for = dependency
@@ -61,10 +65,33 @@ class Pulse:
         }
 
 
+class Pulses:
+    """The pulses of all loops of a worker as one: it is as well as the least well of them."""
+
+    def __init__(self) -> None:
+        self._pulses: list[Pulse] = []
+
+    def one(self) -> Pulse:
+        """A pulse for one more loop."""
+        pulse = Pulse()
+        self._pulses.append(pulse)
+        return pulse
+
+    def seconds_in_batch(self) -> float:
+        """See Pulse: the longest of them."""
+        return max((pulse.seconds_in_batch() for pulse in self._pulses), default=0.0)
+
+    def report(self, stale_s: float) -> tuple[bool, dict[str, object]]:
+        """See Pulse: the first that is not healthy, or else the one that polled last."""
+        pulses = self._pulses or [Pulse()]
+        unwell = (pulse for pulse in pulses if not pulse.report(stale_s)[0])
+        return next(unwell, min(pulses, key=lambda pulse: pulse.seconds_since_poll() or 0.0)).report(stale_s)
+
+
 class HealthServer:
     """``GET /healthz`` (200 or 503, JSON) and ``GET /metrics`` (Prometheus text)."""
 
-    def __init__(self, pulse: Pulse, host: str, port: int, stale_s: float) -> None:
+    def __init__(self, pulse: Pulse | Pulses, host: str, port: int, stale_s: float) -> None:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 if self.path == "/healthz":

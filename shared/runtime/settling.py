@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from threading import Event
 from typing import Final
 
 from shared.bus.base import Outgoing, Record
 from shared.contracts.codec import MalformedMessageError, NewerSchemaError, decode, outgoing, salvaged_request_id
-from shared.contracts.errors import DependencyError, ErrorCode, TonestreamError, TransientError
+from shared.contracts.errors import AbandonedError, DependencyError, ErrorCode, TonestreamError, TransientError
 from shared.contracts.messages import TrackResult
 from shared.contracts.topics import Topics
 from shared.runtime import metrics
@@ -59,16 +60,20 @@ class Settler:
         self._policy = policy
         self._sleep = sleep
         self._redact = redact
-        self._name = service.stage.value
+        self._name = service.name
 
-    def settle(self, records: Sequence[Record]) -> list[Settled]:
-        """Every record with what became of it, in order. Raises DependencyError and StoppedError, and no other."""
+    def settle(self, records: Sequence[Record], abandoned: Event | None = None) -> list[Settled]:
+        """Every record with what became of it, in order. ``abandoned`` is what the deliveries look at.
+
+        Raises DependencyError, StoppedError and AbandonedError, and no other.
+        """
+        abandoned = abandoned or Event()
         deliveries: list[Delivery] = []
         unreadable: dict[int, Settled] = {}
         for position, record in enumerate(records):
             try:
                 channel = self._topics.channel(record.topic)
-                deliveries.append(Delivery(record, decode(channel, record.value)))
+                deliveries.append(Delivery(record, decode(channel, record.value), abandoned))
             except MalformedMessageError as error:
                 unreadable[position] = self._refuse(record, error)
         handled = iter(self._handle_with_retries(deliveries))
@@ -112,7 +117,7 @@ class Settler:
             if len(verdicts) != len(deliveries):
                 raise RuntimeError(f"{len(verdicts)} verdicts on {len(deliveries)} deliveries")
             return [(verdict, 1) for verdict in verdicts]
-        except (DependencyError, StoppedError):
+        except (DependencyError, StoppedError, AbandonedError):
             raise
         except Exception as error:
             if len(deliveries) == 1:
@@ -178,6 +183,9 @@ class Settler:
 
     def _settled(self, record: Record, outcome: Outcome, attempts: int, kind: str = "done", *more: Outgoing) -> Settled:
         outputs = tuple(outgoing(self._topics, message) for message in outcome.messages)
+        if outcome.retry is not None:
+            outputs += (outcome.retry.outgoing(self._topics),)
+            metrics.RETRIES.labels(self._name).inc()
         return Settled(record, outputs + more, outcome.after_commit, kind, attempts)
 
     def _retry_delay_s(self, verdict: Verdict, attempts: int) -> float:

@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 
-from shared.runtime.health import Pulse
+from shared.runtime.health import Pulse, Pulses
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ class Watchdog:
 
     EXIT_STATUS = 70
 
-    def __init__(self, pulse: Pulse, stall_s: float) -> None:
+    def __init__(self, pulse: Pulse | Pulses, stall_s: float) -> None:
         self._pulse = pulse
         self._stall_s = stall_s
         self._closed = threading.Event()
