@@ -180,7 +180,7 @@ def test_a_broker_that_asks_for_a_password_nobody_gives_is_named_as_a_possible_r
     broker: SecureBroker, connect: Connect
 ) -> None:
     changes = {**NO_PASSWORD, "kafka_security_protocol": "SSL"}
-    bus = connect(variables(broker, **changes), patience_s=3.0)
+    bus = connect(variables(broker, **changes), patience_s=8.0)
     with pytest.raises(BusUnavailableError, match="perhaps it asks for a password"):
         bus.publisher()
 
