@@ -14,8 +14,8 @@ import redis
 from shared.blobs.store import BlobStore
 from shared.bus.base import Record
 from shared.cache.connection import Keys, redis_faults
-from shared.cache.fences import GUARD, Fences
-from shared.cache.requests import CLOSED, Requests
+from shared.cache.fences import Fences
+from shared.cache.requests import OPEN_GUARD, Requests
 from shared.contracts.tracks import BLOB_SCHEME
 
 _LOCK_S: Final = 60.0
@@ -23,9 +23,7 @@ _LOCK_S: Final = 60.0
 #: KEYS: fence, the answer's claim, owners of the audio, audio of the request. ARGV: epoch, request ID, hash, seconds to
 #: live.
 _OWN: Final = f"""
-{GUARD}
-local answer = redis.call('GET', KEYS[2])
-if answer and string.sub(answer, 1, {len(CLOSED)}) == '{CLOSED}' then return 0 end
+{OPEN_GUARD}
 redis.call('SADD', KEYS[3], ARGV[2])
 redis.call('EXPIRE', KEYS[3], ARGV[4])
 redis.call('SADD', KEYS[4], ARGV[3])

@@ -111,7 +111,8 @@ class KafkaMembership(Closing):
         """A poll that delivers nothing: it is what the group measures ``max_poll_interval_s`` by.
 
         What was fetched ahead for the paused partitions stays parked in the client until they are resumed. A rebalance
-        during this poll can add partitions that were not there to be paused; their records are kept for ``poll``.
+        during this poll can add partitions that were not there to be paused; ``poll`` reads these from the committed
+        offset on, whatever they bring here.
         """
         with translated():
             self._consumer.pause(*self._consumer.assignment())

@@ -19,16 +19,21 @@ from shared.cache.connection import Keys, redis_faults
 from shared.cache.fences import GUARD, Fences
 
 #: How the claim to answer a request begins once the answer is committed.
-CLOSED: Final = "closed "
+_CLOSED: Final = "closed "
 
-#: KEYS: fence, the claim, the answer's claim. ARGV: epoch, coordinates, seconds to live.
-_CLAIM: Final = f"""
+#: ``GUARD``, and behind it the end, with 0, for a request that is closed. KEYS[2]: the claim to answer the request.
+OPEN_GUARD: Final = f"""
 {GUARD}
-local answer = redis.call('GET', KEYS[3])
-if answer and string.sub(answer, 1, {len(CLOSED)}) == '{CLOSED}' then return 0 end
-local holder = redis.call('GET', KEYS[2])
+local answer = redis.call('GET', KEYS[2])
+if answer and string.sub(answer, 1, {len(_CLOSED)}) == '{_CLOSED}' then return 0 end
+"""
+
+#: KEYS: fence, the answer's claim, the claim. ARGV: epoch, coordinates, seconds to live.
+_CLAIM: Final = f"""
+{OPEN_GUARD}
+local holder = redis.call('GET', KEYS[3])
 if not holder then
-    redis.call('SET', KEYS[2], ARGV[2], 'EX', ARGV[3])
+    redis.call('SET', KEYS[3], ARGV[2], 'EX', ARGV[3])
     return 1
 end
 return holder == ARGV[2] and 1 or 0
@@ -38,10 +43,10 @@ return holder == ARGV[2] and 1 or 0
 _CLOSE: Final = f"""
 local holder = redis.call('GET', KEYS[1])
 if holder == ARGV[1] then
-    redis.call('SET', KEYS[1], '{CLOSED}' .. ARGV[1], 'EX', ARGV[2])
+    redis.call('SET', KEYS[1], '{_CLOSED}' .. ARGV[1], 'EX', ARGV[2])
     return 1
 end
-return holder == '{CLOSED}' .. ARGV[1] and 1 or 0
+return holder == '{_CLOSED}' .. ARGV[1] and 1 or 0
 """
 
 
@@ -85,7 +90,7 @@ class Requests:
         with redis_faults():
             found = cast("list[str | None]", self._redis.mget([self.answer_key(id_) for id_ in request_ids]))
         return {
-            request_id: Answer(holder.removeprefix(CLOSED), holder.startswith(CLOSED))
+            request_id: Answer(holder.removeprefix(_CLOSED), holder.startswith(_CLOSED))
             for request_id, holder in zip(request_ids, found, strict=True)
             if holder is not None
         }
@@ -95,6 +100,6 @@ class Requests:
         return self._keys("answered", request_id)
 
     def _claim(self, key: str, request_id: str, record: Record) -> bool:
-        keys = [self._fences.key(record), key, self.answer_key(request_id)]
+        keys = [self._fences.key(record), self.answer_key(request_id), key]
         with redis_faults():
             return bool(self._claim_script(keys=keys, args=[record.epoch, record.coordinates, self._ttl_s]))

@@ -15,8 +15,8 @@ import redis
 
 from shared.bus.base import Record
 from shared.cache.connection import Keys, redis_faults
-from shared.cache.fences import GUARD, Fences
-from shared.cache.requests import CLOSED, Requests
+from shared.cache.fences import Fences
+from shared.cache.requests import OPEN_GUARD, Requests
 from shared.contracts.messages import (
     GenreFailure,
     IngestedTrack,
@@ -37,9 +37,7 @@ _SINGLE_FIELDS: Final = (_TRACK, _MOOD, _FAILURE, _OVERDUE)
 #: KEYS: fence, the answer's claim, votes, waiting. ARGV: epoch, request ID, seconds to live, deadline, whether the
 #: request is announced (1 or 0), number of single fields, these with their values by turns, then the others.
 _ADD: Final = f"""
-{GUARD}
-local answer = redis.call('GET', KEYS[2])
-if answer and string.sub(answer, 1, {len(CLOSED)}) == '{CLOSED}' then return 0 end
+{OPEN_GUARD}
 for i = 7, #ARGV, 2 do
     local write = i < 7 + 2 * tonumber(ARGV[6]) and 'HSETNX' or 'HSET'
     redis.call(write, KEYS[3], ARGV[i], ARGV[i + 1])

@@ -21,7 +21,6 @@ from typing import Any
 
 import pytest
 import redis
-from kafka import KafkaConsumer
 from kafka.errors import KafkaError
 
 from services.cli.registry import SERVICE_NAMES
@@ -134,13 +133,7 @@ class Reader:
         self.results: list[dict[str, Any]] = []
         self._recoveries = recoveries
         self._closing = threading.Event()
-        self._consumer = KafkaConsumer(
-            pipeline.topics.name(Channel.RESULTS),
-            bootstrap_servers=pipeline.bootstrap_servers,
-            isolation_level="read_committed",
-            auto_offset_reset="earliest",
-            enable_auto_commit=False,
-        )
+        self._consumer = pipeline.consumer(Channel.RESULTS)
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 

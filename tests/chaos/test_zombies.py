@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 import redis
-from kafka import KafkaConsumer
 
 from shared.contracts.topics import Channel
 from shared.fault_points import (
@@ -77,13 +76,7 @@ class Installation:
         self._redis = client
         self._rounds = 0
         self._seen: list[dict[str, Any]] = []
-        self._consumer = KafkaConsumer(
-            pipeline.topics.name(Channel.RESULTS),
-            bootstrap_servers=pipeline.bootstrap_servers,
-            isolation_level="read_committed",
-            auto_offset_reset="earliest",
-            enable_auto_commit=False,
-        )
+        self._consumer = pipeline.consumer(Channel.RESULTS)
 
     def sources(self) -> list[str]:
         """URLs of music that nobody asked for before."""

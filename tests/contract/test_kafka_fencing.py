@@ -9,14 +9,14 @@ import pytest
 from kafka.future import Future
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
-from shared.bus.base import FencedError, Membership, Outgoing, Record, TopicSpec
+from shared.bus.base import FencedError, TopicSpec
 from shared.bus.kafka import KafkaBus, KafkaConfig, KafkaMembership
 from tests.support.committed_offsets import commits, commits_that_went_back
 from tests.support.names import Names
+from tests.support.records import PATIENCE_S, publish_numbered, take
 
 pytestmark = pytest.mark.kafka
 
-PATIENCE_S = 30.0
 SESSION_S = 2.0
 PARTITIONS = 4
 
@@ -37,23 +37,6 @@ def source(bus: KafkaBus, names: Names) -> str:
     return topic
 
 
-def _publish(bus: KafkaBus, topic: str, count: int) -> None:
-    with bus.publisher() as publisher:
-        publisher.publish([Outgoing(topic, b"key-%d" % (n % 16), b"%d" % n) for n in range(count)])
-
-
-def _take(member: Membership, count: int, *alive: Membership) -> list[Record]:
-    """Poll until there are ``count`` records; ``alive`` stay in the group meanwhile."""
-    deadline = time.monotonic() + PATIENCE_S
-    records: list[Record] = []
-    while len(records) < count:
-        assert time.monotonic() < deadline, f"{len(records)} of {count} records came"
-        for other in alive:
-            other.keep_alive()
-        records += member.poll(count - len(records), 0.2)
-    return records
-
-
 def _sleep(member: KafkaMembership) -> None:
     """Until the broker has expelled the member, which does not notice: its heartbeats have stopped."""
     member._consumer._coordinator._disable_heartbeat()
@@ -68,14 +51,14 @@ def test_what_the_broker_refused_to_a_sleeper_is_not_committed_with_its_next_uni
     bus: KafkaBus, source: str, names: Names, bootstrap_servers: str
 ) -> None:
     group = names.group("g")
-    _publish(bus, source, 32)
+    publish_numbered(bus, source, 32, keys=16)
     with bus.join(group, [source]) as sleeper:
-        held = _take(sleeper, 32)
+        held = take(sleeper, 32)
         _sleep(sleeper)
         with bus.join(group, [source]) as successor:
-            successor.commit([], _take(successor, 32))
-            _publish(bus, source, 32)
-            successor.commit([], _take(successor, 32))
+            successor.commit([], take(successor, 32))
+            publish_numbered(bus, source, 32, keys=16)
+            successor.commit([], take(successor, 32))
             with pytest.raises(FencedError):
                 sleeper.commit([], held)
             _wake(sleeper)
@@ -85,8 +68,8 @@ def test_what_the_broker_refused_to_a_sleeper_is_not_committed_with_its_next_uni
                 assert time.monotonic() < deadline
                 assert not sleeper.poll(10, 0.1)
                 assert not successor.poll(10, 0.1)
-            _publish(bus, source, 64)
-            mine = _take(sleeper, 1, successor)
+            publish_numbered(bus, source, 64, keys=16)
+            mine = take(sleeper, 1, successor)
             sleeper.commit([], mine)
     assert commits_that_went_back(bootstrap_servers, group) == []
 
@@ -96,9 +79,9 @@ def test_no_commit_leaves_without_a_member_id_and_a_generation(
 ) -> None:
     """The broker takes such a commit from anybody, and any offset with it."""
     group = names.group("g")
-    _publish(bus, source, 32)
+    publish_numbered(bus, source, 32, keys=16)
     with bus.join(group, [source]) as member, bus.join(group, [source]) as other:
-        held = _take(member, 1, other)
+        held = take(member, 1, other)
         member._consumer._coordinator.reset_generation()
         with pytest.raises(FencedError, match="expelled"):
             member.commit([], held)
@@ -109,13 +92,13 @@ def test_a_member_that_is_expelled_while_it_rejoins_may_commit_nothing_of_before
     bus: KafkaBus, source: str, names: Names
 ) -> None:
     """kafka-python tells no listener what is lost if the member was about to join anyway."""
-    _publish(bus, source, 32)
+    publish_numbered(bus, source, 32, keys=16)
     with bus.join(names.group("g"), [source]) as member:
-        held = _take(member, 32)
+        held = take(member, 32)
         coordinator = member._consumer._coordinator
         coordinator.rejoining = True
         coordinator.reset_generation()
-        again = _take(member, 32)
+        again = take(member, 32)
         with pytest.raises(FencedError, match="given to another member"):
             member.commit([], held)
         member.commit([], again)
@@ -124,9 +107,9 @@ def test_a_member_that_is_expelled_while_it_rejoins_may_commit_nothing_of_before
 def test_an_answer_to_a_join_is_void_once_the_membership_it_belongs_to_has_ended(
     bus: KafkaBus, source: str, names: Names
 ) -> None:
-    _publish(bus, source, 32)
+    publish_numbered(bus, source, 32, keys=16)
     with bus.join(names.group("g"), [source]) as member:
-        _take(member, 32)
+        take(member, 32)
         coordinator = member._consumer._coordinator
         coordinator.request_rejoin()
         deadline = time.monotonic() + PATIENCE_S
@@ -135,7 +118,7 @@ def test_an_answer_to_a_join_is_void_once_the_membership_it_belongs_to_has_ended
             coordinator.poll(timeout_ms=0)
             time.sleep(0.2)
         coordinator.reset_generation()
-        again = _take(member, 32)
+        again = take(member, 32)
         member.commit([], again)
         assert {(record.topic, record.partition) for record in again} <= member.assigned()
 
@@ -145,14 +128,14 @@ def test_a_members_first_read_of_a_partition_begins_where_the_group_is_and_not_w
 ) -> None:
     """kafka-python shares one answer about committed offsets among all who ask, also across a rebalance."""
     group = names.group("g")
-    _publish(bus, source, 8)
+    publish_numbered(bus, source, 8, keys=16)
     with bus.join(group, [source]) as member:
-        member.commit([], _take(member, 8))
+        member.commit([], take(member, 8))
         coordinator = member._consumer._coordinator
         stale: Future = Future()
         stale.success({TopicPartition(source, number): OffsetAndMetadata(0, "", -1) for number in range(PARTITIONS)})
         coordinator._offset_fetch_futures[frozenset(TopicPartition(source, n) for n in range(PARTITIONS))] = stale
         coordinator.reset_generation()
-        _publish(bus, source, 1)
-        assert [record.value for record in _take(member, 1)] == [b"0"]
+        publish_numbered(bus, source, 1, keys=16)
+        assert [record.value for record in take(member, 1)] == [b"0"]
         assert member.poll(10, 1.0) == []

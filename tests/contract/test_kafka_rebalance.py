@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 from kafka import KafkaConsumer, TopicPartition
 
-from shared.bus.base import Membership, Outgoing, Record, TopicSpec
+from shared.bus.base import Outgoing, TopicSpec
 from shared.bus.kafka import KafkaBus, KafkaConfig
 from shared.bus.kafka_assignor import shared_out
 from tests.support.committed_offsets import commits
 from tests.support.names import Names
+from tests.support.records import PATIENCE_S, publish_numbered, take
 
 pytestmark = pytest.mark.kafka
 
-PATIENCE_S = 30.0
 SESSION_S = 6.0
 PARTITIONS = 6
 
@@ -46,20 +46,6 @@ def target(bus: KafkaBus, names: Names) -> str:
     topic = names.topic("target")
     bus.create_topics([TopicSpec(topic, 2)])
     return topic
-
-
-def _publish(bus: KafkaBus, topic: str, count: int) -> None:
-    with bus.publisher() as publisher:
-        publisher.publish([Outgoing(topic, b"key-%d" % n, b"%d" % n) for n in range(count)])
-
-
-def _take(member: Membership, count: int) -> list[Record]:
-    deadline = time.monotonic() + PATIENCE_S
-    records: list[Record] = []
-    while len(records) < count:
-        assert time.monotonic() < deadline, f"{len(records)} of {count} records came"
-        records += member.poll(count - len(records), 0.2)
-    return records
 
 
 def _lag(servers: str, group: str, topic: str) -> dict[int, int]:
@@ -126,9 +112,9 @@ def test_the_lag_of_a_group_at_rest_is_zero_behind_committed_and_aborted_transac
     bus: KafkaBus, source: str, target: str, names: Names, bootstrap_servers: str
 ) -> None:
     first, second = names.group("first"), names.group("second")
-    _publish(bus, source, 60)
+    publish_numbered(bus, source, 60, keys=60)
     with bus.join(first, [source]) as copier, bus.join(second, [target]) as follower:
-        records = _take(copier, 60)
+        records = take(copier, 60)
         copier.commit([Outgoing(target, r.key, r.value) for r in records], records)
         producer = copier._ready_producer()
         producer.begin_transaction()
@@ -136,7 +122,7 @@ def test_the_lag_of_a_group_at_rest_is_zero_behind_committed_and_aborted_transac
             producer.send(target, key=b"key-%d" % number, value=b"never")
         producer.flush()
         producer.abort_transaction()
-        copied = _take(follower, 60)
+        copied = take(follower, 60)
         follower.commit([], copied)
         deadline = time.monotonic() + PATIENCE_S
         while _lag(bootstrap_servers, second, target) and time.monotonic() < deadline:
@@ -146,16 +132,16 @@ def test_the_lag_of_a_group_at_rest_is_zero_behind_committed_and_aborted_transac
         # What comes afterwards is delivered, and nothing twice.
         with bus.publisher() as publisher:
             publisher.publish([Outgoing(target, b"key-1", b"last")])
-        assert [record.value for record in _take(follower, 1)] == [b"last"]
+        assert [record.value for record in take(follower, 1)] == [b"last"]
 
 
 def test_what_is_polled_and_not_committed_stays_in_the_lag_while_its_member_polls_on(
     bus: KafkaBus, source: str, names: Names, bootstrap_servers: str
 ) -> None:
     group = names.group("g")
-    _publish(bus, source, 12)
+    publish_numbered(bus, source, 12, keys=12)
     with bus.join(group, [source]) as member:
-        held = _take(member, 12)
+        held = take(member, 12)
         until = time.monotonic() + 3.0
         while time.monotonic() < until:
             assert member.poll(10, 0.5) == []

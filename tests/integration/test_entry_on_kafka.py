@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from kafka import KafkaProducer
 
-from shared.bus.base import Reader, Record, TopicSpec
+from shared.bus.base import TopicSpec
 from shared.bus.kafka import KafkaBus, KafkaConfig
 from shared.contracts.codec import decode
 from shared.contracts.errors import ErrorCode
@@ -23,6 +23,7 @@ from shared.contracts.messages import IngestedTrack
 from shared.contracts.topics import Channel, Topics
 from shared.runtime.dead_letters import DeadLetter
 from tests.support.names import Names
+from tests.support.records import all_of
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.timeout(180)]
 
@@ -115,13 +116,6 @@ def entry(tmp_path: Path, bootstrap_servers: str, redis_url: str, names: Names) 
     made = Entry(tmp_path, bootstrap_servers, redis_url, names.prefix)
     yield made
     made.close()
-
-
-def all_of(reader: Reader) -> list[Record]:
-    found: list[Record] = []
-    while not reader.at_end():
-        found += reader.poll(1000, 0.2)
-    return found
 
 
 def request(request_id: str, **fields: Any) -> dict[str, bytes]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from shared.bus.base import Outgoing, Reader, Record
+from shared.bus.base import Outgoing, Record
 from shared.bus.kafka import KafkaBus, KafkaConfig
 from shared.contracts.codec import decode, outgoing
 from shared.contracts.errors import ErrorCode
@@ -24,6 +24,7 @@ from shared.contracts.messages import IngestedTrack, TrackRequest
 from shared.contracts.topics import Channel, Topics
 from tests.support.names import Names
 from tests.support.processes import free_port
+from tests.support.records import all_of
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.timeout(300)]
 
@@ -82,13 +83,6 @@ def stand(bootstrap_servers: str, redis_url: str, names: Names) -> Iterator[Stan
     made = Stand(bootstrap_servers, redis_url, names.prefix)
     yield made
     made.close()
-
-
-def all_of(reader: Reader) -> list[Record]:
-    found: list[Record] = []
-    while not reader.at_end():
-        found += reader.poll(1000, 0.2)
-    return found
 
 
 def answers(records: list[Record]) -> dict[str, ErrorCode]:

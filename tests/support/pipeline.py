@@ -115,15 +115,19 @@ class Pipeline:
         finally:
             producer.close(timeout=10)
 
-    def read(self, channel: Channel) -> int:
-        """How many committed records there are on a topic by now, as far as half a second of reading tells."""
-        consumer = KafkaConsumer(
+    def consumer(self, channel: Channel) -> KafkaConsumer:
+        """Reads the committed records of a topic from the beginning."""
+        return KafkaConsumer(
             self.topics.name(channel),
             bootstrap_servers=self.bootstrap_servers,
             isolation_level="read_committed",
             auto_offset_reset="earliest",
             enable_auto_commit=False,
         )
+
+    def read(self, channel: Channel) -> int:
+        """How many committed records there are on a topic by now, as far as half a second of reading tells."""
+        consumer = self.consumer(channel)
         try:
             return sum(len(records) for records in consumer.poll(timeout_ms=500).values())
         finally:
@@ -134,13 +138,7 @@ class Pipeline:
 
         ``but_not`` names a group that is not waited for.
         """
-        consumer = KafkaConsumer(
-            self.topics.name(Channel.RESULTS),
-            bootstrap_servers=self.bootstrap_servers,
-            isolation_level="read_committed",
-            auto_offset_reset="earliest",
-            enable_auto_commit=False,
-        )
+        consumer = self.consumer(Channel.RESULTS)
         deadline = time.monotonic() + timeout_s
         found: list[dict[str, Any]] = []
         try:
