@@ -124,8 +124,16 @@ class Settings(BaseSettings):
         " little, and not as decoded audio in the blob store.",
     )
     fetch_max_bytes: int = Field(200 * 1024 * 1024, gt=0, description="Largest download, in bytes.")
+    fetch_first_timeout_s: float = Field(
+        3.0,
+        gt=0,
+        description="Longest first try of fetching a request's audio, in seconds, with its look-ups and redirects. What"
+        " takes longer moves to the retry lane, where it is in nobody's way.",
+    )
     fetch_total_timeout_s: float = Field(
-        120.0, gt=0, description="Longest download, in seconds, with its look-ups and redirects."
+        120.0,
+        gt=0,
+        description="Longest fetching of one request in the retry lane, in seconds, all its tries together.",
     )
     fetch_connect_timeout_s: float = Field(
         10.0, gt=0, description="Longest look-up of a host, and longest wait for a connection to it, in seconds each."
@@ -138,6 +146,11 @@ class Settings(BaseSettings):
         " network:port, e.g. `10.1.0.0/16,media.local:8080`. Public hosts on ports 80 and 443 need no entry.",
     )
     max_track_s: float = Field(4 * 3600.0, gt=0, description="Longest track, in seconds of decoded audio.")
+    decode_first_timeout_s: float = Field(
+        20.0,
+        gt=0,
+        description="Longest decoding in the first lane, in seconds; what takes longer moves to the retry lane, too.",
+    )
     decode_timeout_s: float = Field(300.0, gt=0, description="Longest time for decoding one track, in seconds.")
     ffmpeg: Path | None = Field(None, description="The ffmpeg to use; default the one on PATH, else the bundled one.")
     spotify_client_id: str | None = Field(None, description="Spotify app. Without it Spotify is never asked.")
@@ -181,7 +194,18 @@ class Settings(BaseSettings):
     worker_threads: int = Field(0, ge=0, description="Threads of one worker for its tracks; 0 for one a core.")
     batch_records: int = Field(0, ge=0, description="Most records of one poll; 0 for the service's own number.")
     retry_attempts: int = Field(3, ge=1, description="Tries of a message whose fault may heal.")
-    retry_budget_s: float = Field(30.0, gt=0, description="All tries of a batch together, in seconds of waiting.")
+    retry_budget_s: float = Field(
+        30.0,
+        gt=0,
+        description="All pauses between tries together, in seconds: those of a request in ingestion, those of a batch"
+        " elsewhere.",
+    )
+    retry_window: int = Field(
+        32,
+        ge=1,
+        description="Most requests that the retry lane of one worker has in hand at once: being fetched, or waiting for"
+        " their time.",
+    )
     dead_letter_limit: int = Field(
         20,
         ge=0,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import queue
 import re
 import threading
 import time
@@ -26,6 +27,7 @@ from shared.contracts.errors import ErrorCode, TonestreamError, TransientError
 from shared.contracts.features import AUDIO_FEATURES, AudioFeatures
 from shared.contracts.messages import LONGEST_ISRC, LONGEST_TEXT
 from shared.contracts.tracks import MAX_URL_LENGTH
+from shared.limited_calls import CallTimeoutError, LimitedCalls
 from shared.settings import Settings
 
 # spotipy writes headers to its debug log, the secret and the tokens among them. Its errors are raised here anyway.
@@ -34,6 +36,10 @@ for _logger in ("spotipy.client", "spotipy.oauth2"):
 
 #: Once Spotify has said that this app may not read audio features, it is not asked again for so many seconds.
 _CLOSED_FOR_S: Final = 3600.0
+#: Once Spotify was too slow to give audio features, it is not asked for any for so many seconds: they can be measured.
+_SLOW_FOR_S: Final = 30.0
+#: Calls under way at once. One that was given up goes on in the background until ``requests`` ends it.
+_MOST_AT_ONCE: Final = 64
 #: The wait, in seconds, where Spotify asks for one without saying how long.
 _DEFAULT_RETRY_AFTER_S: Final = 30.0
 #: A token is not used in its last so many seconds.
@@ -84,15 +90,23 @@ class SpotifyClient:
         self._token_url = token_url
         self._timeout_s = timeout_s
         self._clock = clock
-        self._of_thread = threading.local()  # requests' sessions are not made for many threads: each has its own
+        # requests' sessions are not made for many threads: a call takes an idle one, or makes another.
+        self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._calls = LimitedCalls("spotify", _MOST_AT_ONCE)
         self._token = _SharedToken(self._ask_token)
         self._lock = threading.Lock()  # guards the two times below
         self._not_before = 0.0
         self._features_closed_until = 0.0
+        self._features_slow_until = 0.0
 
-    def track(self, track_id: str) -> SpotifyTrack:
-        """Title, artist, ISRC and preview of the track with that ID (22 characters)."""
-        found = self._ask(lambda api: api.track(track_id))
+    def track(
+        self, track_id: str, timeout_s: float | None = None, abandoned: threading.Event | None = None
+    ) -> SpotifyTrack:
+        """Title, artist, ISRC and preview of the track with that ID (22 characters).
+
+        ``timeout_s`` takes the place of the client's where it is less. AbandonedError once ``abandoned`` is set.
+        """
+        found = self._ask(lambda api: api.track(track_id), timeout_s, abandoned)
         try:
             return SpotifyTrack(
                 title=_text(str(found["name"] or "")),
@@ -109,8 +123,14 @@ class SpotifyClient:
         """The ten audio features. Apps registered since 27 November 2024 are refused them."""
         if self._clock() < self._features_closed_until:
             raise _features_closed()
+        if self._clock() < self._features_slow_until:
+            raise _SlowError("Spotify did not answer in time a moment ago")
         try:
             found = self._ask(lambda api: api.audio_features([track_id]))
+        except _SlowError:
+            with self._lock:
+                self._features_slow_until = self._clock() + _SLOW_FOR_S
+            raise
         except _ForbiddenError:
             with self._lock:
                 self._features_closed_until = self._clock() + _CLOSED_FOR_S
@@ -123,8 +143,18 @@ class SpotifyClient:
             raise _no_sense(error) from error
         raise TonestreamError(ErrorCode.SPOTIFY_UNAVAILABLE, "Spotify has no audio features for this track")
 
-    def _ask(self, ask: Callable[[Any], Any]) -> Any:
-        """Spotify's answer to a call of its API, or a typed fault."""
+    def _ask(
+        self, ask: Callable[[Any], Any], timeout_s: float | None = None, abandoned: threading.Event | None = None
+    ) -> Any:
+        """Spotify's answer to a call of its API, or a typed fault. It takes no longer than the timeout in all: neither
+        looking up a name nor an answer that drips keeps to the timeouts of ``requests``."""
+        limit_s = self._timeout_s if timeout_s is None else min(timeout_s, self._timeout_s)
+        try:
+            return self._calls.call(lambda: self._ask_with_token(ask), limit_s, abandoned)
+        except CallTimeoutError:
+            raise _SlowError("Spotify did not answer in time") from None
+
+    def _ask_with_token(self, ask: Callable[[Any], Any]) -> Any:
         token = self._access_token()
         try:
             return self._ask_once(ask, token)
@@ -146,8 +176,11 @@ class SpotifyClient:
         self._hold_back()  # another thread may have been told to wait since
         api = self._api()
         api.set_auth(token)
-        with self._typed_faults(self._refused):
-            return ask(api)
+        try:
+            with self._typed_faults(self._refused):
+                return ask(api)
+        finally:
+            self._idle.put(api)
 
     def _ask_token(self) -> tuple[str, float]:
         """A new token and the time, by ``time.monotonic``, until which it is to be used."""
@@ -167,16 +200,16 @@ class SpotifyClient:
             return token, asked_at + lasts_s - _TOKEN_MARGIN_S
 
     def _api(self) -> Any:
-        """spotipy's client for the calling thread."""
-        if not hasattr(self._of_thread, "api"):
-            # A plain session: spotipy's own would turn a 429 into an error that has lost its Retry-After.
-            api = spotipy.Spotify(
-                requests_session=requests.Session(), requests_timeout=self._timeout_s, retries=0, status_retries=0
-            )
-            if self._api_url is not None:
-                api.prefix = self._api_url.rstrip("/") + "/"
-            self._of_thread.api = api
-        return self._of_thread.api
+        """A client of spotipy that nobody else uses at the moment."""
+        with contextlib.suppress(queue.Empty):
+            return self._idle.get_nowait()
+        # A plain session: spotipy's own would turn a 429 into an error that has lost its Retry-After.
+        api = spotipy.Spotify(
+            requests_session=requests.Session(), requests_timeout=self._timeout_s, retries=0, status_retries=0
+        )
+        if self._api_url is not None:
+            api.prefix = self._api_url.rstrip("/") + "/"
+        return api
 
     @contextlib.contextmanager
     def _typed_faults(self, refused: Callable[[int, Mapping[str, str], Exception], TonestreamError]) -> Iterator[None]:
@@ -187,7 +220,7 @@ class SpotifyClient:
             # Not chained: the exception holds the secret.
             raise _credentials_refused("they hold characters that no credentials have") from None
         except requests.Timeout as error:
-            raise TransientError(ErrorCode.SPOTIFY_UNAVAILABLE, "Spotify did not answer in time") from error
+            raise _SlowError("Spotify did not answer in time") from error
         except (spotipy.SpotifyBaseException, requests.RequestException, *_NONSENSE) as error:
             # Not chained: spotipy's text holds whatever the server wrote, which may repeat the request.
             raise _told(error, refused) from None
@@ -259,6 +292,13 @@ class _SharedToken:
         with self._lock:
             self._token, self._good_until, self._asking = token, good_until, None
         asking.set_result(token)
+
+
+class _SlowError(TransientError):
+    """Spotify takes longer than it may."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(ErrorCode.SPOTIFY_UNAVAILABLE, message)
 
 
 class _ForbiddenError(TonestreamError):

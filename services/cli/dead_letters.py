@@ -20,7 +20,7 @@ from services.cli.status import FAILED, OK, UsageError
 from shared.bus.base import Bus, BusError, BusUnavailableError, Publisher, Reader
 from shared.contracts.errors import DependencyError
 from shared.contracts.topics import Channel, Topics
-from shared.runtime.dead_letters import REPLAYABLE, DeadLetter
+from shared.runtime.dead_letters import ENTRANCES, REPLAYABLE, DeadLetter
 from shared.settings import Settings
 
 if TYPE_CHECKING:
@@ -332,7 +332,7 @@ def replay_letters(
             sent.append(letter)
         else:
             refusals.append(_Refusal(letter, reason))
-    entrances = [letter for letter in sent if topics.channel(letter.topic) is Channel.REQUESTS]
+    entrances = [letter for letter in sent if topics.channel(letter.topic) in ENTRANCES]
     replays.reopen(letter.request_id for letter in entrances if letter.request_id)
     if sent:
         publisher.publish([letter.replayed() for letter in sent])
@@ -356,7 +356,7 @@ def _obstacle(letter: DeadLetter, topics: Topics, replays: Replays) -> str | Non
     if letter.request_id is None:
         return None
     progress = replays.progress(letter.request_id)
-    if channel is Channel.REQUESTS:
+    if channel in ENTRANCES:
         if progress.waiting and not progress.answered:
             return f"request {letter.request_id} is still under way; try again when it is answered"
         return None

@@ -13,12 +13,13 @@ from typing import Final
 from pydantic import SecretStr
 
 from services.cli.inputs import refuse_too_large
-from services.cli.registry import build_service
+from services.cli.loops import loop_class
+from services.cli.registry import build_services
 from shared.blobs.store import UPLOADS, BlobStore
 from shared.bus.base import Reader
 from shared.bus.memory import MemoryBus
 from shared.cache.connection import MEMORY_SCHEME
-from shared.contracts.codec import decode, outgoing
+from shared.contracts.codec import decode, outgoing, salvaged_request_id
 from shared.contracts.messages import Stage, TrackRequest, TrackResult
 from shared.contracts.topics import Channel, Topics
 from shared.runtime.loop import ServiceLoop
@@ -48,6 +49,7 @@ class EmbeddedPipeline:
         self._threads: list[threading.Thread] = []
         self._exit = contextlib.ExitStack()
         self._reader: Reader | None = None
+        self._retries: Reader | None = None
         self._blobs: BlobStore | None = None
         # Tracks under way at once: enough to keep every core and the network busy, few enough to bound the disk.
         self.window = 4 * worker_threads(settings) + 4
@@ -64,24 +66,26 @@ class EmbeddedPipeline:
             self._blobs = BlobStore(settings.blob_url)
             self._bus.create_topics(self._topics.specs())
             self._reader = self._bus.reader([self._topics.name(Channel.RESULTS)])
+            self._retries = self._bus.reader([self._topics.name(Channel.REQUESTS_RETRY)])
             services = self._build(settings)
             memberships = [
                 self._bus.join(
-                    self._topics.group(service.stage.value), [self._topics.name(channel) for channel in service.inputs]
+                    self._topics.group(service.name), [self._topics.name(channel) for channel in service.inputs]
                 )
                 for service in services
             ]
             stack.callback(self._stop)
             for service, membership in zip(services, memberships, strict=True):
                 policy = LoopPolicy(
-                    batch_records=max(service.batch_records, self.window),
+                    batch_records=max(service.window(settings), self.window),
                     poll_s=_POLL_S,
                     retry_attempts=settings.retry_attempts,
                     retry_budget_s=settings.retry_budget_s,
                     keep_alive_s=None,
+                    stop_grace_s=0.0,  # nobody waits for what has not been answered by then
                 )
-                loop = ServiceLoop(service, membership, self._topics, policy)
-                thread = threading.Thread(target=loop.run, name=service.stage.value, daemon=True)
+                loop = loop_class(service)(service, membership, self._topics, policy)
+                thread = threading.Thread(target=loop.run, name=service.name, daemon=True)
                 self._loops.append(loop)
                 self._threads.append(thread)
                 thread.start()
@@ -107,26 +111,18 @@ class EmbeddedPipeline:
         with self._bus.publisher() as publisher:
             publisher.publish([outgoing(self._topics, request)])
 
-    def results(self) -> Iterator[TrackResult]:
-        """Results as they come, without end. Raises PipelineStoppedError rather than wait for a dead service."""
-        assert self._reader is not None
-        while True:
-            for record in self._reader.poll(max_records=100, timeout_s=_POLL_S):
-                result = decode(Channel.RESULTS, record.value)
-                assert isinstance(result, TrackResult)
-                yield result
-            for thread in self._threads:
-                if not thread.is_alive():
-                    raise PipelineStoppedError(f"{thread.name} stopped unexpectedly")
-
     def classify(self, requests: Iterable[TrackRequest]) -> Iterator[TrackResult]:
-        """The results of ``requests``, in the order they are finished. Takes requests as there is room for them."""
+        """The results of ``requests``, in the order they are finished. Takes requests as there is room for them.
+
+        Those whose source is slow take no room. Raises PipelineStoppedError rather than wait for a dead service.
+        """
         waiting: set[str] = set()
+        slow: set[str] = set()
         source = iter(requests)
-        results = self.results()
         exhausted = False
         while True:
-            while not exhausted and len(waiting) < self.window:
+            slow |= self._slow()
+            while not exhausted and len(waiting - slow) < self.window:
                 request = next(source, None)
                 if request is None:
                     exhausted = True
@@ -135,13 +131,29 @@ class EmbeddedPipeline:
                 self.submit(request)
             if not waiting:
                 return
-            result = next(results)
-            if result.request_id in waiting:
-                waiting.remove(result.request_id)
-                yield result
+            for result in self._results():
+                if result.request_id in waiting:
+                    waiting.remove(result.request_id)
+                    yield result
+
+    def _results(self) -> list[TrackResult]:
+        """Results that have come; none after a short wait."""
+        assert self._reader is not None
+        results = [decode(Channel.RESULTS, record.value) for record in self._reader.poll(100, _POLL_S)]
+        if not results:
+            for thread in self._threads:
+                if not thread.is_alive():
+                    raise PipelineStoppedError(f"{thread.name} stopped unexpectedly")
+        return [result for result in results if isinstance(result, TrackResult)]
+
+    def _slow(self) -> set[str]:
+        """The requests that have moved to the retry lane since this was asked last."""
+        assert self._retries is not None
+        moved = (salvaged_request_id(record) for record in self._retries.poll(1000, 0.0))
+        return {request_id for request_id in moved if request_id is not None}
 
     def _build(self, settings: Settings) -> list[Service]:
-        services = [build_service(stage, settings) for stage in Stage]
+        services = [service for stage in Stage for service in build_services(stage, settings)]
         for service in services:
             service.start()
         return services
@@ -152,5 +164,6 @@ class EmbeddedPipeline:
         self._bus.close()
         for thread in self._threads:
             thread.join(timeout=10.0)
-        if self._reader is not None:
-            self._reader.close()
+        for reader in (self._reader, self._retries):
+            if reader is not None:
+                reader.close()

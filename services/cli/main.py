@@ -157,10 +157,7 @@ def _genre_folder(name: str, settings: Settings) -> str:
 
 
 def _in_pipeline(pipeline: EmbeddedPipeline, inputs: Sequence[Input], order: dict[str, int]) -> Iterator[TrackResult]:
-    """The results as they come; ``order`` learns which input each request ID stands for.
-
-    Inputs of which no request can be made have their results at the end.
-    """
+    """The results as they come; ``order`` learns which input each request ID stands for."""
     broken: list[TrackResult] = []
 
     def requests() -> Iterator[TrackRequest]:
@@ -177,7 +174,10 @@ def _in_pipeline(pipeline: EmbeddedPipeline, inputs: Sequence[Input], order: dic
                 reason = f"the file cannot be read: {error.strerror or error}"
                 broken.append(_refused(given, request_id, ErrorCode.FETCH_FAILED, reason))
 
-    yield from pipeline.classify(requests())
+    for result in pipeline.classify(requests()):
+        while broken:
+            yield broken.pop(0)
+        yield result
     yield from broken
 
 
@@ -309,10 +309,10 @@ def _read(reader: Reader, wanted: set[str] | None, follow: bool, timeout_s: floa
 
 
 def _worker(options: argparse.Namespace, settings: Settings) -> int:
-    from services.cli.worker import run_worker
+    from services.cli.worker import end_process, run_worker
 
     redacted_logs.configure(settings, settings.log_format)
-    return run_worker(Stage(options.service), settings)
+    end_process(run_worker(Stage(options.service), settings))
 
 
 def _create_topics(options: argparse.Namespace, settings: Settings) -> int:

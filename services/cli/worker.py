@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
+import sys
 import threading
-from contextlib import ExitStack
-from typing import Final
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Final, NoReturn
+
+import redis
 
 from services.cli.arrival import AwayError, StoppedEarlyError, wait_for
-from services.cli.registry import build_service
+from services.cli.loops import LoopThread, loop_class
+from services.cli.registry import build_services
 from services.cli.status import OK
+from shared.bus.base import Bus, Membership
 from shared.bus.connect import kafka_bus
 from shared.cache.connection import Keys, connect, require_trust
 from shared.cache.deaths import RedisHandling
@@ -19,10 +26,11 @@ from shared.cache.probe import RedisProbe
 from shared.contracts.messages import Stage
 from shared.contracts.topics import Topics
 from shared.runtime.dead_letters import DeadLetterLimitError
-from shared.runtime.health import Contact, HealthServer, Pulse
+from shared.runtime.health import Contact, HealthServer, Pulses
 from shared.runtime.loop import ServiceLoop
 from shared.runtime.policy import LoopPolicy
 from shared.runtime.redaction import Redactor
+from shared.runtime.service import Service
 from shared.runtime.watchdog import Attendance, Watchdog
 from shared.settings import Settings
 
@@ -36,79 +44,173 @@ _PROBE_TIMEOUT_S: Final = 3.0
 
 
 def run_worker(stage: Stage, settings: Settings) -> int:
-    """Run until SIGTERM or SIGINT: the batch in hand is finished and committed, then the group is left.
+    """Run until SIGTERM or SIGINT. What can be finished within a few seconds is finished and committed, the rest is
+    left to other workers, and the groups are left.
 
     Kafka and Redis are waited for where they are away. Settings with which they will never answer raise
     BusSecurityError and DependencyError. Returns the exit status: 0, or that of DeadLetterLimitError. In the latter
-    case the worker has left its group, tells on its health endpoint why, and ends only after a pause: started anew at
-    once it would do the same again.
+    case the worker has left its groups, tells on its health endpoint why, and ends only after a pause: started anew at
+    once it would do the same again. Threads may still be busy with what was given up: end the process by
+    ``end_process``.
     """
-    stopping = threading.Event()
-    pulse = Pulse()
-    loop: ServiceLoop | None = None
+    worker = _Worker(stage, settings)
+    signal.signal(signal.SIGTERM, worker.stop)
+    signal.signal(signal.SIGINT, worker.stop)
+    with worker:
+        status = worker.run()
+    log.info("stopped", extra={"service": stage.value})
+    return status
 
-    def stop(signal_number: int, frame: object) -> None:
-        log.info("stopping", extra={"signal": signal.Signals(signal_number).name})
-        stopping.set()
-        pulse.stop_asked()
-        if loop is not None:
-            loop.stop()
 
-    # Before anything that takes time: a worker told to stop while it loads its model stops, too.
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
-    with ExitStack() as held:
+def end_process(status: int) -> NoReturn:
+    """End the process now. An orderly exit would wait for the threads of every pool, and one of them may be in the
+    middle of a long measurement whose outcome nobody wants any more."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+class _Worker:
+    """All that a worker process holds. Nothing takes time before ``run``, so a worker that is told to stop while it
+    loads its model stops, too."""
+
+    def __init__(self, stage: Stage, settings: Settings) -> None:
+        self._stage = stage
+        self._settings = settings
+        self._topics = Topics(settings.topic_prefix)
+        self._keys = Keys(settings.redis_prefix)
+        self._pulses = Pulses()
+        self._stopping = threading.Event()
+        self._woken = threading.Event()  # by a signal, or by a loop that has ended
+        self._loops: list[ServiceLoop] = []
+        self._held = ExitStack()
+
+    def __enter__(self) -> None:
+        settings = self._settings
+        self._held.callback(Watchdog(self._pulses, settings.stall_timeout_s).close)
         if settings.health_port:
             health = HealthServer(
-                pulse, settings.health_host, settings.health_port, settings.health_stale_s, settings.stall_timeout_s
+                self._pulses,
+                settings.health_host,
+                settings.health_port,
+                settings.health_stale_s,
+                settings.stall_timeout_s,
             )
-            held.callback(health.close)
-        topics = Topics(settings.topic_prefix)
-        redis_url = settings.redis_url.get_secret_value()
-        client, keys = connect(redis_url), Keys(settings.redis_prefix)
-        bus = kafka_bus(settings, client_id=f"tonestream-{stage.value}")
-        held.callback(bus.close)
-        service = build_service(stage, settings)
-        policy = LoopPolicy(
-            batch_records=settings.batch_records or service.batch_records,
-            retry_attempts=settings.retry_attempts,
-            retry_budget_s=settings.retry_budget_s,
-            dead_letter_limit=settings.dead_letter_limit,
-        )
+            self._held.callback(health.close)
+
+    def __exit__(self, *exception: object) -> None:
+        self._held.close()
+
+    def stop(self, signal_number: int, frame: object) -> None:
+        """The handler of signals."""
+        log.info("stopping", extra={"signal": signal.Signals(signal_number).name})
+        self._stopping.set()
+        self._pulses.stop_asked()
+        self._woken.set()
+        for loop in self._loops:
+            loop.stop()
+
+    def run(self) -> int:
+        """Start, work, stop. Returns the exit status."""
+        client = connect(self._settings.redis_url.get_secret_value())
+        bus = kafka_bus(self._settings, client_id=f"tonestream-{self._stage.value}")
+        self._held.callback(bus.close)
+        services = build_services(self._stage, self._settings)
+        try:
+            memberships = self._started(services, client, bus)
+        except StoppedEarlyError:
+            for service in services:
+                service.close()
+            log.info("stopped before it started", extra={"service": self._stage.value})
+            return OK
+        self._watch(memberships)
+        for number, (service, membership) in enumerate(zip(services, memberships, strict=True)):
+            self._loops.append(self._loop(service, membership, client, first=not number))
+        threads = [LoopThread(loop, one.name, self._woken) for loop, one in zip(self._loops, services, strict=True)]
+        if self._stopping.is_set():
+            for loop in self._loops:
+                loop.stop()
+        for thread in threads:
+            thread.start()
+        log.info("started", extra={"service": self._stage.value})
+        self._woken.wait()
+        # A worker is there as a whole or not at all: where one of its loops has ended, the others end too.
+        for loop in self._loops:
+            loop.stop()
+        for thread in threads:
+            thread.join()
+        return self._status([thread.error for thread in threads if thread.error is not None])
+
+    def _started(self, services: list[Service], client: redis.Redis, bus: Bus) -> list[Membership]:
+        """The place of each service in its group, once Redis and Kafka answer. Raises StoppedEarlyError."""
 
         def redis_answers() -> None:
             if (fault := require_trust(client)) is not None:
                 raise AwayError(fault)
 
-        inputs = [topics.name(channel) for channel in service.inputs]
-        try:
-            wait_for("Redis", redis_answers, pulse, stopping)
+        def joined() -> list[Membership]:
+            with _closed_on_failure() as memberships:
+                for service in services:
+                    inputs = [self._topics.name(channel) for channel in service.inputs]
+                    memberships.append(bus.join(self._topics.group(service.name), inputs))
+            return memberships
+
+        wait_for("Redis", redis_answers, self._pulses.first, self._stopping)
+        for service in services:
             service.start()
-            membership = wait_for("Kafka", lambda: bus.join(topics.group(stage.value), inputs), pulse, stopping)
-        except StoppedEarlyError:
-            service.close()
-            log.info("stopped before it started", extra={"service": stage.value})
-            return OK
-        probe = RedisProbe(connect(redis_url, _PROBE_TIMEOUT_S))
-        held.callback(probe.close)
-        pulse.watch(
-            Contact("Kafka", membership.silent_s, _KAFKA_SILENT_S),
+        return wait_for("Kafka", joined, self._pulses.first, self._stopping)
+
+    def _watch(self, memberships: list[Membership]) -> None:
+        probe = RedisProbe(connect(self._settings.redis_url.get_secret_value(), _PROBE_TIMEOUT_S))
+        self._held.callback(probe.close)
+        self._pulses.first.watch(
+            Contact("Kafka", lambda: max(one.silent_s() for one in memberships), _KAFKA_SILENT_S),
             Contact("Redis", probe.silent_s, _REDIS_SILENT_S),
         )
-        held.callback(Attendance(pulse).close)
-        handling = RedisHandling(client, keys, stage.value, settings.state_ttl_s)
-        epochs = FenceKeeper(client, Fences(keys, stage.value), settings.state_ttl_s)
-        loop = ServiceLoop(service, membership, topics, policy, pulse, handling, Redactor(settings.secrets()), epochs)
-        if stopping.is_set():
-            loop.stop()
-        held.callback(Watchdog(pulse, settings.stall_timeout_s).close)
-        log.info("started", extra={"service": stage.value})
-        status = OK
-        try:
-            loop.run()
-        except DeadLetterLimitError as error:
-            log.critical("%s", error, extra={"service": stage.value, "ends_in_s": settings.dead_letter_pause_s})
-            status = DeadLetterLimitError.EXIT_STATUS
-            stopping.wait(settings.dead_letter_pause_s)
-    log.info("stopped", extra={"service": stage.value})
-    return status
+        self._held.callback(Attendance(self._pulses).close)
+
+    def _loop(self, service: Service, membership: Membership, client: redis.Redis, first: bool) -> ServiceLoop:
+        settings = self._settings
+        policy = LoopPolicy(
+            batch_records=service.window(settings),
+            retry_attempts=settings.retry_attempts,
+            retry_budget_s=settings.retry_budget_s,
+            dead_letter_limit=settings.dead_letter_limit,
+        )
+        return loop_class(service)(
+            service,
+            membership,
+            self._topics,
+            policy,
+            self._pulses.first if first else self._pulses.another(),
+            RedisHandling(client, self._keys, service.name, settings.state_ttl_s),
+            Redactor(settings.secrets()),
+            FenceKeeper(client, Fences(self._keys, self._stage.value), settings.state_ttl_s),
+        )
+
+    def _status(self, errors: list[BaseException]) -> int:
+        """The exit status after the loops have ended, after a pause where they ended at the limit of dead letters.
+        Raises what else ended one of them."""
+        limit = next((error for error in errors if isinstance(error, DeadLetterLimitError)), None)
+        if limit is not None:
+            pause_s = self._settings.dead_letter_pause_s
+            log.critical("%s", limit, extra={"service": self._stage.value, "ends_in_s": pause_s})
+            self._pulses.stopped(str(limit))
+            self._stopping.wait(pause_s)
+            return DeadLetterLimitError.EXIT_STATUS
+        for error in errors:
+            raise error
+        return OK
+
+
+@contextmanager
+def _closed_on_failure() -> Iterator[list[Membership]]:
+    """A list of memberships. Where one cannot be had, the others are given up."""
+    memberships: list[Membership] = []
+    try:
+        yield memberships
+    except BaseException:
+        for membership in memberships:
+            membership.close()
+        raise

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import ipaddress
 import ssl
+import threading
 import time
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 import certifi
 import httpcore
 
 from services.ingestion.addresses import AllowList
 from services.ingestion.lookup import LookUps
-from shared.contracts.errors import ErrorCode, TonestreamError, TransientError
+from shared.contracts.errors import AbandonedError, ErrorCode, TonestreamError, TransientError
+
+#: How long it takes at most to notice that a download was abandoned, seconds.
+_SLICE_S: Final = 0.25
 
 
 class Allowance:
-    """What one download may use, all its redirects together: ``bytes_left`` on the wire, and time."""
+    """What one download may use, all its redirects together: bytes on the wire, and time. ``abandoned`` ends it."""
 
-    def __init__(self, total_s: float, wire_bytes: int) -> None:
+    def __init__(self, total_s: float, wire_bytes: int, abandoned: threading.Event) -> None:
+        self.abandoned = abandoned
+        self._total_s = total_s
         self._deadline = time.monotonic() + total_s
         self._bytes_left = wire_bytes
 
@@ -29,8 +35,17 @@ class Allowance:
         """Whether the time is up."""
         return time.monotonic() >= self._deadline
 
+    def late(self) -> TransientError:
+        """The fault of a download whose time is up."""
+        return TransientError(ErrorCode.FETCH_TIMEOUT, f"the download took longer than {self._total_s:.4g} s")
+
     def wait_s(self, timeout_s: float | None) -> float:
-        """``timeout_s``, or the time that is left where that is less. Raises httpcore.ReadTimeout where none is."""
+        """``timeout_s``, or the time that is left where that is less.
+
+        Raises httpcore.ReadTimeout where none is, AbandonedError where nobody waits for the download any more.
+        """
+        if self.abandoned.is_set():
+            raise AbandonedError
         left = self._deadline - time.monotonic()
         if left <= 0:
             raise httpcore.ReadTimeout("the time for the download is up")
@@ -99,7 +114,8 @@ class GuardedBackend(httpcore.NetworkBackend):
         except ValueError:
             pass
         try:
-            return self._look_ups.addresses(host, port, self._allowance.wait_s(self._connect_s))
+            wait_s = self._allowance.wait_s(self._connect_s)
+            return self._look_ups.addresses(host, port, wait_s, self._allowance.abandoned)
         except (OSError, UnicodeError) as error:
             raise TransientError(ErrorCode.FETCH_FAILED, f"the host {host!r} cannot be found") from error
 
@@ -111,11 +127,27 @@ class _GuardedStream(httpcore.NetworkStream):
     def __init__(self, stream: httpcore.NetworkStream, allowance: Allowance) -> None:
         self._stream = stream
         self._allowance = allowance
+        self._heard = False
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        data = self._stream.read(max_bytes, self._allowance.wait_s(timeout))
+        data = self._patiently(max_bytes, self._allowance.wait_s(timeout))
+        if not self._heard and data.startswith(b"ICY "):
+            raise radio()
+        self._heard = True
         self._allowance.spend(len(data))
         return data
+
+    def _patiently(self, max_bytes: int, timeout_s: float) -> bytes:
+        """Some bytes within ``timeout_s``, waited for in slices: nothing wakes a thread that waits for a socket."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            left_s = deadline - time.monotonic()
+            try:
+                return self._stream.read(max_bytes, max(0.001, min(left_s, _SLICE_S)))
+            except httpcore.ReadTimeout:
+                if left_s <= _SLICE_S:
+                    raise
+                self._allowance.wait_s(None)
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         self._stream.write(buffer, self._allowance.wait_s(timeout))
@@ -139,6 +171,13 @@ class _GuardedStream(httpcore.NetworkStream):
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
+
+
+def radio() -> TonestreamError:
+    """The server says that what it sends has no end."""
+    return TonestreamError(
+        ErrorCode.UNSUPPORTED_MEDIA, "the URL leads to an endless radio stream; give the address of a recording"
+    )
 
 
 @lru_cache(maxsize=1)

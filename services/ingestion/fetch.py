@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ssl
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from typing import Final
 import httpcore
 
 from services.ingestion.addresses import AllowList
-from services.ingestion.connections import Allowance, GuardedBackend, ssl_context
+from services.ingestion.connections import Allowance, GuardedBackend, radio, ssl_context
 from services.ingestion.lookup import LookUps, Resolve, resolve
 from services.ingestion.urls import Target, redirected
 from shared.contracts.errors import ErrorCode, TonestreamError, TransientError
@@ -28,6 +29,14 @@ __all__ = ["AllowList", "FetchLimits", "Fetched", "Fetcher", "Validators"]
 _USER_AGENT: Final = b"tonestream"
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _TRANSIENT: Final = frozenset({408, 425, 429})
+#: What a list of addresses is served as, or a live stream that comes as such a list.
+_PLAYLISTS: Final = frozenset(
+    {
+        "application/vnd.apple.mpegurl", "application/x-mpegurl", "application/mpegurl", "audio/mpegurl",
+        "audio/x-mpegurl", "audio/x-scpls", "audio/scpls", "application/pls+xml", "application/xspf+xml",
+        "application/dash+xml",
+    }
+)  # fmt: skip
 _WEB_PAGES: Final = frozenset({"text/html", "application/xhtml+xml"})
 
 _MOST_HEADERS: Final = 200
@@ -73,16 +82,27 @@ class Fetcher:
         self._allow = allow
         self._look_ups = LookUps(resolver)
 
-    def fetch(self, url: str, destination: Path, validators: Validators | None = None) -> Fetched:
+    def fetch(
+        self,
+        url: str,
+        destination: Path,
+        validators: Validators | None = None,
+        total_s: float | None = None,
+        abandoned: threading.Event | None = None,
+    ) -> Fetched:
         """Download ``url`` to ``destination``, which is removed again on failure.
 
+        ``total_s`` takes the place of the limit where it is less.
+
         Raises TonestreamError: fetch_forbidden (address, port, scheme or credentials that are not allowed, a redirect
-        from https to http), too_large, unsupported_media (a web page), fetch_failed (the server says no, or its
-        certificate does not hold); TransientError: fetch_failed (the server or the way to it has a fault),
-        fetch_timeout. OSError where the destination cannot be written.
+        from https to http), too_large, unsupported_media (a web page, a radio stream, a playlist), fetch_failed (the
+        server says no, or its certificate does not hold); TransientError: fetch_failed (the server or the way to it
+        has a fault), fetch_timeout. AbandonedError once ``abandoned`` is set. OSError where the destination cannot be
+        written.
         """
         wire_bytes = self._limits.max_bytes + self._limits.max_bytes // 8 + _WIRE_EXTRA_BYTES
-        allowance = Allowance(self._limits.total_s, wire_bytes)
+        total_s = self._limits.total_s if total_s is None else min(total_s, self._limits.total_s)
+        allowance = Allowance(total_s, wire_bytes, abandoned or threading.Event())
         backend = GuardedBackend(self._allow, self._look_ups, allowance, self._limits.connect_s)
         with httpcore.ConnectionPool(ssl_context=ssl_context(), network_backend=backend) as pool:
             for _ in range(self._limits.max_redirects + 1):
@@ -123,10 +143,11 @@ class Fetcher:
                     )
                 yield response
         except httpcore.TimeoutException as error:
-            what = "stood still: the server did not answer"
             if allowance.is_late:
-                what = f"took longer than {self._limits.total_s:g} s"
-            raise TransientError(ErrorCode.FETCH_TIMEOUT, f"the download {what}") from error
+                raise allowance.late() from error
+            raise TransientError(
+                ErrorCode.FETCH_TIMEOUT, "the download stood still: the server did not answer"
+            ) from error
         except (httpcore.NetworkError, httpcore.ProtocolError, ssl.SSLError) as error:
             raise TransientError(ErrorCode.FETCH_FAILED, f"the download broke off: {str(error)[:200]}") from error
 
@@ -136,6 +157,13 @@ class Fetcher:
         if content_type in _WEB_PAGES:
             raise TonestreamError(
                 ErrorCode.UNSUPPORTED_MEDIA, "the URL leads to a web page; give the address of the audio file itself"
+            )
+        if any(name.lower().startswith(b"icy-") for name, _ in response.headers):
+            raise radio()
+        if content_type in _PLAYLISTS:
+            raise TonestreamError(
+                ErrorCode.UNSUPPORTED_MEDIA,
+                "the URL leads to a playlist or a live stream; give the address of a recording",
             )
         for name, value in response.headers:
             if name.lower() == b"content-encoding" and value.strip().lower() not in {b"", b"identity"}:
@@ -160,9 +188,7 @@ class Fetcher:
                 if size > self._limits.max_bytes:
                     raise self._too_large()
                 if allowance.is_late:
-                    raise TransientError(
-                        ErrorCode.FETCH_TIMEOUT, f"the download took longer than {self._limits.total_s:g} s"
-                    )
+                    raise allowance.late()
                 file.write(chunk)
         return size
 

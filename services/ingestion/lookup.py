@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import queue
 import socket
 import threading
-import time
 from collections.abc import Callable
 from typing import Final
 
 from shared.contracts.errors import ErrorCode, TransientError
+from shared.limited_calls import CallTimeoutError, LimitedCalls, TooBusyError
 
 Resolve = Callable[[str, int], list[str]]
 
@@ -24,46 +23,25 @@ def resolve(host: str, port: int) -> list[str]:
 
 
 class LookUps:
-    """Runs ``resolver`` in threads that are waited for so long and no longer. Safe from many threads.
-
-    A thread whose look-up hangs cannot be ended, so there are at most ``most_at_once`` of them; further look-ups wait
-    for a place within their own time. The threads keep no process from ending.
-    """
+    """Runs ``resolver`` within limits of time. Safe from many threads."""
 
     def __init__(self, resolver: Resolve = resolve, most_at_once: int = _MOST_AT_ONCE) -> None:
         self._resolve = resolver
-        self._places = threading.BoundedSemaphore(most_at_once)
+        self._calls = LimitedCalls("look-up", most_at_once)
 
-    def addresses(self, host: str, port: int, timeout_s: float) -> list[str]:
+    def addresses(self, host: str, port: int, timeout_s: float, abandoned: threading.Event | None = None) -> list[str]:
         """The addresses of a host.
 
-        Raises TransientError (fetch_timeout) after ``timeout_s`` seconds; whatever else the resolver raises (OSError,
-        UnicodeError).
+        Raises TransientError (fetch_timeout) after ``timeout_s`` seconds; AbandonedError; whatever else the resolver
+        raises (OSError, UnicodeError).
         """
-        deadline = time.monotonic() + timeout_s
-        if not self._places.acquire(timeout=max(0.0, timeout_s)):
-            raise TransientError(ErrorCode.FETCH_TIMEOUT, "too many host names are being looked up at the moment")
-        answer: queue.SimpleQueue[list[str] | BaseException] = queue.SimpleQueue()
-
-        def look_up() -> None:
-            try:
-                answer.put(self._resolve(host, port))
-            except BaseException as error:
-                answer.put(error)
-            finally:
-                self._places.release()
-
         try:
-            threading.Thread(target=look_up, name="look-up", daemon=True).start()
-        except BaseException:
-            self._places.release()
-            raise
-        try:
-            found = answer.get(timeout=max(0.0, deadline - time.monotonic()))
-        except queue.Empty:
+            return self._calls.call(lambda: self._resolve(host, port), timeout_s, abandoned)
+        except TooBusyError:
+            raise TransientError(
+                ErrorCode.FETCH_TIMEOUT, "too many host names are being looked up at the moment"
+            ) from None
+        except CallTimeoutError:
             raise TransientError(
                 ErrorCode.FETCH_TIMEOUT, f"the host {host!r} could not be looked up within {timeout_s:.3g} s"
             ) from None
-        if isinstance(found, BaseException):
-            raise found
-        return found

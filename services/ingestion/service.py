@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from threading import BoundedSemaphore, Event
 from typing import ClassVar, Final, Self
+from urllib.parse import urlsplit
 
-from services.ingestion.fetch import AllowList, Fetcher, FetchLimits, Validators
+from services.ingestion.fetch import AllowList, Fetched, Fetcher, FetchLimits, Validators
+from services.ingestion.lanes import CutShortError, Lane, Patience, SlowHosts, Try, final
 from services.ingestion.tags import read_tags
-from shared.audio.decode import DecodedAudio, DecodeLimits, decode, find_ffmpeg
+from shared.audio.decode import DecodedAudio, DecodeLimits, DecodeTimeoutError, decode, find_ffmpeg
 from shared.audio.segments import chosen_segments, segment_count
 from shared.blobs.audio import AudioBlobs
 from shared.blobs.store import UPLOADS, BlobGoneError, BlobStore
@@ -23,7 +27,14 @@ from shared.cache.state import RequestState
 from shared.catalogue import Catalogue
 from shared.contracts.codec import MalformedMessageError, Message, salvaged_source
 from shared.contracts.codec import decode as decode_message
-from shared.contracts.errors import PERMANENT_FOR_AUDIO, DependencyError, ErrorCode, TonestreamError
+from shared.contracts.errors import (
+    PERMANENT_FOR_AUDIO,
+    AbandonedError,
+    DependencyError,
+    ErrorCode,
+    TonestreamError,
+    TransientError,
+)
 from shared.contracts.messages import (
     ErrorReport,
     IngestedAudio,
@@ -33,6 +44,7 @@ from shared.contracts.messages import (
     TrackRequest,
     TrackResult,
 )
+from shared.contracts.retry import Retry, RetryNote
 from shared.contracts.topics import RETENTION_MS, Channel
 from shared.contracts.tracks import BLOB_SCHEME
 from shared.fault_points import AUDIO_STORED, LEAD_TAKEN, REQUEST_ENTERED, SOURCE_REMEMBERED, fault_point
@@ -46,6 +58,10 @@ from shared.work_folder import remove_abandoned, work_folder
 log = logging.getLogger(__name__)
 
 _SWEEP_EVERY_S: Final = 600.0
+#: Fewer than this would let one file that decodes slowly be in the way of the next.
+_FEWEST_DECODERS: Final = 4
+#: How long it takes at most to notice that a request was abandoned, seconds.
+_SLICE_S: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +82,7 @@ class _Draft:
     request: TrackRequest
     recipe: Recipe
     record: Record
+    received_at_ms: int
     title: str | None
     artist: str | None
     isrc: str | None
@@ -90,24 +107,31 @@ class _Draft:
             error=error,
             follows=follows,
             recipe=self.recipe,
-            received_at_ms=_received_at_ms(self.record),
+            received_at_ms=self.received_at_ms,
         )
 
 
 class Ingestion(TrackByTrackService):
-    """Every request leaves as one IngestedTrack: with audio, with a finished answer, or with the reason for neither."""
+    """Every request leaves as one IngestedTrack: with audio, with a finished answer, or with the reason for neither.
+
+    This is the first lane: one short try. What is slow or failed for the moment goes on to the retry topic.
+    """
 
     stage = Stage.INGESTION
     inputs: ClassVar[tuple[Channel, ...]] = (Channel.REQUESTS,)
-    batch_records = 8
+    # Downloads wait more than they work. Decoding works: see ``decoders``.
+    batch_records = 64
     answers_invalid_input = True
+    streams = True
 
     def __init__(
         self,
         *,
+        lane: Lane,
+        patience: Patience,
         fetcher: Fetcher,
         spotify: SpotifyClient | None,
-        decode_file: Callable[[Path, Path], DecodedAudio],
+        decode_file: Callable[[Path, Path, Event], DecodedAudio],
         catalogue: Catalogue,
         recipes: Recipes,
         blobs: BlobStore,
@@ -117,9 +141,13 @@ class Ingestion(TrackByTrackService):
         max_unfinished: int,
         max_bytes: int,
         blob_ttl_s: float,
-        threads: int,
+        decoders: int,
     ) -> None:
-        super().__init__(threads)
+        super().__init__(self.batch_records)
+        self._lane = lane
+        self._patience = patience
+        self._slow_hosts = SlowHosts()
+        self._decoders = BoundedSemaphore(decoders)
         self._fetcher = fetcher
         self._spotify = spotify
         self._decode = decode_file
@@ -143,17 +171,20 @@ class Ingestion(TrackByTrackService):
             allow = AllowList.parse(settings.fetch_allow)
         except ValueError as error:
             raise SettingsError(str(error)) from error
-        limits = DecodeLimits(max_duration_s=settings.max_track_s, timeout_s=settings.decode_timeout_s)
+        lane = cls._lane_of(settings)
+        limits = DecodeLimits(max_duration_s=settings.max_track_s, timeout_s=lane.decode_s)
         client = connect(settings.redis_url.get_secret_value())
         keys = Keys(settings.redis_prefix)
         blobs = BlobStore(settings.blob_url)
         catalogue = Catalogue.of(settings)
         state = RequestState.open(client, keys, cls.stage.value, settings.state_ttl_s, settings.result_deadline_s)
         return cls(
+            lane=lane,
+            patience=Patience(settings.retry_attempts, settings.fetch_total_timeout_s, settings.retry_budget_s),
             fetcher=Fetcher(
                 FetchLimits(
                     max_bytes=settings.fetch_max_bytes,
-                    total_s=settings.fetch_total_timeout_s,
+                    total_s=lane.fetch_s,
                     connect_s=settings.fetch_connect_timeout_s,
                     first_byte_s=settings.fetch_first_byte_timeout_s,
                     max_redirects=settings.fetch_max_redirects,
@@ -161,7 +192,7 @@ class Ingestion(TrackByTrackService):
                 allow,
             ),
             spotify=spotify_client(settings),
-            decode_file=lambda source, destination: decode(source, destination, limits, ffmpeg),
+            decode_file=lambda source, destination, abandoned: decode(source, destination, limits, ffmpeg, abandoned),
             catalogue=catalogue,
             recipes=Recipes(settings, catalogue),
             blobs=blobs,
@@ -171,9 +202,14 @@ class Ingestion(TrackByTrackService):
             max_unfinished=settings.max_unfinished,
             max_bytes=settings.fetch_max_bytes,
             blob_ttl_s=settings.blob_ttl_s,
-            # Downloads wait more than they work: a slow server shall not keep the others of its batch waiting.
-            threads=max(cls.batch_records, worker_threads(settings)),
+            decoders=max(_FEWEST_DECODERS, worker_threads(settings)),
         )
+
+    @classmethod
+    def _lane_of(cls, settings: Settings) -> Lane:
+        # A limit that is set below the first lane's holds in both.
+        fetch_s = min(settings.fetch_first_timeout_s, settings.fetch_total_timeout_s)
+        return Lane(fetch_s, min(settings.decode_first_timeout_s, settings.decode_timeout_s), last=False)
 
     def start(self) -> None:
         """Remove the temporary folders of workers that were killed."""
@@ -186,27 +222,41 @@ class Ingestion(TrackByTrackService):
     def handle_one(self, delivery: Delivery) -> Outcome:
         request = delivery.message
         assert isinstance(request, TrackRequest)
-        if not self._requests.enter(request.request_id, delivery.record):
-            log.info("this request ID is known already; the first record with it is answered, this one is not")
+        note = self._note(delivery.record)
+        if not self._enter(request.request_id, delivery.record, note):
             return Outcome()
         fault_point(REQUEST_ENTERED)
         started = time.perf_counter()
-        track = self._ingest(request, delivery.record)
+        tried = Try(self._lane, note, delivery.abandoned)
+        try:
+            track = self._ingest(request, delivery.record, note, tried)
+        except TransientError as fault:
+            return self._later(request, delivery.record, note, fault, tried)
         elapsed_ms = (time.perf_counter() - started) * 1000
         track = track.model_copy(update={"timings_ms": {self.stage.value: round(elapsed_ms, 1)}})
         return Outcome((track,), self._clean_up(request.audio_url))
 
+    def _later(
+        self, request: TrackRequest, record: Record, note: RetryNote, fault: TransientError, tried: Try
+    ) -> Outcome:
+        """The request goes on to the retry topic. Raises TonestreamError where it was tried long enough."""
+        following = self._patience.next_try(note, fault, tried, self._lane, int(time.time() * 1000))
+        if following is None:
+            raise final(fault, note) from fault
+        log.info("to be tried again: %s", fault.message, extra={"code": fault.code.value, "attempt": following.attempt})
+        return Outcome(retry=Retry(request, record, following))
+
     def give_up(self, origin: Origin, error: TonestreamError) -> Outcome:
         """The reason why there is no audio travels on; the aggregator makes the answer of it."""
-        if not self._requests.enter(origin.request_id, origin.record):
-            log.info("this request ID is known already; the first record with it is answered, this one is not")
+        note = self._note(origin.record)
+        if not self._enter(origin.request_id, origin.record, note):
             return Outcome()
         failed = IngestedTrack(
             request_id=origin.request_id,
             track_key=origin.track_key,
             source=salvaged_source(origin.record) or origin.track_key,
             error=ErrorReport.of(error, self.stage),
-            received_at_ms=_received_at_ms(origin.record),
+            received_at_ms=note.received_at_ms,
         )
         # After a defect an operator may send the record again, and then its upload is needed; else it expires.
         kept = error.code is ErrorCode.INTERNAL
@@ -222,13 +272,25 @@ class Ingestion(TrackByTrackService):
                 log.info("removed forgotten blobs", extra={"removed": removed})
         return ()
 
-    def _ingest(self, request: TrackRequest, record: Record) -> IngestedTrack:
+    def _note(self, record: Record) -> RetryNote:
+        """How far the request of that record is. One that enters here is at its beginning, whatever its headers say."""
+        return RetryNote(record.coordinates, _received_at_ms(record))
+
+    def _enter(self, request_id: str, record: Record, note: RetryNote) -> bool:
+        """Whether the record is to be answered."""
+        entered = self._requests.enter(request_id, record, note.entered)
+        if not entered:
+            log.info("this request ID is known already; the first record with it is answered, this one is not")
+        return entered
+
+    def _ingest(self, request: TrackRequest, record: Record, note: RetryNote, tried: Try) -> IngestedTrack:
         recipe = self._recipe(request)
-        names, spotify_error = self._spotify_track(request)
+        names, spotify_error = self._spotify_track(request, tried)
         draft = _Draft(
             request,
             recipe,
             record,
+            note.received_at_ms,
             title=names.title if names else None,
             artist=names.artist if names else None,
             isrc=names.isrc if names else None,
@@ -241,15 +303,17 @@ class Ingestion(TrackByTrackService):
         fault_point(LEAD_TAKEN)
         try:
             with work_folder() as folder:
-                fetched = self._fetch(draft, url, folder)
+                fetched = self._fetch(draft, url, folder, tried)
+                tried.fetched()
                 if fetched.file is None:
                     return draft.track(cached=fetched.cached, error=fetched.error)
-                return self._from_file(draft, fetched.file, fetched)
+                return self._from_file(draft, fetched.file, fetched, tried.abandoned)
         except OSError as error:
             raise DependencyError(f"the temporary folder cannot be used: {error}") from error
 
-    def _spotify_track(self, request: TrackRequest) -> tuple[SpotifyTrack | None, TonestreamError | None]:
-        """The names Spotify gives the track. A fault matters only where there is no other way to the audio."""
+    def _spotify_track(self, request: TrackRequest, tried: Try) -> tuple[SpotifyTrack | None, TonestreamError | None]:
+        """The names Spotify gives the track. A fault matters only where there is no other way to the audio, or no time
+        left to go it."""
         if request.spotify_id is None:
             return None, None
         if self._spotify is None:
@@ -259,9 +323,9 @@ class Ingestion(TrackByTrackService):
                 " give an audio_url with the track_id",
             )
         try:
-            return self._spotify.track(request.spotify_id), None
+            return self._spotify.track(request.spotify_id, tried.left_s, tried.abandoned), None
         except TonestreamError as error:
-            if request.audio_url is None:
+            if request.audio_url is None or not tried.left_s:
                 raise
             log.info("no names from Spotify: %s", error.message)
             return None, error
@@ -278,7 +342,7 @@ class Ingestion(TrackByTrackService):
             )
         return self._recipes.by(model.manifest)
 
-    def _fetch(self, draft: _Draft, url: str, folder: Path) -> _Fetched:
+    def _fetch(self, draft: _Draft, url: str, folder: Path, tried: Try) -> _Fetched:
         request = draft.request
         file = folder / "source"
         if url.startswith(BLOB_SCHEME):
@@ -290,21 +354,39 @@ class Ingestion(TrackByTrackService):
             return _Fetched(file)
         known = None if request.force else self._results.known_source(request.track_key)
         validators = None if known is None else Validators(known.etag, known.last_modified)
-        fetched = self._fetcher.fetch(url, file, validators)
+        fetched = self._download(url, file, validators, tried)
         if fetched.not_modified and known is not None:
             cached = self._find(draft, known.audio_sha256)
             if cached is not None or known.error is not None:
                 return _Fetched(None, cached=cached, error=known.error)
-            fetched = self._fetcher.fetch(url, file)  # the audio is the same, its answer has expired
+            fetched = self._download(url, file, None, tried)  # the audio is the same, its answer has expired
         return _Fetched(file, fetched.etag, fetched.last_modified)
 
-    def _from_file(self, draft: _Draft, file: Path, fetched: _Fetched) -> IngestedTrack:
+    def _download(self, url: str, file: Path, validators: Validators | None, tried: Try) -> Fetched:
+        host = urlsplit(url).netloc.rpartition("@")[2]
+        if not self._lane.last and host in self._slow_hosts:
+            raise CutShortError(ErrorCode.FETCH_TIMEOUT, "the server has been slow lately")
+        try:
+            fetched = self._fetcher.fetch(url, file, validators, tried.left_s, tried.abandoned)
+        except TransientError as error:
+            if error.code is ErrorCode.FETCH_TIMEOUT:
+                self._slow_hosts.was_slow(host)
+            raise
+        self._slow_hosts.answered(host)
+        return fetched
+
+    def _from_file(self, draft: _Draft, file: Path, fetched: _Fetched, abandoned: Event) -> IngestedTrack:
         request = draft.request
         if draft.title is None:
             title, artist = read_tags(file)
             draft = replace(draft, title=title, artist=artist)
         try:
-            decoded = self._decode(file, file.with_name("decoded.wav"))
+            with self._decoder(abandoned):
+                decoded = self._decode(file, file.with_name("decoded.wav"), abandoned)
+        except DecodeTimeoutError as error:
+            if self._lane.last:
+                raise
+            raise CutShortError(error.code, error.message) from error
         except TonestreamError as error:
             if error.code in PERMANENT_FOR_AUDIO:
                 self._remember(request, fetched, error=ErrorReport.of(error, self.stage))
@@ -326,6 +408,17 @@ class Ingestion(TrackByTrackService):
         self._audio.keep(decoded.path, decoded.sha256, request.request_id, draft.record)
         fault_point(AUDIO_STORED)
         return draft.track(audio=audio)
+
+    @contextlib.contextmanager
+    def _decoder(self, abandoned: Event) -> Iterator[None]:
+        """One of the places for decoders: each takes a core and some memory."""
+        while not self._decoders.acquire(timeout=_SLICE_S):
+            if abandoned.is_set():
+                raise AbandonedError
+        try:
+            yield
+        finally:
+            self._decoders.release()
 
     def _remember(
         self,
@@ -370,6 +463,38 @@ def _received_at_ms(record: Record) -> int:
     """
     now_ms = int(time.time() * 1000)
     return record.timestamp_ms if 0 <= now_ms - record.timestamp_ms <= RETENTION_MS[Channel.REQUESTS] else now_ms
+
+
+class IngestionRetry(Ingestion):
+    """The second lane: requests that wait, and sources that are slow. It has the full limits and is in nobody's way."""
+
+    inputs: ClassVar[tuple[Channel, ...]] = (Channel.REQUESTS_RETRY,)
+    answers_invalid_input = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.stage.value}-retry"
+
+    def window(self, settings: Settings) -> int:
+        return settings.retry_window
+
+    def wait_s(self, record: Record) -> float:
+        try:
+            note = self._note(record)
+        except ValueError:
+            return 0.0
+        return self._patience.wait_s(note, int(time.time() * 1000))
+
+    def tick(self) -> Sequence[Message]:
+        """The first lane cleans up for both."""
+        return ()
+
+    def _note(self, record: Record) -> RetryNote:
+        return RetryNote.of(record)
+
+    @classmethod
+    def _lane_of(cls, settings: Settings) -> Lane:
+        return Lane(settings.fetch_total_timeout_s, settings.decode_timeout_s, last=True)
 
 
 def _audio_url(record: Record) -> str | None:

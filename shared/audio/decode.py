@@ -16,12 +16,13 @@ import signal
 import subprocess
 import tempfile
 import threading
+import time
 import wave
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
-from shared.contracts.errors import DependencyError, ErrorCode, TonestreamError, TransientError
+from shared.contracts.errors import AbandonedError, DependencyError, ErrorCode, TonestreamError, TransientError
 
 #: Sample rate of all decoded audio, Hz.
 SAMPLE_RATE: Final = 22050
@@ -29,6 +30,8 @@ SAMPLE_RATE: Final = 22050
 _BYTES_PER_SAMPLE: Final = 2
 _CHUNK: Final = 1 << 18
 _STDERR_KEPT: Final = 4000
+#: How long it takes at most to notice that decoding was abandoned, seconds.
+_SLICE_S: Final = 0.25
 #: What a WAV file can hold, in bytes of samples: its header counts them, and 36 of its own, in 32 bits.
 _MOST_IN_WAV: Final = 0xFFFFFFFF - 36
 #: The shell's exit statuses for a program it cannot run.
@@ -64,6 +67,16 @@ _DECODERS: Final = (
 _NOT_LISTED: Final = "not on whitelist"
 #: Second magic that RIFF and FORM need, at byte 8: other files begin like them too.
 _FORM_TYPES: Final[dict[str, tuple[bytes, ...]]] = {"wav": (b"WAVE",), "aiff": (b"AIFF", b"AIFC")}
+
+
+class DecodeTimeoutError(TonestreamError):
+    """Decoding did not end in time. Not the file's fault for certain, so not a code that is remembered for it."""
+
+    def __init__(self, timeout_s: float) -> None:
+        super().__init__(
+            ErrorCode.INTERNAL,
+            f"decoding did not end within {timeout_s:g} s: the file is forged, or the machine overloaded",
+        )
 
 
 class MissingDependencyError(DependencyError, RuntimeError):
@@ -158,23 +171,28 @@ def _mpeg_kind(head: bytes) -> str | None:
     return None if version == 0b01 or bitrate == 0b1111 or rate == 0b11 else "mp3"
 
 
-def decode(source: Path, destination: Path, limits: DecodeLimits, ffmpeg: str) -> DecodedAudio:
+def decode(
+    source: Path, destination: Path, limits: DecodeLimits, ffmpeg: str, abandoned: threading.Event | None = None
+) -> DecodedAudio:
     """Decode ``source`` to a WAV at ``destination``: mono, 16 bits, 22.05 kHz, the same for the same bytes.
 
     A damaged frame is skipped, as every player does; a file of which nothing can be decoded is corrupt_audio. Raises
-    TonestreamError (unsupported_media, corrupt_audio, too_long); TransientError where someone else ended the decoder;
-    DependencyError where the disk gives out or the decoder cannot be run. A failure leaves no file at ``destination``.
-    Memory does not grow with the track. Safe from many threads.
+    TonestreamError (unsupported_media, corrupt_audio, too_long; DecodeTimeoutError); TransientError where someone else
+    ended the decoder; AbandonedError once ``abandoned`` is set, which ends the decoder; DependencyError where the disk
+    gives out or the decoder cannot be run. A failure leaves no file at ``destination``. Memory does not grow with the
+    track. Safe from many threads.
     """
     try:
-        return _decode(source, destination, limits, ffmpeg)
+        return _decode(source, destination, limits, ffmpeg, abandoned or threading.Event())
     except BaseException:
         if destination.is_file():  # and not a device
             destination.unlink(missing_ok=True)
         raise
 
 
-def _decode(source: Path, destination: Path, limits: DecodeLimits, ffmpeg: str) -> DecodedAudio:
+def _decode(
+    source: Path, destination: Path, limits: DecodeLimits, ffmpeg: str, abandoned: threading.Event
+) -> DecodedAudio:
     try:
         demuxer = sniff_format(source)
         source = source.resolve()
@@ -195,31 +213,23 @@ def _decode(source: Path, destination: Path, limits: DecodeLimits, ffmpeg: str) 
         except OSError as error:
             raise DependencyError(f"the decoder cannot be started: {error}") from error
         assert process.stdout is not None
-        timed_out = threading.Event()
-
-        def end() -> None:
-            timed_out.set()
-            _kill(process)
-
-        deadline = threading.Timer(limits.timeout_s, end)
-        deadline.daemon = True
-        deadline.start()
+        ended = threading.Event()
+        guard = _Guard(process, limits.timeout_s, abandoned, ended)
+        guard.start()
         try:
             decoded = _write_wav(process.stdout, destination, limits.max_duration_s)
             status = process.wait()
         except OSError as error:
             raise DependencyError(f"the decoded audio cannot be written: {error}") from error
         finally:
-            deadline.cancel()
+            ended.set()
             _kill(process)
             process.wait()
             process.stdout.close()
-        if timed_out.is_set():
-            # Not the file's fault for certain, so not a code that is remembered for it.
-            raise TonestreamError(
-                ErrorCode.INTERNAL,
-                f"decoding did not end within {limits.timeout_s:g} s: the file is forged, or the machine overloaded",
-            )
+        if abandoned.is_set():
+            raise AbandonedError
+        if guard.timed_out:
+            raise DecodeTimeoutError(limits.timeout_s)
         if status in _NOT_RUN:
             raise MissingDependencyError(f"{ffmpeg} cannot be run ({_complaint(complaints, status, source)})")
         if -status in _FROM_OUTSIDE or status == _INTERRUPTED:
@@ -233,6 +243,31 @@ def _decode(source: Path, destination: Path, limits: DecodeLimits, ffmpeg: str) 
             said = _complaint(complaints, status, source)
             raise TonestreamError(ErrorCode.CORRUPT_AUDIO, f"the decoder gave up on the file ({said})")
     return decoded
+
+
+class _Guard(threading.Thread):
+    """Ends a decoder that nobody waits for any more, or whose time is up."""
+
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        timeout_s: float,
+        abandoned: threading.Event,
+        ended: threading.Event,
+    ) -> None:
+        super().__init__(name="decode-guard", daemon=True)
+        self.timed_out = False
+        self._process = process
+        self._deadline = time.monotonic() + timeout_s
+        self._abandoned = abandoned
+        self._ended = ended
+
+    def run(self) -> None:
+        while not self._ended.wait(max(0.0, min(_SLICE_S, self._deadline - time.monotonic()))):
+            self.timed_out = time.monotonic() >= self._deadline
+            if self.timed_out or self._abandoned.is_set():
+                _kill(self._process)
+                return
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

@@ -69,13 +69,17 @@ class Requests:
         self._claim_script = client.register_script(_CLAIM)
         self._close_script = client.register_script(_CLOSE)
 
-    def enter(self, request_id: str, record: Record) -> bool:
-        """Whether ``record`` is the one that makes the request. Raises FencedError, DependencyError."""
-        return self._claim(self._keys("request", request_id), request_id, record)
+    def enter(self, request_id: str, record: Record, entered: str | None = None) -> bool:
+        """Whether ``record`` is the one that makes the request, or carries it on.
+
+        In the latter case ``entered`` gives the coordinates of the one that made it. Raises FencedError,
+        DependencyError.
+        """
+        return self._claim(self._keys("request", request_id), request_id, record, entered or record.coordinates)
 
     def answer(self, request_id: str, record: Record) -> bool:
         """Whether ``record`` is the one that answers the request. Raises FencedError, DependencyError."""
-        return self._claim(self.answer_key(request_id), request_id, record)
+        return self._claim(self.answer_key(request_id), request_id, record, record.coordinates)
 
     def close(self, request_id: str, coordinates: str) -> bool:
         """The answer by the record at ``coordinates`` is committed. False where another record answers, or none."""
@@ -99,7 +103,7 @@ class Requests:
         """Where the claim to answer the request is: other scripts look there, too."""
         return self._keys("answered", request_id)
 
-    def _claim(self, key: str, request_id: str, record: Record) -> bool:
+    def _claim(self, key: str, request_id: str, record: Record, coordinates: str) -> bool:
         keys = [self._fences.key(record), self.answer_key(request_id), key]
         with redis_faults():
-            return bool(self._claim_script(keys=keys, args=[record.epoch, record.coordinates, self._ttl_s]))
+            return bool(self._claim_script(keys=keys, args=[record.epoch, coordinates, self._ttl_s]))

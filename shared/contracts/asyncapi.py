@@ -7,11 +7,15 @@ from typing import Any, Final
 from pydantic.json_schema import models_json_schema
 
 from shared.contracts.codec import BINARY_CONTENT_TYPE, CHANNEL_OF, JSON_CONTENT_TYPE
+from shared.contracts.messages import TrackRequest
+from shared.contracts.retry import HEADERS
 from shared.contracts.topics import MAX_MESSAGE_BYTES, PARTITIONS, Channel, Topics
 
+_RETRY_MESSAGE: Final = "RetriedTrackRequest"
 _REFERENCE: Final = "#/components/schemas/{model}"
 _DIRECTIONS: Final = {
     Channel.REQUESTS: "users publish; ingestion reads",
+    Channel.REQUESTS_RETRY: "ingestion publishes and reads: requests whose source is slow, or failed for the moment",
     Channel.TRACKS: "ingestion publishes; feature-extraction, mood-worker and aggregator read",
     Channel.FEATURES: "feature-extraction publishes; genre-worker reads",
     Channel.PREDICTIONS: "genre-worker, feature-extraction and aggregator publish; aggregator reads",
@@ -40,11 +44,7 @@ def document(version: str, topics: Topics | None = None) -> dict[str, Any]:
                 "address": named.name(channel),
                 "description": _DIRECTIONS[channel],
                 "bindings": {"kafka": {"partitions": PARTITIONS}},
-                "messages": {
-                    model.__name__: {"$ref": f"#/components/messages/{model.__name__}"}
-                    for model in models
-                    if CHANNEL_OF[model] is channel
-                },
+                "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in _messages(channel)},
             }
             for channel in Channel
         },
@@ -57,7 +57,26 @@ def document(version: str, topics: Topics | None = None) -> dict[str, Any]:
                     "x-max-bytes": MAX_MESSAGE_BYTES[channel],
                 }
                 for model, channel in CHANNEL_OF.items()
-            },
+            }
+            | {_RETRY_MESSAGE: _retry_message()},
             "schemas": definitions["$defs"],
         },
+    }
+
+
+def _messages(channel: Channel) -> list[str]:
+    """The names of the messages of a topic."""
+    if channel is Channel.REQUESTS_RETRY:
+        return [_RETRY_MESSAGE]
+    return [model.__name__ for model, home in CHANNEL_OF.items() if home is channel]
+
+
+def _retry_message() -> dict[str, Any]:
+    headers = {name: {"type": "string", "description": meaning} for name, meaning in HEADERS.items()}
+    return {
+        "summary": "ingestion -> ingestion: a TrackRequest that is to be tried again.",
+        "contentType": JSON_CONTENT_TYPE,
+        "headers": {"type": "object", "properties": headers, "required": list(headers)},
+        "payload": {"$ref": _REFERENCE.format(model=TrackRequest.__name__)},
+        "x-max-bytes": MAX_MESSAGE_BYTES[Channel.REQUESTS_RETRY],
     }

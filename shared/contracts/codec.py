@@ -47,6 +47,8 @@ Message = (
 #: Names of the record headers that every message carries.
 REQUEST_ID_HEADER: Final = "tonestream.request_id"
 CONTENT_TYPE_HEADER: Final = "content-type"
+#: Which dead letter a record is the replay of. Each further replay adds one, so that a loop can be seen.
+REPLAY_HEADER: Final = "tonestream.replay.of"
 
 JSON_CONTENT_TYPE: Final = "application/json"
 BINARY_CONTENT_TYPE: Final = "application/vnd.tonestream.features"
@@ -68,6 +70,7 @@ CHANNEL_OF: Final[dict[type[BaseModel], Channel]] = {
 
 _JSON_ADAPTERS: Final[dict[Channel, TypeAdapter[Any]]] = {
     Channel.REQUESTS: TypeAdapter(TrackRequest),
+    Channel.REQUESTS_RETRY: TypeAdapter(TrackRequest),
     Channel.TRACKS: TypeAdapter(IngestedTrack),
     Channel.PREDICTIONS: TypeAdapter(
         Annotated[SegmentPrediction | SilentSegment | GenreFailure | Overdue, Field(discriminator="type")],
@@ -144,11 +147,13 @@ def outgoing(topics: Topics, message: Message, key: str | None = None) -> Outgoi
     channel = channel_of(message)
     if key is None:
         key = message.track.key if isinstance(message, TrackResult) else message.track_key
-    headers: Headers = (
-        (REQUEST_ID_HEADER, message.request_id.encode()),
-        (CONTENT_TYPE_HEADER, (BINARY_CONTENT_TYPE if channel is Channel.FEATURES else JSON_CONTENT_TYPE).encode()),
-    )
-    return Outgoing(topics.name(channel), key.encode(), encode(message), headers)
+    return Outgoing(topics.name(channel), key.encode(), encode(message), headers_of(message))
+
+
+def headers_of(message: Message) -> Headers:
+    """The headers with which a message travels."""
+    content_type = BINARY_CONTENT_TYPE if isinstance(message, SegmentFeatures) else JSON_CONTENT_TYPE
+    return (REQUEST_ID_HEADER, message.request_id.encode()), (CONTENT_TYPE_HEADER, content_type.encode())
 
 
 def salvaged_request_id(record: Record, topic: str | None = None) -> str | None:
@@ -197,7 +202,7 @@ def _raise_if_newer(fields: dict[str, Any]) -> None:
 
 def _noun(channel: Channel) -> str:
     """What a person calls a record of that topic."""
-    return "request" if channel is Channel.REQUESTS else "message"
+    return "request" if channel in (Channel.REQUESTS, Channel.REQUESTS_RETRY) else "message"
 
 
 def _check_size(channel: Channel, value: bytes) -> None:

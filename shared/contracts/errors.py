@@ -58,6 +58,10 @@ class TransientError(TonestreamError):
         self.retry_after_s = retry_after_s
 
 
+class AbandonedError(Exception):
+    """The work was given up by whoever asked for it. Its outcome interests nobody."""
+
+
 class DependencyError(Exception):
     """Something every message needs (Redis, the blob store, the broker) cannot be used at the moment.
 

@@ -18,6 +18,7 @@ class Channel(StrEnum):
     """The topics by role. The name on the wire is ``<prefix>.<channel>``, e.g. ``tonestream.requests``."""
 
     REQUESTS = "requests"
+    REQUESTS_RETRY = "requests.retry"
     TRACKS = "tracks"
     FEATURES = "features"
     PREDICTIONS = "predictions"
@@ -35,6 +36,7 @@ _LARGEST_RESULT: Final = 4 * 1024 * 1024
 #: The largest message each topic takes, bytes before compression. Larger ones are refused by both sides.
 MAX_MESSAGE_BYTES: Final[dict[Channel, int]] = {
     Channel.REQUESTS: 16 * 1024,
+    Channel.REQUESTS_RETRY: 16 * 1024,
     # A track may carry a finished answer.
     Channel.TRACKS: _LARGEST_RESULT + 64 * 1024,
     Channel.FEATURES: 1024 * 1024,
@@ -50,6 +52,7 @@ _FRAMING_BYTES: Final = 64 * 1024
 #: How long each topic keeps its records.
 RETENTION_MS: Final[dict[Channel, int]] = {
     Channel.REQUESTS: 7 * _DAY_MS,
+    Channel.REQUESTS_RETRY: 7 * _DAY_MS,
     Channel.TRACKS: 2 * _DAY_MS,
     Channel.FEATURES: 2 * _DAY_MS,
     Channel.PREDICTIONS: 2 * _DAY_MS,

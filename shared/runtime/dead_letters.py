@@ -10,17 +10,19 @@ from dataclasses import dataclass, replace
 from typing import Final, Self
 
 from shared.bus.base import Headers, Outgoing, Record
-from shared.contracts.codec import salvaged_request_id
+from shared.contracts.codec import REPLAY_HEADER, salvaged_request_id
 from shared.contracts.messages import Stage
 from shared.contracts.topics import MAX_MESSAGE_BYTES, Channel, Topics
 from shared.runtime.redaction import Redactor
 
 #: First part of the header names, in the manner of KIP-1034's ``__streams.errors.``.
 ERROR_HEADER_PREFIX: Final = "tonestream.errors."
-#: Which dead letter a record is the replay of. Each further replay adds one, so that a loop can be seen.
-REPLAY_HEADER: Final = "tonestream.replay.of"
 #: Topics whose records workers read, and bury.
-REPLAYABLE: Final = (Channel.REQUESTS, Channel.TRACKS, Channel.FEATURES, Channel.PREDICTIONS, Channel.MOODS)
+REPLAYABLE: Final = (
+    Channel.REQUESTS, Channel.REQUESTS_RETRY, Channel.TRACKS, Channel.FEATURES, Channel.PREDICTIONS, Channel.MOODS,
+)  # fmt: skip
+#: Those of them that carry requests: replaying one makes the request anew.
+ENTRANCES: Final = (Channel.REQUESTS, Channel.REQUESTS_RETRY)
 #: The first header of ours; what stands before it are the record's own headers, whatever they are called.
 _FIRST: Final = f"{ERROR_HEADER_PREFIX}exception"
 _STACKTRACE: Final = f"{ERROR_HEADER_PREFIX}stacktrace"

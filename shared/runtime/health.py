@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -79,6 +79,10 @@ class Pulse:
         self._batch_since = None
         self._waiting_for = None
         self.moved()
+
+    def in_hand_since(self, since: float | None) -> None:
+        """The longest that a record is being handled by now, by ``time.monotonic``; None: nothing is."""
+        self._batch_since = since
 
     def waiting(self, dependency: str | None) -> None:
         """The loop cannot work until this dependency is back; None when it is."""
@@ -167,13 +171,69 @@ class Pulse:
         )
 
 
+class Pulses:
+    """The pulses of all loops of a worker as one: it is as well as the least well of them.
+
+    ``first`` tells of the start, and of the first loop from then on.
+    """
+
+    def __init__(self) -> None:
+        self.first = Pulse()
+        self._pulses = [self.first]
+
+    def another(self) -> Pulse:
+        """A pulse for one more loop than the first."""
+        pulse = Pulse()
+        self._pulses.append(pulse)
+        return pulse
+
+    @property
+    def contacts(self) -> tuple[Contact, ...]:
+        return tuple(contact for pulse in self._pulses for contact in pulse.contacts)
+
+    def stop_asked(self) -> None:
+        """See Pulse."""
+        for pulse in self._pulses:
+            pulse.stop_asked()
+
+    def stopped(self, reason: str) -> None:
+        """See Pulse."""
+        for pulse in self._pulses:
+            pulse.stopped(reason)
+
+    def seconds_in_batch(self) -> float:
+        """See Pulse: the longest of them."""
+        return max(pulse.seconds_in_batch() for pulse in self._pulses)
+
+    def seconds_without_move(self) -> float:
+        """See Pulse: the longest of them."""
+        return max(pulse.seconds_without_move() for pulse in self._pulses)
+
+    def seconds_stopping(self) -> float:
+        """See Pulse."""
+        return self.first.seconds_stopping()
+
+    def live(self, stall_s: float) -> Health:
+        """See Pulse: the first that is not live, or else the first."""
+        return _worst(pulse.live(stall_s) for pulse in self._pulses)
+
+    def ready(self, stale_s: float) -> Health:
+        """See Pulse: the first that is not ready, or else the first."""
+        return _worst(pulse.ready(stale_s) for pulse in self._pulses)
+
+
+def _worst(answers: Iterable[Health]) -> Health:
+    first, *others = answers
+    return next((health for health in (first, *others) if not health.ok), first)
+
+
 class HealthServer:
     """``GET /livez`` and ``GET /readyz`` (200 or 503, JSON) and ``GET /metrics`` (Prometheus text).
 
     ``/healthz`` is another name of ``/livez``.
     """
 
-    def __init__(self, pulse: Pulse, host: str, port: int, stale_s: float, stall_s: float) -> None:
+    def __init__(self, pulse: Pulse | Pulses, host: str, port: int, stale_s: float, stall_s: float) -> None:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 if self.path in ("/livez", "/healthz"):

@@ -8,6 +8,7 @@ dies after it leaves nothing undone that an answer depends on.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -87,7 +88,9 @@ class ServiceLoop:
         self._limit = DeadLetterLimit(policy.dead_letter_limit)
         self._settler = Settler(service, topics, policy, self._sleep, redact or Redactor())
         self._stop = threading.Event()
-        self._name = service.stage.value
+        #: Set when nobody waits any more for what is in hand.
+        self._abandoned = threading.Event()
+        self._name = service.name
         self._next_tick = 0.0
         #: Turns in which a record was held, since one was last committed.
         self._holds = 0
@@ -96,7 +99,10 @@ class ServiceLoop:
         )
 
     def stop(self) -> None:
-        """Finish the batch in hand, leave the group, return from ``run``. Safe from signals and other threads."""
+        """Finish what is in hand or give it up after ``stop_grace_s``, leave the group, return from ``run``.
+
+        Safe from signals and other threads.
+        """
         self._stop.set()
 
     def run(self) -> None:
@@ -108,8 +114,8 @@ class ServiceLoop:
         try:
             while not self._stop.is_set():
                 try:
-                    self._turn()
-                    failures = 0
+                    if self._turn():
+                        failures = 0
                 except FencedError as error:
                     self._drop_batch("fenced", error)
                 except BusUnavailableError as error:
@@ -129,36 +135,37 @@ class ServiceLoop:
                     self._stop.wait(self._policy.wait_s(failures))
                 except DeadLetterLimitError as error:
                     self._pulse.stopped(str(error))
+                    self._give_up_what_is_in_hand()
                     metrics.REWINDS.labels(self._name, "dead_letter_limit").inc()
                     raise
                 except StoppedError:
-                    log.info("stopped while waiting; the batch goes to another worker")
+                    log.info("stopped; what is not committed goes to another worker")
+            self._finish()
+            self._give_up_what_is_in_hand()
         finally:
+            self._abandoned.set()
             self._membership.close()
             self._handling.flush()
             self._service.close()
             if self._side is not None:
                 self._side.shutdown(wait=False, cancel_futures=True)
 
-    def _turn(self) -> None:
+    def _turn(self) -> bool:
+        """One round of the loop. Whether it got on: then the next fault counts as the first one again."""
         self._pulse.moved()
         self._tick()
         if not self._service.ready():
             self._membership.keep_alive()
-            self._pulse.polled()
-            self._pulse.waiting(None)
+            self._reached_the_bus()
             self._stop.wait(self._policy.pause_s)
-            return
+            return True
         records = self._membership.poll(self._policy.batch_records, self._policy.poll_s)
-        self._pulse.polled()
-        self._pulse.waiting(None)
+        self._reached_the_bus()
         metrics.LAST_POLL.labels(self._name).set_to_current_time()
         if not records:
             self._handling.flush()
-            return
-        if self._epochs is not None and self._epochs.note(records):
-            # Noted first, then confirmed: whoever is confirmed wrote its epoch over those of all owners before.
-            self._membership.confirm(records)
+            return True
+        self._own(records)
         self._pulse.batch_started()
         started = time.monotonic()
         try:
@@ -170,6 +177,24 @@ class ServiceLoop:
         finally:
             self._pulse.batch_ended()
         metrics.BATCH_SECONDS.labels(self._name).observe(time.monotonic() - started)
+        return True
+
+    def _own(self, records: Sequence[Record]) -> None:
+        """Nothing may be written on behalf of the records before this. Raises FencedError, DependencyError,
+        BusUnavailableError."""
+        if self._epochs is not None and self._epochs.note(records):
+            # Noted first, then confirmed: whoever is confirmed wrote its epoch over those of all owners before.
+            self._membership.confirm(records)
+
+    def _reached_the_bus(self) -> None:
+        self._pulse.polled()
+        self._pulse.waiting(None)
+
+    def _finish(self) -> None:
+        """What is left to do at a stop, within ``stop_grace_s``. Here a turn ends with its batch: nothing."""
+
+    def _give_up_what_is_in_hand(self) -> None:
+        """Whatever is under way is of no use any more. Here a turn ends with its batch: nothing."""
 
     def _tick(self) -> None:
         if time.monotonic() < self._next_tick:
@@ -205,6 +230,10 @@ class ServiceLoop:
     def _settle(self, unit: Unit, held: Held) -> list[Settled]:
         if all(held.holds(record) for record in unit.records):
             return []
+        return self._begun(unit)(held)
+
+    def _begun(self, unit: Unit) -> Callable[[Held], list[Settled]]:
+        """Write down that the unit is in hand; returns the work itself."""
         deaths = self._handling.begin(unit.records, unit.alone)
         fault_point(BATCH_BEGUN)
         if unit.alone:
@@ -214,9 +243,10 @@ class ServiceLoop:
                 defect = CrashLoop(
                     f"{died.total} workers died of it, {died.alone} of them while they handled nothing else"
                 )
-                return [self._settler.bury(record, defect, died.total, answered=died.alone < SILENT_DEATHS)]
+                answered = died.alone < SILENT_DEATHS
+                return lambda held: [self._settler.bury(record, defect, died.total, answered)]
             log.warning("handled alone: workers died with it", extra={"coordinates": record.coordinates})
-        return self._settler.settle(unit.records, held)
+        return partial(self._settler.settle, unit.records, abandoned=self._abandoned)
 
     # Committing
 
@@ -285,6 +315,7 @@ class ServiceLoop:
 
     def _drop_batch(self, reason: str, error: Exception) -> None:
         log.warning("batch dropped uncommitted, to be redone: %s", error, extra={"reason": reason})
+        self._give_up_what_is_in_hand()
         metrics.REWINDS.labels(self._name, reason).inc()
         if self._epochs is not None:
             self._epochs.forget()
@@ -296,11 +327,20 @@ class ServiceLoop:
     # Time
 
     def _keeping_alive(self, work: Callable[[], Result]) -> Result:
-        """Run ``work`` while the membership is kept: a long batch must not look like a dead worker."""
+        """Run ``work`` while the membership is kept: a long batch must not look like a dead worker.
+
+        After a stop it gets ``stop_grace_s`` to end. Then StoppedError is raised and its outcome ignored.
+        """
         if self._side is None:
             return self._patiently(work)
         future = self._side.submit(copy_context().run, self._patiently, work)
+        give_up_at = math.inf
         while not wait([future], timeout=self._policy.keep_alive_s).done:
+            if self._stop.is_set():
+                give_up_at = min(give_up_at, time.monotonic() + self._policy.stop_grace_s)
+            if time.monotonic() >= give_up_at:
+                self._abandoned.set()
+                raise StoppedError
             try:
                 self._membership.keep_alive()
                 self._pulse.polled()

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from typing import Final
+
+FIRST_BACKOFF_S: Final = 0.5
+LONGEST_BACKOFF_S: Final = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +18,7 @@ class LoopPolicy:
     poll interval, though ``keep_alive_s`` keeps a slower worker in its group. ``keep_alive_s`` None: the bus knows no
     poll interval, and the batch is handled in the loop's own thread. ``dead_letter_limit`` is the most dead letters
     of a minute; 0 for any number. ``longest_wait_s`` is how soon a server that came back is noticed.
+    What is under way at a stop gets ``stop_grace_s`` to end; then it is left to another worker.
     """
 
     batch_records: int
@@ -27,12 +32,18 @@ class LoopPolicy:
     longest_wait_s: float = 5.0
     keep_alive_s: float | None = 1.0
     dead_letter_limit: int = 0
+    stop_grace_s: float = 3.0
 
     def backoff_s(self, failures: int) -> float:
-        """The doubled step, less up to half of it by chance, so that many workers do not come back at once."""
-        step = min(self.longest_backoff_s, self.first_backoff_s * 2.0 ** min(failures - 1, 16))
-        return random.uniform(step / 2, step)
+        """The pause after so many failures in a row."""
+        return backoff_s(failures, self.first_backoff_s, self.longest_backoff_s)
 
     def wait_s(self, failures: int) -> float:
         """How long to wait before a server that is away is asked again."""
         return min(self.backoff_s(failures), self.longest_wait_s)
+
+
+def backoff_s(failures: int, first_s: float, longest_s: float) -> float:
+    """The doubled step, less up to half of it by chance, so that many workers do not come back at once."""
+    step = min(longest_s, first_s * 2.0 ** min(failures - 1, 16))
+    return random.uniform(step / 2, step)

@@ -7,14 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field
+from threading import Event
 from typing import ClassVar, Final
 
 from shared.bus.base import FencedError, Record
 from shared.contracts.codec import Message
-from shared.contracts.errors import DependencyError, HeldError, TonestreamError
+from shared.contracts.errors import AbandonedError, DependencyError, HeldError, TonestreamError
 from shared.contracts.messages import Stage
+from shared.contracts.retry import Retry
 from shared.contracts.topics import Channel
 from shared.runtime.logs import about
+from shared.settings import Settings
 
 #: Bytes of a record's key that a log line shows: a client's may have megabytes.
 _LONGEST_KEY: Final = 200
@@ -22,10 +25,14 @@ _LONGEST_KEY: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A valid message and the record it came in."""
+    """A valid message and the record it came in.
+
+    ``abandoned`` is set when nobody waits for the outcome any more; whoever takes long should look at it now and then.
+    """
 
     record: Record
     message: Message
+    abandoned: Event = field(default_factory=Event, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +49,12 @@ class Outcome:
     """What became of one delivery: messages to publish with its offset, as one unit.
 
     ``after_commit`` runs once the unit is committed, best effort: clean-up only, nothing an answer depends on.
+    ``retry`` is the delivery's own request, to be tried again later: it leaves in the same unit.
     """
 
     messages: tuple[Message, ...] = ()
     after_commit: tuple[Callable[[], None], ...] = field(default=(), compare=False)
+    retry: Retry | None = None
 
 
 #: The committed offset of the service's group in each of these (topic, partition)s; see Membership.committed.
@@ -64,6 +73,21 @@ class Service(ABC):
     batch_records: ClassVar[int]
     #: Whether a record that is no message is somebody's mistake to be answered (the entry), not a defect to be kept.
     answers_invalid_input: ClassVar[bool] = False
+    #: Whether its deliveries are independent and wait a lot: then each is settled on its own (runtime.streaming).
+    streams: ClassVar[bool] = False
+
+    @property
+    def name(self) -> str:
+        """Names its consumer group, its metrics and its threads."""
+        return self.stage.value
+
+    def window(self, settings: Settings) -> int:
+        """Most records in hand at once."""
+        return settings.batch_records or self.batch_records
+
+    def wait_s(self, record: Record) -> float:
+        """Seconds until a record may be handled. A streaming loop lets others pass it meanwhile."""
+        return 0.0
 
     def start(self) -> None:  # noqa: B027 (most have nothing to warm up)
         """Load and warm up what the first batch needs."""
@@ -115,12 +139,15 @@ class TrackByTrackService(Service):
         """The outcome of one delivery. Raises as ``handle`` describes."""
 
     def handle(self, deliveries: Sequence[Delivery]) -> Sequence[Verdict]:
-        pending = [self._pool.submit(copy_context().run, self._verdict, delivery) for delivery in deliveries]
-        verdicts = [future.result() for future in pending]
+        verdicts = [self._verdict(deliveries[0])] if len(deliveries) == 1 else self._side_by_side(deliveries)
         for verdict in verdicts:
-            if isinstance(verdict, DependencyError | FencedError):
+            if isinstance(verdict, DependencyError | FencedError | AbandonedError):
                 raise verdict
         return verdicts
+
+    def _side_by_side(self, deliveries: Sequence[Delivery]) -> list[Verdict]:
+        pending = [self._pool.submit(copy_context().run, self._verdict, delivery) for delivery in deliveries]
+        return [future.result() for future in pending]
 
     def _verdict(self, delivery: Delivery) -> Verdict:
         key = delivery.record.key[:_LONGEST_KEY].decode("utf-8", "replace")

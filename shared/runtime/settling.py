@@ -5,11 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from threading import Event
 from typing import Final
 
 from shared.bus.base import FencedError, Outgoing, Record, UnreadableBatch
 from shared.contracts.codec import MalformedMessageError, decode, outgoing, salvaged_request_id
-from shared.contracts.errors import DependencyError, ErrorCode, HeldError, TonestreamError, TransientError
+from shared.contracts.errors import (
+    AbandonedError,
+    DependencyError,
+    ErrorCode,
+    HeldError,
+    TonestreamError,
+    TransientError,
+)
 from shared.contracts.messages import TrackResult
 from shared.contracts.topics import Channel, Topics, comes_from_outside
 from shared.runtime import metrics
@@ -101,14 +109,18 @@ class Settler:
         self._policy = policy
         self._sleep = sleep
         self._redact = redact
-        self._name = service.stage.value
+        self._name = service.name
 
-    def settle(self, records: Sequence[Record], held: Held | None = None) -> list[Settled]:
+    def settle(
+        self, records: Sequence[Record], held: Held | None = None, abandoned: Event | None = None
+    ) -> list[Settled]:
         """The records with what became of them, in order, but for those that ``held`` holds or comes to hold.
 
-        Raises DependencyError, FencedError and StoppedError, and no other.
+        ``abandoned`` is what the deliveries look at. Raises DependencyError, FencedError, StoppedError and
+        AbandonedError, and no other.
         """
         held = held or Held()
+        abandoned = abandoned or Event()
         deliveries: list[Delivery] = []
         taken: list[tuple[Record, MalformedMessageError | None]] = []
         for record in records:
@@ -119,7 +131,7 @@ class Settler:
                 continue
             try:
                 channel = self._topics.channel(record.topic)
-                delivery = Delivery(record, decode(channel, record.value))
+                delivery = Delivery(record, decode(channel, record.value), abandoned)
             except MalformedMessageError as error:
                 taken.append((record, error))
                 continue
@@ -189,7 +201,7 @@ class Settler:
             if len(verdicts) != len(deliveries):
                 raise RuntimeError(f"{len(verdicts)} verdicts on {len(deliveries)} deliveries")
             return [(verdict, 1) for verdict in verdicts]
-        except (DependencyError, FencedError, StoppedError):
+        except (DependencyError, FencedError, StoppedError, AbandonedError):
             raise
         except Exception as error:
             if len(deliveries) == 1:
@@ -270,6 +282,9 @@ class Settler:
 
     def _settled(self, record: Record, outcome: Outcome, attempts: int, kind: str = "done", *more: Outgoing) -> Settled:
         outputs = tuple(outgoing(self._topics, message) for message in outcome.messages)
+        if outcome.retry is not None:
+            outputs += (outcome.retry.outgoing(self._topics),)
+            metrics.RETRIES.labels(self._name).inc()
         return Settled(record, outputs + more, outcome.after_commit, kind, attempts)
 
     def _retry_delay_s(self, verdict: Verdict, attempts: int) -> float:

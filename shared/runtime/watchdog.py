@@ -7,26 +7,28 @@ import os
 import sys
 import threading
 import traceback
-from typing import Final
+from typing import Final, NoReturn
 
-from shared.runtime.health import Contact, Pulse
+from shared.runtime.health import Contact, Pulse, Pulses
 
 log = logging.getLogger(__name__)
 
-#: How long a loop that was asked to end may do nothing at all. Longer than closing its connections takes.
-STOP_PATIENCE_S: Final = 20.0
+#: How long a process that was asked to end may take. It is longer than giving up what is in hand and leaving the group.
+STOP_LIMIT_S: Final = 8.0
+#: The longest wait between two looks at a process that was asked to end, seconds.
+_LOOK_S: Final = 0.5
 
 
 class Watchdog:
     """Ends the process when its loop or its batch is stuck for good: a supervisor restarts it.
 
     It ends without a word to anybody, so a batch in hand counts as one that a worker died of, and goes to another. A
-    process that was asked to end and does not come to it is ended sooner.
+    process that was asked to end is ended after ``stop_s``, whatever it is doing.
     """
 
     EXIT_STATUS = 70
 
-    def __init__(self, pulse: Pulse, stall_s: float, stop_s: float = STOP_PATIENCE_S) -> None:
+    def __init__(self, pulse: Pulse | Pulses, stall_s: float, stop_s: float = STOP_LIMIT_S) -> None:
         self._pulse = pulse
         self._stall_s = stall_s
         self._stop_s = stop_s
@@ -38,21 +40,24 @@ class Watchdog:
 
     def _watch(self) -> None:
         seen = False
-        while not self._closed.wait(min(5.0, self._stall_s / 4, self._stop_s / 4)):
+        while not self._closed.wait(min(_LOOK_S, self._stall_s / 4, self._stop_s / 4)):
+            if (stopping := self._pulse.seconds_stopping()) > self._stop_s:
+                self._end(f"asked to end {stopping:.0f} s ago, and something does not give way; ending as it stands")
             stuck = self._stuck()
             if stuck and seen:
-                log.critical("%s; ending the process to be restarted", stuck, extra={"stacks": stacks()})
-                logging.shutdown()
-                os._exit(self.EXIT_STATUS)
+                self._end(f"{stuck}; ending the process to be restarted")
             # Not at once: a process that was paused as a whole, and wakes, first has to get a chance to move.
             seen = stuck is not None
+
+    def _end(self, why: str) -> NoReturn:
+        log.critical("%s", why, extra={"stacks": stacks()})
+        logging.shutdown()
+        os._exit(self.EXIT_STATUS)
 
     def _stuck(self) -> str | None:
         still = self._pulse.seconds_without_move()
         if still > self._stall_s:
             return f"the loop has not moved for {still:.0f} s"
-        if (ending := min(still, self._pulse.seconds_stopping())) > self._stop_s:
-            return f"asked to end, and the loop has not moved for {ending:.0f} s"
         batch = self._pulse.seconds_in_batch()
         return f"stuck in one batch for {batch:.0f} s" if batch > self._stall_s else None
 
@@ -69,7 +74,7 @@ def stacks() -> str:
 class Attendance:
     """Logs when a server of a worker is gone and when it is back, once each."""
 
-    def __init__(self, pulse: Pulse, look_every_s: float = 1.0) -> None:
+    def __init__(self, pulse: Pulse | Pulses, look_every_s: float = 1.0) -> None:
         self._pulse = pulse
         self._away: set[Contact] = set()
         self._closed = threading.Event()

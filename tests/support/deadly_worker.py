@@ -50,7 +50,7 @@ class Deadly(Service):
 def main() -> int:
     settings = Settings()
     logs.configure(settings.log_level, settings.log_format)
-    worker.build_service = lambda stage, given: Deadly()
+    worker.build_services = lambda stage, given: [Deadly()]
     return worker.run_worker(Stage.INGESTION, settings)
 
 

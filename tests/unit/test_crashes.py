@@ -20,7 +20,6 @@ from shared.contracts.codec import outgoing
 from shared.contracts.errors import DependencyError, ErrorCode
 from shared.contracts.topics import Channel
 from shared.runtime.crashes import Deaths, Unit, in_units
-from shared.runtime.loop import ServiceLoop
 from shared.runtime.service import Delivery, Origin, Outcome, Verdict
 from tests.unit.test_loop import PATIENT, TOPICS, Bench, Scripted, read, request, running
 
@@ -247,7 +246,7 @@ class Mortal(Scripted):
 def live(bus: MemoryBus, service: Scripted, server: redis.Redis, until: Callable[[], bool]) -> bool:
     """One life of a worker process. True when it got where it should, False when it died."""
     membership = bus.join("g", [TOPICS.name(Channel.REQUESTS)])
-    loop = ServiceLoop(service, membership, TOPICS, PATIENT, handling=process(server))
+    loop = Bench.loop_type(service, membership, TOPICS, PATIENT, handling=process(server))
     died = threading.Event()
 
     def run() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,8 +20,9 @@ from shared.cache.results import ResultCache
 from shared.cache.state import RequestState
 from shared.catalogue import Catalogue
 from shared.contracts.codec import encode
-from shared.contracts.errors import DependencyError, ErrorCode, TonestreamError, TransientError
+from shared.contracts.errors import DependencyError, ErrorCode, TonestreamError
 from shared.contracts.messages import ErrorReport, IngestedTrack, Stage, Status, Track, TrackRequest, TrackResult
+from shared.contracts.retry import RetryNote
 from shared.recipe import Recipes, result_key
 from shared.runtime.service import Delivery, Origin, Outcome, Verdict
 from shared.settings import Settings
@@ -90,6 +92,12 @@ def announced(verdict: Verdict) -> IngestedTrack:
     (message,) = verdict.messages
     assert isinstance(message, IngestedTrack)
     return message
+
+
+def retried(verdict: Verdict) -> RetryNote:
+    assert isinstance(verdict, Outcome) and verdict.messages == (), verdict
+    assert verdict.retry is not None
+    return verdict.retry.note
 
 
 @pytest.fixture
@@ -215,10 +223,15 @@ def test_a_reason_for_no_audio_travels_on_in_the_name_of_what_was_asked_for(benc
     assert failed.source == bench.web.url("/gone.mp3")
 
 
-def test_a_busy_server_is_a_fault_that_may_heal(bench: Bench) -> None:
+def test_a_busy_server_is_asked_again_after_the_pause_that_it_asks_for(bench: Bench) -> None:
     bench.web.add("/a.mp3", status=503, headers={"Retry-After": "7"})
-    fault = bench.verdict(bench.delivery("r1", audio_url=bench.web.url("/a.mp3")))
-    assert isinstance(fault, TransientError) and fault.retry_after_s == 7
+    note = retried(bench.verdict(bench.delivery("r1", audio_url=bench.web.url("/a.mp3"))))
+    assert (note.attempt, note.waited_ms, note.first_error) == (
+        1,
+        7000,
+        "fetch_failed: the server answered with status 503",
+    )
+    assert note.not_before_ms == pytest.approx(time.time() * 1000 + 7000, abs=2000)
 
 
 def test_a_spotify_id_without_credentials_says_what_is_missing(bench: Bench) -> None:
@@ -266,7 +279,7 @@ def test_with_an_audio_url_beside_it_spotify_may_be_down(with_spotify: tuple[Ben
     track = bench.track("r1", track_id=TRACK_ID, audio_url=bench.web.url("/a.mp3"))
     assert track.audio is not None and track.artist == "Tonestream"
     alone = bench.verdict(bench.delivery("r2", track_id=TRACK_ID))
-    assert isinstance(alone, TransientError) and alone.code is ErrorCode.SPOTIFY_UNAVAILABLE
+    assert retried(alone).first_error.startswith("spotify_unavailable: ")
 
 
 def test_an_upload_is_removed_once_its_request_is_committed(bench: Bench) -> None:
@@ -297,7 +310,7 @@ def test_a_track_that_is_too_long_is_tried_again_for_the_limit_may_have_been_rai
     bench.web.add("/a.mp3", SAMPLE.read_bytes(), headers=ETAG)
     decode_file = bench.service._decode
 
-    def refuse(source: Path, destination: Path) -> Any:
+    def refuse(source: Path, destination: Path, abandoned: threading.Event) -> Any:
         raise TonestreamError(ErrorCode.TOO_LONG, "over the limit")
 
     bench.service._decode = refuse

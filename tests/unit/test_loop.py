@@ -62,13 +62,16 @@ class Scripted(Service):
 
 
 class Bench:
+    #: What drives the service; the tests of this module hold for every loop (see test_streaming).
+    loop_type: ClassVar[type[ServiceLoop]] = ServiceLoop
+
     def __init__(self, service: Scripted, policy: LoopPolicy = PATIENT) -> None:
         self.bus = MemoryBus()
         self.bus.create_topics(TOPICS.specs())
         self.service = service
         self.pulse = Pulse()
         membership = self.bus.join("g", [TOPICS.name(Channel.REQUESTS)])
-        self.loop = ServiceLoop(service, membership, TOPICS, policy, self.pulse)
+        self.loop = self.loop_type(service, membership, TOPICS, policy, self.pulse)
         self.outputs = self.bus.reader([TOPICS.name(Channel.TRACKS)])
         self.dead = self.bus.reader([TOPICS.name(Channel.DEAD_LETTERS)])
 

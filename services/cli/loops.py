@@ -1,0 +1,32 @@
+"""The loops of a process, side by side, each in a thread of its own."""
+
+from __future__ import annotations
+
+import threading
+
+from shared.runtime.loop import ServiceLoop
+from shared.runtime.service import Service
+from shared.runtime.streaming import StreamingLoop
+
+
+def loop_class(service: Service) -> type[ServiceLoop]:
+    """The loop for a service: batch by batch, or record by record."""
+    return StreamingLoop if service.streams else ServiceLoop
+
+
+class LoopThread(threading.Thread):
+    """Runs a loop; sets ``woken`` when it has ended. ``error`` is what ended it, if it was not told to stop."""
+
+    def __init__(self, loop: ServiceLoop, name: str, woken: threading.Event) -> None:
+        super().__init__(name=name, daemon=True)
+        self.error: BaseException | None = None
+        self._loop = loop
+        self._woken = woken
+
+    def run(self) -> None:
+        try:
+            self._loop.run()
+        except BaseException as error:
+            self.error = error
+        finally:
+            self._woken.set()

@@ -1,0 +1,135 @@
+"""Two lanes, so that a slow server delays nobody else: how long a try may take in each, and when there is another.
+
+Every request gets a short try in the first lane. What is slow, or failed for the moment, goes on through the retry
+topic into the second lane. There a request may be fetched for ``fetch_s`` seconds in all its tries together, and waits
+for ``pauses_s`` seconds at most between them. So fetching one request takes no longer than the first lane's try, these
+two, and the wait for a place in the second lane. A host that was too slow several times in a row gets no try in the
+first lane for a while.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from shared.contracts.errors import ErrorCode, TonestreamError, TransientError
+from shared.contracts.retry import RetryNote
+from shared.runtime.policy import FIRST_BACKOFF_S, LONGEST_BACKOFF_S, backoff_s
+
+#: A host that was too slow so many times in a row gets no try in the first lane, for so many seconds since the last.
+_SLOW_AFTER: Final = 3
+_SLOW_FOR_S: Final = 30.0
+#: What is left of the time must be worth another try, seconds.
+_SHORTEST_TRY_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """``fetch_s`` is for one try: names, look-ups, redirects and the download. ``last``: no other lane is behind it."""
+
+    fetch_s: float
+    decode_s: float
+    last: bool
+
+
+class SlowHosts:
+    """The hosts that have lately been too slow for the first lane, several times in a row. Safe from many threads."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        #: How often each was too slow in a row, and when that was last.
+        self._slow: dict[str, tuple[int, float]] = {}
+
+    def __contains__(self, host: str) -> bool:
+        times, last = self._slow.get(host, (0, 0.0))
+        return times >= _SLOW_AFTER and self._clock() - last < _SLOW_FOR_S
+
+    def was_slow(self, host: str) -> None:
+        """It had its time, and the file was not here."""
+        now = self._clock()
+        with self._lock:
+            self._slow = {name: seen for name, seen in self._slow.items() if now - seen[1] < _SLOW_FOR_S}
+            times, _ = self._slow.get(host, (0, now))
+            self._slow[host] = times + 1, now
+
+    def answered(self, host: str) -> None:
+        """It was fast enough."""
+        with self._lock:
+            self._slow.pop(host, None)
+
+
+class CutShortError(TransientError):
+    """The first lane has no more time for this; it is no failed try."""
+
+
+class Try:
+    """One try of a request in a lane: what time there is for fetching, and whether anybody waits for it."""
+
+    def __init__(self, lane: Lane, note: RetryNote, abandoned: threading.Event) -> None:
+        self.abandoned = abandoned
+        self._began = time.monotonic()
+        self._limit_s = lane.fetch_s - (note.spent_ms / 1000 if lane.last else 0.0)
+        self._fetched_s: float | None = None
+
+    @property
+    def left_s(self) -> float:
+        """Seconds left for fetching."""
+        return max(0.0, self._began + self._limit_s - time.monotonic())
+
+    def fetched(self) -> None:
+        """The file is here; what follows is no fetching."""
+        self._fetched_s = time.monotonic() - self._began
+
+    @property
+    def spent_s(self) -> float:
+        """Seconds spent on fetching."""
+        return time.monotonic() - self._began if self._fetched_s is None else self._fetched_s
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """``attempts`` that may fail; seconds of fetching in the second lane and of pauses, all tries together."""
+
+    attempts: int
+    fetch_s: float
+    pauses_s: float
+
+    def next_try(self, note: RetryNote, fault: TransientError, tried: Try, lane: Lane, now_ms: int) -> RetryNote | None:
+        """The note with which the request is tried again; None where the fault is final."""
+        first_error = note.first_error or f"{fault.code.value}: {fault.message}"
+        slow = fault.code is ErrorCode.FETCH_TIMEOUT or isinstance(fault, CutShortError) or not tried.left_s
+        if slow and not lane.last:
+            return replace(note, not_before_ms=now_ms, first_error=first_error)
+        attempt = note.attempt + 1
+        pause_s = max(backoff_s(attempt, FIRST_BACKOFF_S, LONGEST_BACKOFF_S), fault.retry_after_s or 0.0)
+        pause_ms = int(pause_s * 1000)
+        spent_ms = note.spent_ms + (int(tried.spent_s * 1000) if lane.last else 0)
+        if (
+            attempt >= self.attempts
+            or note.waited_ms + pause_ms > self.pauses_s * 1000
+            or spent_ms > (self.fetch_s - _SHORTEST_TRY_S) * 1000
+        ):
+            return None
+        return replace(
+            note,
+            attempt=attempt,
+            not_before_ms=now_ms + pause_ms,
+            waited_ms=note.waited_ms + pause_ms,
+            spent_ms=spent_ms,
+            first_error=first_error,
+        )
+
+    def wait_s(self, note: RetryNote, now_ms: int) -> float:
+        """Seconds until the next try. No clock that is wrong makes it longer than all pauses together."""
+        return min(max(0.0, (note.not_before_ms - now_ms) / 1000), self.pauses_s)
+
+
+def final(fault: TransientError, note: RetryNote) -> TonestreamError:
+    """The fault as the answer, with that of the first try where it was another."""
+    code, _, first = note.first_error.partition(": ")
+    more = f"; the first try failed with: {first}" if first and code != fault.code.value else ""
+    return TonestreamError(fault.code, f"{fault.message}{more}")

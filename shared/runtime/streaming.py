@@ -1,0 +1,215 @@
+"""The loop of a service whose deliveries are independent and wait a lot: nothing waits for the slowest of a batch.
+
+A window of records is in hand, each handled in a thread of its own. There is a poll for more whenever there is room.
+What is finished leaves at once, as far as no unfinished record stands before it in its partition: a committed offset
+never passes one. The outputs of a record leave with its offset, in one transaction, as in the loop for batches.
+
+    waiting  -> running -> settled -> committed
+    (not due,              (the prefix of its
+    or suspect)             partition is settled)
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextvars import copy_context
+from dataclasses import dataclass
+from functools import partial
+from itertools import takewhile
+from typing import Any, Final
+
+from shared.bus.base import BusError, FencedError, Record
+from shared.contracts.errors import DependencyError
+from shared.runtime import metrics
+from shared.runtime.crashes import Unit
+from shared.runtime.loop import ServiceLoop
+from shared.runtime.service import Service
+from shared.runtime.settling import Held, Settled
+
+log = logging.getLogger(__name__)
+
+#: How long a poll for more may keep what is settled meanwhile from being committed, seconds.
+_POLL_S: Final = 0.05
+#: The longest wait between two looks at the bus, seconds.
+_LOOK_S: Final = 0.5
+
+
+@dataclass(slots=True, eq=False)
+class _InHand:
+    """A record between its poll and its commit. ``settled`` or ``fault`` is what its thread came to."""
+
+    record: Record
+    polled_at: float
+    due_at: float
+    started_at: float | None = None
+    suspect: bool = False
+    settled: Settled | None = None
+    fault: BaseException | None = None
+
+    @property
+    def running(self) -> bool:
+        return self.started_at is not None and self.settled is None and self.fault is None
+
+    @property
+    def partition(self) -> tuple[str, int]:
+        return self.record.topic, self.record.partition
+
+
+class StreamingLoop(ServiceLoop):
+    """See the module. ``batch_records`` of the policy is the size of the window."""
+
+    def __init__(self, service: Service, *more: Any, **named: Any) -> None:
+        super().__init__(service, *more, **named)
+        #: What is in hand, by partition, in the order of offsets.
+        self._window: dict[tuple[str, int], deque[_InHand]] = {}
+        self._news = threading.Event()  # a thread has ended
+
+    def _turn(self) -> bool:
+        self._pulse.moved()
+        self._tick()
+        self._start_what_is_due()
+        committed = self._commit_what_is_settled()
+        self._look_for_more()
+        self._pulse.in_hand_since(min((one.started_at or 0.0 for one in self._in_hand() if one.running), default=None))
+        return committed or not self._window
+
+    def _in_hand(self) -> Iterator[_InHand]:
+        return (one for queue in self._window.values() for one in queue)
+
+    # Polling
+
+    def _look_for_more(self) -> None:
+        self._news.clear()
+        if any(one.fault for one in self._in_hand()) or any(queue[0].settled for queue in self._window.values()):
+            return
+        room = self._policy.batch_records - sum(len(queue) for queue in self._window.values())
+        if room > 0 and self._service.ready():
+            records = self._membership.poll(room, _POLL_S if self._window else self._policy.poll_s)
+            self._own(records)
+            self._take(records)
+            metrics.LAST_POLL.labels(self._name).set_to_current_time()
+        else:
+            self._membership.keep_alive()
+            self._news.wait(_LOOK_S if self._window else self._policy.pause_s)
+        self._reached_the_bus()
+        if not self._window:
+            self._handling.flush()
+
+    def _take(self, records: list[Record]) -> None:
+        for record in records:
+            now = time.monotonic()
+            one = _InHand(record, now, now + self._service.wait_s(record))
+            queue = self._window.setdefault(one.partition, deque())
+            if queue and queue[-1].record.epoch != record.epoch:
+                raise FencedError(f"{record.topic}/{record.partition} was given to another member meanwhile")
+            queue.append(one)
+
+    # Handling
+
+    def _start_what_is_due(self) -> None:
+        """Start what may be started. A suspect is handled alone: when it is due, the window runs empty first."""
+        if any(one.suspect and one.running for one in self._in_hand()):
+            return
+        now = time.monotonic()
+        due = [one for one in self._waiting() if one.due_at <= now]
+        if suspect := next((one for one in due if one.suspect), None):
+            if not any(one.running for one in self._in_hand()):
+                self._handling.withdraw()  # what is settled is in nobody's hand
+                work = self._begun(Unit((suspect.record,), alone=True))
+                self._start(suspect, work)
+            return
+        for one in self._begin(due):
+            self._start(one, partial(self._settler.settle, (one.record,), abandoned=self._abandoned))
+
+    def _waiting(self) -> Iterator[_InHand]:
+        """What has not been started, but for what stands behind a suspect: it would only be handled in vain again and
+        again, should the suspect kill its worker."""
+        for queue in self._window.values():
+            for one in queue:
+                if one.started_at is None:
+                    yield one
+                if one.suspect and one.settled is None:
+                    break
+
+    def _begin(self, due: list[_InHand]) -> list[_InHand]:
+        """Write down that these are in hand. Returns those that are no suspects; the others wait."""
+        if not due:
+            return []
+        begun = [one.record for one in self._in_hand() if one.started_at is not None]
+        deaths = self._handling.begin([*begun, *(one.record for one in due)])
+        for one in due:
+            died = deaths.get(one.record.coordinates)
+            one.suspect = died is not None and died.suspect
+        if not any(one.suspect for one in due):
+            return due
+        self._handling.withdraw()
+        held_up: set[tuple[str, int]] = set()
+        free = []
+        for one in due:
+            if one.suspect:
+                held_up.add(one.partition)
+            elif one.partition not in held_up:
+                free.append(one)
+        self._handling.begin([*begun, *(one.record for one in free)])
+        return free
+
+    def _start(self, one: _InHand, work: Callable[[Held], list[Settled]]) -> None:
+        def handle() -> None:
+            held = Held()
+            try:
+                found = work(held)
+                held.release()
+                (one.settled,) = found
+            except BaseException as error:
+                one.fault = error
+            finally:
+                self._news.set()
+
+        one.started_at = time.monotonic()
+        # A thread of its own: one that is given up takes nobody's place, and none keeps the process from ending.
+        threading.Thread(target=copy_context().run, args=(handle,), name=f"{self._name}-record", daemon=True).start()
+
+    # Committing
+
+    def _commit_what_is_settled(self) -> bool:
+        """Commit the settled prefix of each partition, all as one unit. Raises what stopped a record from settling."""
+        for one in self._in_hand():
+            if one.fault is not None:
+                raise one.fault
+        ready = [one for queue in self._window.values() for one in takewhile(lambda one: one.settled, queue)]
+        if not ready:
+            return False
+        self._commit([one.settled for one in ready if one.settled])
+        for one in ready:
+            self._window[one.partition].popleft()
+            metrics.BATCH_SECONDS.labels(self._name).observe(time.monotonic() - one.polled_at)
+        self._window = {partition: queue for partition, queue in self._window.items() if queue}
+        return True
+
+    # Ending
+
+    def _finish(self) -> None:
+        """What is nearly done may end and be committed."""
+        until = time.monotonic() + self._policy.stop_grace_s
+        try:
+            while True:
+                self._news.clear()
+                self._commit_what_is_settled()
+                left_s = until - time.monotonic()
+                if left_s <= 0 or not any(one.running for one in self._in_hand()):
+                    return
+                self._membership.keep_alive()
+                self._news.wait(min(left_s, _LOOK_S))
+        except (BusError, DependencyError) as error:
+            log.warning("stopped; what is not committed goes to another worker: %s", error)
+
+    def _give_up_what_is_in_hand(self) -> None:
+        self._abandoned.set()
+        self._abandoned = threading.Event()
+        self._window = {}
+        self._handling.withdraw()
+        self._pulse.in_hand_since(None)
