@@ -3,15 +3,13 @@
 Every request gets a short try in the first lane. What is slow, or failed for the moment, goes on through the retry
 topic into the second lane. There a request may be fetched for ``fetch_s`` seconds in all its tries together, and waits
 for ``pauses_s`` seconds at most between them. So fetching one request takes no longer than the first lane's try, these
-two, and the wait for a place in the second lane. A host that was too slow several times in a row gets no try in the
-first lane for a while.
+two, and the wait for a place in the second lane.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -19,9 +17,6 @@ from shared.contracts.errors import ErrorCode, TonestreamError, TransientError
 from shared.contracts.retry import RetryNote
 from shared.runtime.policy import FIRST_BACKOFF_S, LONGEST_BACKOFF_S, backoff_s
 
-#: A host that was too slow so many times in a row gets no try in the first lane, for so many seconds since the last.
-_SLOW_AFTER: Final = 3
-_SLOW_FOR_S: Final = 30.0
 #: What is left of the time must be worth another try, seconds.
 _SHORTEST_TRY_S: Final = 1.0
 
@@ -33,33 +28,6 @@ class Lane:
     fetch_s: float
     decode_s: float
     last: bool
-
-
-class SlowHosts:
-    """The hosts that have lately been too slow for the first lane, several times in a row. Safe from many threads."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._lock = threading.Lock()
-        #: How often each was too slow in a row, and when that was last.
-        self._slow: dict[str, tuple[int, float]] = {}
-
-    def __contains__(self, host: str) -> bool:
-        times, last = self._slow.get(host, (0, 0.0))
-        return times >= _SLOW_AFTER and self._clock() - last < _SLOW_FOR_S
-
-    def was_slow(self, host: str) -> None:
-        """It had its time, and the file was not here."""
-        now = self._clock()
-        with self._lock:
-            self._slow = {name: seen for name, seen in self._slow.items() if now - seen[1] < _SLOW_FOR_S}
-            times, _ = self._slow.get(host, (0, now))
-            self._slow[host] = times + 1, now
-
-    def answered(self, host: str) -> None:
-        """It was fast enough."""
-        with self._lock:
-            self._slow.pop(host, None)
 
 
 class CutShortError(TransientError):

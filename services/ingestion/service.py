@@ -11,10 +11,9 @@ from functools import partial
 from pathlib import Path
 from threading import BoundedSemaphore, Event
 from typing import ClassVar, Final, Self
-from urllib.parse import urlsplit
 
 from services.ingestion.fetch import AllowList, Fetched, Fetcher, FetchLimits, Validators
-from services.ingestion.lanes import CutShortError, Lane, Patience, SlowHosts, Try, final
+from services.ingestion.lanes import CutShortError, Lane, Patience, Try, final
 from services.ingestion.tags import read_tags
 from shared.audio.decode import DecodedAudio, DecodeLimits, DecodeTimeoutError, decode, find_ffmpeg
 from shared.audio.segments import chosen_segments, segment_count
@@ -119,8 +118,8 @@ class Ingestion(TrackByTrackService):
 
     stage = Stage.INGESTION
     inputs: ClassVar[tuple[Channel, ...]] = (Channel.REQUESTS,)
-    # Downloads wait more than they work. Decoding works: see ``decoders``.
-    batch_records = 64
+    # So many slow servers at once delay nobody: a download waits and costs little. Decoding costs: see ``decoders``.
+    batch_records = 96
     answers_invalid_input = True
     streams = True
 
@@ -146,7 +145,6 @@ class Ingestion(TrackByTrackService):
         super().__init__(self.batch_records)
         self._lane = lane
         self._patience = patience
-        self._slow_hosts = SlowHosts()
         self._decoders = BoundedSemaphore(decoders)
         self._fetcher = fetcher
         self._spotify = spotify
@@ -363,17 +361,7 @@ class Ingestion(TrackByTrackService):
         return _Fetched(file, fetched.etag, fetched.last_modified)
 
     def _download(self, url: str, file: Path, validators: Validators | None, tried: Try) -> Fetched:
-        host = urlsplit(url).netloc.rpartition("@")[2]
-        if not self._lane.last and host in self._slow_hosts:
-            raise CutShortError(ErrorCode.FETCH_TIMEOUT, "the server has been slow lately")
-        try:
-            fetched = self._fetcher.fetch(url, file, validators, tried.left_s, tried.abandoned)
-        except TransientError as error:
-            if error.code is ErrorCode.FETCH_TIMEOUT:
-                self._slow_hosts.was_slow(host)
-            raise
-        self._slow_hosts.answered(host)
-        return fetched
+        return self._fetcher.fetch(url, file, validators, tried.left_s, tried.abandoned)
 
     def _from_file(self, draft: _Draft, file: Path, fetched: _Fetched, abandoned: Event) -> IngestedTrack:
         request = draft.request

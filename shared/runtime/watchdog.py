@@ -42,7 +42,7 @@ class Watchdog:
         seen = False
         while not self._closed.wait(min(_LOOK_S, self._stall_s / 4, self._stop_s / 4)):
             if (stopping := self._pulse.seconds_stopping()) > self._stop_s:
-                self._end(f"asked to end {stopping:.0f} s ago, and something does not give way; ending as it stands")
+                self._end(f"asked to end {stopping:.0f} s ago; ending the process with what does not give way")
             stuck = self._stuck()
             if stuck and seen:
                 self._end(f"{stuck}; ending the process to be restarted")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.support.web_server import WebServer
+from tests.support.web_server import Exchange, WebServer
 
 SAMPLES = sorted((Path(__file__).resolve().parents[2] / "samples").glob("*.mp3"))
 #: Of MP3 at 112 kb/s: about 11 s.
@@ -17,6 +17,11 @@ _STEP = 24 * 1024
 #: MPEG 1, layer III; at 112 kb/s and 44.1 kHz a frame has 365 bytes, or one more.
 _HEADER = b"\xff\xfb"
 _FRAME_LENGTHS = (365, 366)
+
+
+#: Settings under which the slow sources end within seconds: the first try of a download, and all of its time.
+FIRST_TRY_S = 1.0
+PATIENCE = {"fetch_first_timeout_s": f"{FIRST_TRY_S:g}", "fetch_total_timeout_s": "6"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +34,8 @@ class Source:
 
 
 def sources(web: WebServer, pieces: int) -> list[Source]:
-    """``pieces`` pieces of music (an MP3 can be cut at any frame), and nine sources that cannot be classified."""
+    """``pieces`` pieces of music (an MP3 can be cut at any frame), nine sources that cannot be classified, and four
+    that are slow."""
     found = []
     for number in range(pieces):
         data = SAMPLES[number % len(SAMPLES)].read_bytes()
@@ -54,7 +60,23 @@ def sources(web: WebServer, pieces: int) -> list[Source]:
     }
     found += [Source(name, {"audio_url": url}, False) for name, url in others.items()]
     found.append(Source("album", {"track_id": "spotify:album:1234"}, False))
-    return found
+    return found + _slow_sources(web)
+
+
+def _slow_sources(web: WebServer) -> list[Source]:
+    """What takes the slow lane: a server that takes its time, and some that never come to an end or are always busy."""
+    late = SAMPLES[0].read_bytes()[:_PIECE]
+
+    def answer_late(exchange: Exchange) -> None:
+        if not exchange.wait(2 * FIRST_TRY_S):
+            exchange.answer(200, late)
+
+    web.add_handler("/late.mp3", answer_late)
+    web.drip("/drip.mp3", b"HTTP/1.1 200 OK\r\nContent-Type: audio/mpeg\r\n\r\n", pause_s=0.5)
+    web.hang("/hang.mp3")
+    web.add("/busy.mp3", status=503)
+    good = {"late.mp3": True, "drip.mp3": False, "hang.mp3": False, "busy.mp3": False}
+    return [Source(name, {"audio_url": web.url(f"/{name}")}, fine) for name, fine in good.items()]
 
 
 def frame_at(data: bytes, start: int) -> int:

@@ -27,7 +27,7 @@ from services.cli.registry import SERVICE_NAMES
 from shared.contracts.topics import Channel
 from shared.fault_points import FAULT_POINTS, VARIABLE
 from tests.chaos.fleet import Fleet, Recoveries
-from tests.chaos.sources import Source, sources
+from tests.chaos.sources import PATIENCE, Source, sources
 from tests.support.committed_offsets import commits_that_went_back
 from tests.support.kafka_broker import GivenBroker, KafkaBroker
 from tests.support.names import Names
@@ -193,7 +193,7 @@ def test_each_request_has_exactly_one_result_and_the_right_one_whatever_fails(
         pipeline = Pipeline(
             folder, kafka_broker.bootstrap_servers, f"redis://127.0.0.1:{proxy.port}/0", names.prefix,
             fetch_allow="127.0.0.1", blob_url=f"file://{blob_disk}/blobs", batch_records="8", max_unfinished="60",
-            kafka_session_timeout_s=f"{SESSION_S:g}", kafka_transaction_timeout_s="5",
+            kafka_session_timeout_s=f"{SESSION_S:g}", kafka_transaction_timeout_s="5", **PATIENCE,
         )  # fmt: skip
         created = pipeline.command("topics", "create")
         assert created.returncode == 0, created.stderr
@@ -260,7 +260,8 @@ def quiet_results(
 ) -> dict[str, dict[str, Any]]:
     """What each source is answered when nothing fails."""
     folder.mkdir()
-    with Pipeline(folder, broker.bootstrap_servers, server.url, prefix, fetch_allow="127.0.0.1") as pipeline:
+    settings = {"fetch_allow": "127.0.0.1", **PATIENCE}
+    with Pipeline(folder, broker.bootstrap_servers, server.url, prefix, **settings) as pipeline:
         pipeline.publish({"request_id": str(n), **source.request} for n, source in enumerate(asked))
         results = {result["request_id"]: result for result in pipeline.results(len(asked), PATIENCE_S)}
     found = {source.name: results[str(n)] for n, source in enumerate(asked)}

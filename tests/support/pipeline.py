@@ -169,6 +169,7 @@ class Pipeline:
         """How far each group is behind the ends of its topics, as a dashboard shows it; empty when none is."""
         inputs = {
             "ingestion": [Channel.REQUESTS],
+            "ingestion-retry": [Channel.REQUESTS_RETRY],
             "feature-extraction": [Channel.TRACKS],
             "genre-worker": [Channel.FEATURES],
             "mood-worker": [Channel.TRACKS],

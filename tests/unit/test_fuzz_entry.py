@@ -6,13 +6,14 @@ import itertools
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Event
 from typing import Any, Final
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ingestion.fetch import Fetched, Validators
+from services.ingestion.fetch import Fetched
 from services.ingestion.service import Ingestion
 from services.ingestion.urls import Target
 from shared.audio.decode import DecodedAudio
@@ -56,12 +57,12 @@ def settle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settle]:
     settings = Settings.model_validate({"redis_url": f"memory://{folder}", "blob_url": f"file://{folder}/blobs"})
     service = Ingestion.build(settings)
 
-    def fetch(url: str, destination: Path, validators: Validators | None = None) -> Fetched:
+    def fetch(url: str, destination: Path, *more: object) -> Fetched:
         Target.parse(url)
         destination.write_bytes(b"x")
         return Fetched(1, "\x00\xff" * 300, "é")
 
-    def decode(source: Path, destination: Path) -> DecodedAudio:
+    def decode(source: Path, destination: Path, abandoned: Event) -> DecodedAudio:
         destination.write_bytes(wav(9))
         return DecodedAudio(destination, 9 * 22050, "ab" * 32)
 
