@@ -178,15 +178,17 @@ class _Worker:
             retry_budget_s=settings.retry_budget_s,
             dead_letter_limit=settings.dead_letter_limit,
         )
+        # The lanes of a service read different topics, and its state in Redis knows one set of fences.
+        fences = Fences(self._keys, self._stage.value)
         return loop_class(service)(
             service,
             membership,
             self._topics,
             policy,
             self._pulses.first if first else self._pulses.another(),
-            RedisHandling(client, self._keys, service.name, settings.state_ttl_s),
+            RedisHandling(client, self._keys, service.name, settings.state_ttl_s, fences),
             Redactor(settings.secrets()),
-            FenceKeeper(client, Fences(self._keys, self._stage.value), settings.state_ttl_s),
+            FenceKeeper(client, fences, settings.state_ttl_s),
         )
 
     def _status(self, errors: list[BaseException]) -> int:

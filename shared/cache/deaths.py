@@ -98,13 +98,15 @@ return 0
 
 
 class RedisHandling:
-    """One worker process of one service. A batch costs one round trip: what is finished travels with the next one.
+    """One worker process of one service, or of one of its lanes, whose ``fences`` are the service's.
+
+    A batch costs one round trip: what is finished travels with the next one.
 
     A worker that lost the partitions of a batch cannot begin it: nobody would take back what it writes down.
     """
 
-    def __init__(self, client: redis.Redis, keys: Keys, service: str, ttl_s: int) -> None:
-        self._fences = Fences(keys, service)
+    def __init__(self, client: redis.Redis, keys: Keys, service: str, ttl_s: int, fences: Fences | None = None) -> None:
+        self._fences = fences or Fences(keys, service)
         self._redis = client
         self._key = keys("handling", service)
         self._ttl_s = ttl_s

@@ -117,7 +117,11 @@ class ServiceLoop:
                     if self._turn():
                         failures = 0
                 except FencedError as error:
+                    # Once is usual when a group changes. Again and again is not, and must not become a busy loop.
                     self._drop_batch("fenced", error)
+                    if failures:
+                        self._stop.wait(self._policy.wait_s(failures))
+                    failures += 1
                 except BusUnavailableError as error:
                     failures += 1
                     self._pulse.waiting(f"the bus cannot be used: {error}")
