@@ -131,7 +131,7 @@ class ServiceLoop:
                     self._holds += 1
                     self._pulse.waiting(str(error))
                     self._drop_batch("held", error)
-                    self._stop.wait(min(_LONGEST_HOLD_S, self._policy.backoff_s(self._holds)))
+                    self._stop.wait(self._hold_s())
                 except DependencyError as error:
                     failures += 1
                     self._pulse.waiting(str(error))
@@ -329,6 +329,10 @@ class ServiceLoop:
             log.warning("rewind put off: %s", again)
 
     # Time
+
+    def _hold_s(self) -> float:
+        """How long a held record waits before it is looked at again."""
+        return min(_LONGEST_HOLD_S, self._policy.backoff_s(self._holds))
 
     def _keeping_alive(self, work: Callable[[], Result]) -> Result:
         """Run ``work`` while the membership is kept: a long batch must not look like a dead worker.

@@ -6,7 +6,8 @@ never passes one. The outputs of a record leave with its offset, in one transact
 
     waiting  -> running -> settled -> committed
     (not due,              (the prefix of its
-    or suspect)             partition is settled)
+    suspect,                partition is settled)
+    or held)
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from itertools import takewhile
 from typing import Any, Final
 
 from shared.bus.base import BusError, FencedError, Record
-from shared.contracts.errors import DependencyError
+from shared.contracts.errors import DependencyError, HeldError
 from shared.runtime import metrics
 from shared.runtime.crashes import Unit
 from shared.runtime.loop import ServiceLoop
@@ -40,13 +41,15 @@ _LOOK_S: Final = 0.5
 
 @dataclass(slots=True, eq=False)
 class _InHand:
-    """A record between its poll and its commit. ``settled`` or ``fault`` is what its thread came to."""
+    """A record between its poll and its commit. ``settled`` or ``fault`` is what its thread came to; a HeldError sends
+    it back to those that wait."""
 
     record: Record
     polled_at: float
     due_at: float
     started_at: float | None = None
     suspect: bool = False
+    held: bool = False
     settled: Settled | None = None
     fault: BaseException | None = None
 
@@ -139,7 +142,7 @@ class StreamingLoop(ServiceLoop):
         """Write down that these are in hand. Returns those that are no suspects; the others wait."""
         if not due:
             return []
-        begun = [one.record for one in self._in_hand() if one.started_at is not None]
+        begun = [one.record for one in self._in_hand() if one.started_at is not None or (one.held and one not in due)]
         deaths = self._handling.begin([*begun, *(one.record for one in due)])
         for one in due:
             died = deaths.get(one.record.coordinates)
@@ -178,7 +181,9 @@ class StreamingLoop(ServiceLoop):
     def _commit_what_is_settled(self) -> bool:
         """Commit the settled prefix of each partition, all as one unit. Raises what stopped a record from settling."""
         for one in self._in_hand():
-            if one.fault is not None:
+            if isinstance(one.fault, HeldError):
+                self._put_off(one, one.fault)
+            elif one.fault is not None:
                 raise one.fault
         ready = [one for queue in self._window.values() for one in takewhile(lambda one: one.settled, queue)]
         if not ready:
@@ -189,6 +194,13 @@ class StreamingLoop(ServiceLoop):
             metrics.BATCH_SECONDS.labels(self._name).observe(time.monotonic() - one.polled_at)
         self._window = {partition: queue for partition, queue in self._window.items() if queue}
         return True
+
+    def _put_off(self, one: _InHand, fault: HeldError) -> None:
+        """The record is looked at again later. It stays written down as in hand."""
+        self._holds += 1
+        self._pulse.waiting(str(fault))
+        one.started_at, one.fault, one.held = None, None, True
+        one.due_at = time.monotonic() + self._hold_s()
 
     # Ending
 

@@ -22,6 +22,7 @@ from shared.contracts.errors import ErrorCode
 from shared.contracts.messages import IngestedTrack
 from shared.contracts.topics import Channel, Topics
 from shared.runtime.dead_letters import DeadLetter
+from tests.support.environment import worker_environment
 from tests.support.names import Names
 from tests.support.records import all_of
 
@@ -40,16 +41,8 @@ class Entry:
         self.servers = bootstrap_servers
         self.topics = Topics(prefix)
         self.bus = KafkaBus(KafkaConfig(bootstrap_servers))
-        self.environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("TONESTREAM_")},
-            "TONESTREAM_KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers,
-            "TONESTREAM_REDIS_URL": redis_url,
-            "TONESTREAM_REDIS_PREFIX": prefix,
-            "TONESTREAM_TOPIC_PREFIX": prefix,
-            "TONESTREAM_BLOB_URL": f"file://{folder}/blobs",
-            # The third dead letter of a minute would stop the worker.
-            "TONESTREAM_DEAD_LETTER_LIMIT": "2",
-        }
+        # The third dead letter of a minute would stop the worker.
+        self.environment = worker_environment(folder, bootstrap_servers, redis_url, prefix, dead_letter_limit="2")
         self.worker: subprocess.Popen[bytes] | None = None
 
     def create_topics(self, **changed: TopicSpec) -> None:

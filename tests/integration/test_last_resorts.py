@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +22,7 @@ from shared.contracts.codec import decode, outgoing
 from shared.contracts.errors import ErrorCode
 from shared.contracts.messages import IngestedTrack, TrackRequest
 from shared.contracts.topics import Channel, Topics
+from tests.support.environment import worker_environment
 from tests.support.names import Names
 from tests.support.processes import free_port
 from tests.support.records import all_of
@@ -32,21 +33,16 @@ pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.timeout(300)]
 class Stand:
     """Topics on the broker, and workers of which each is a process."""
 
-    def __init__(self, bootstrap_servers: str, redis_url: str, prefix: str) -> None:
+    def __init__(self, folder: Path, bootstrap_servers: str, redis_url: str, prefix: str) -> None:
         self.topics = Topics(prefix)
         self.bus = KafkaBus(KafkaConfig(bootstrap_servers))
         self.bus.create_topics(self.topics.specs())
         self.tracks = self.bus.reader([self.topics.name(Channel.TRACKS)])
         self.letters = self.bus.reader([self.topics.name(Channel.DEAD_LETTERS)])
-        self.environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("TONESTREAM_")},
-            "TONESTREAM_KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers,
-            "TONESTREAM_KAFKA_SESSION_TIMEOUT_S": "2",
-            "TONESTREAM_KAFKA_TRANSACTION_TIMEOUT_S": "2",
-            "TONESTREAM_REDIS_URL": redis_url,
-            "TONESTREAM_REDIS_PREFIX": prefix,
-            "TONESTREAM_TOPIC_PREFIX": prefix,
-        }
+        self.environment = worker_environment(
+            folder, bootstrap_servers, redis_url, prefix,
+            kafka_session_timeout_s="2", kafka_transaction_timeout_s="2",
+        )  # fmt: skip
         self.processes: list[subprocess.Popen[bytes]] = []
 
     def start(self, **settings: str) -> subprocess.Popen[bytes]:
@@ -79,8 +75,8 @@ class Stand:
 
 
 @pytest.fixture
-def stand(bootstrap_servers: str, redis_url: str, names: Names) -> Iterator[Stand]:
-    made = Stand(bootstrap_servers, redis_url, names.prefix)
+def stand(tmp_path: Path, bootstrap_servers: str, redis_url: str, names: Names) -> Iterator[Stand]:
+    made = Stand(tmp_path, bootstrap_servers, redis_url, names.prefix)
     yield made
     made.close()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import pytest
 
 from shared.bus.kafka import KafkaBus, KafkaConfig
 from shared.contracts.topics import Topics
+from tests.support.environment import worker_environment
 from tests.support.kafka_broker import KafkaBroker
 from tests.support.names import Names
 from tests.support.processes import Server, free_port
@@ -82,13 +82,7 @@ def start(bootstrap_servers: str, redis_url: str, names: Names, tmp_path: Path) 
     bus = KafkaBus(KafkaConfig(bootstrap_servers))
     bus.create_topics(Topics(names.prefix).specs())
     bus.close()
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("TONESTREAM_")},
-        "TONESTREAM_KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers,
-        "TONESTREAM_REDIS_URL": redis_url,
-        "TONESTREAM_REDIS_PREFIX": names.prefix,
-        "TONESTREAM_TOPIC_PREFIX": names.prefix,
-    }
+    environment = worker_environment(tmp_path, bootstrap_servers, redis_url, names.prefix)
     workers: list[Worker] = []
 
     def started() -> Worker:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 
 from services.cli.registry import SERVICE_NAMES
 from shared.contracts.topics import Channel, Topics
+from tests.support.environment import worker_environment
 
 _STOP_S = 40.0
 
@@ -29,15 +29,7 @@ class Pipeline:
         self.folder = folder
         self.bootstrap_servers = bootstrap_servers
         self.topics = Topics(prefix)
-        self.environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("TONESTREAM_")},
-            "TONESTREAM_KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers,
-            "TONESTREAM_REDIS_URL": redis_url,
-            "TONESTREAM_REDIS_PREFIX": prefix,
-            "TONESTREAM_TOPIC_PREFIX": prefix,
-            "TONESTREAM_BLOB_URL": f"file://{folder}/blobs",
-            **{f"TONESTREAM_{name.upper()}": value for name, value in settings.items()},
-        }
+        self.environment = worker_environment(folder, bootstrap_servers, redis_url, prefix, **settings)
         self.workers: list[tuple[str, subprocess.Popen[bytes]]] = []
         self._started = 0
 

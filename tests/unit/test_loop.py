@@ -246,6 +246,27 @@ def test_a_stop_while_waiting_leaves_the_batch_to_the_next_worker() -> None:
     assert decode(Channel.REQUESTS, record.value) == request("a")
 
 
+def test_a_batch_that_does_not_end_after_a_stop_is_left_to_the_next_worker() -> None:
+    handling, let_go = threading.Event(), threading.Event()
+
+    def script(name: str) -> Verdict:
+        handling.set()
+        let_go.wait(30)
+        return Outcome()
+
+    policy = LoopPolicy(batch_records=10, poll_s=0.02, keep_alive_s=0.05, stop_grace_s=0.3)
+    bench = Bench(Scripted(script), policy)
+    bench.send(request("a"))
+    with running(bench):
+        assert handling.wait(5)
+        stopped = time.monotonic()
+        bench.loop.stop()
+    assert 0.3 < time.monotonic() - stopped < 3.0
+    let_go.set()
+    (record,) = bench.bus.join("g", [TOPICS.name(Channel.REQUESTS)]).poll(10, 1.0)
+    assert decode(Channel.REQUESTS, record.value) == request("a")
+
+
 def test_a_worker_is_not_ready_before_the_first_poll_and_after_silence() -> None:
     pulse = Pulse()
     assert not pulse.ready(10).ok
