@@ -149,6 +149,16 @@ class Settler:
             for record, error in taken
         ]
 
+    def is_message(self, record: Record) -> bool:
+        """Whether the record is a message of its topic."""
+        if record.unreadable is not None:
+            return False
+        try:
+            decode(self._topics.channel(record.topic), record.value)
+        except MalformedMessageError:
+            return False
+        return True
+
     def bury(self, record: Record, defect: Exception, attempts: int, answered: bool = True) -> Settled:
         """The record goes to the dead letters. Its request is answered, unless ``answered`` is False."""
         if record.unreadable is not None:

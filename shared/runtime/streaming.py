@@ -24,6 +24,7 @@ from itertools import takewhile
 from typing import Any, Final
 
 from shared.bus.base import BusError, FencedError, Record
+from shared.contracts.codec import salvaged_request_id
 from shared.contracts.errors import DependencyError, HeldError
 from shared.runtime import metrics
 from shared.runtime.crashes import Unit
@@ -45,6 +46,9 @@ class _InHand:
     it back to those that wait."""
 
     record: Record
+    #: Whose it is, and whether it is a message at all.
+    request_id: str | None
+    valid: bool
     polled_at: float
     due_at: float
     started_at: float | None = None
@@ -105,7 +109,8 @@ class StreamingLoop(ServiceLoop):
     def _take(self, records: list[Record]) -> None:
         for record in records:
             now = time.monotonic()
-            one = _InHand(record, now, now + self._service.wait_s(record))
+            request_id, valid = salvaged_request_id(record), self._settler.is_message(record)
+            one = _InHand(record, request_id, valid, now, now + self._service.wait_s(record))
             queue = self._window.setdefault(one.partition, deque())
             if queue and queue[-1].record.epoch != record.epoch:
                 raise FencedError(f"{record.topic}/{record.partition} was given to another member meanwhile")
@@ -125,7 +130,7 @@ class StreamingLoop(ServiceLoop):
                 work = self._begun(Unit((suspect.record,), alone=True))
                 self._start(suspect, work)
             return
-        for one in self._begin(due):
+        for one in self._begin(self._one_a_request(due)):
             self._start(one, partial(self._settler.settle, (one.record,), abandoned=self._abandoned))
 
     def _waiting(self) -> Iterator[_InHand]:
@@ -137,6 +142,17 @@ class StreamingLoop(ServiceLoop):
                     yield one
                 if one.suspect and one.settled is None:
                     break
+
+    def _one_a_request(self, due: list[_InHand]) -> list[_InHand]:
+        """Of several records with one request ID the first that is a message; the others wait until it is settled. So
+        an invalid request does not take the request ID of a valid one that was read with it."""
+        busy = {one.request_id for one in self._in_hand() if one.running}
+        others = set()
+        for one in sorted(due, key=lambda one: not one.valid):
+            if one.request_id is not None and one.request_id in busy:
+                others.add(one.record.coordinates)
+            busy.add(one.request_id)
+        return [one for one in due if one.record.coordinates not in others]
 
     def _begin(self, due: list[_InHand]) -> list[_InHand]:
         """Write down that these are in hand. Returns those that are no suspects; the others wait."""

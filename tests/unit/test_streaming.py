@@ -41,6 +41,7 @@ class Slow(Scripted):
     """Keeps each request in hand until its name is let go of. ``delays_s`` by name."""
 
     streams = True
+    answers_invalid_input = True
 
     def __init__(self) -> None:
         super().__init__(self.done)
@@ -235,6 +236,24 @@ def test_a_killer_is_handled_alone_and_buried_and_nobody_dies_with_it_for_good()
     assert {name for name, error in tracks.items() if error and error.message == "handled"} == {"a", "b", "c"}
     (letter,) = read(bench.dead, 1)
     assert b"8 workers died of it, 5 of them" in (letter.header("tonestream.errors.message") or b"")
+
+
+def test_a_valid_request_goes_before_an_invalid_one_with_its_id_and_later_ones_with_it_wait() -> None:
+    service = Slow()
+    bench = Bench(service)
+    (valid,) = [outgoing(TOPICS, request("one"), key="b")]
+    invalid = replace(valid, value=b'{"request_id": "one", "nonsense": 1}', key=b"a")
+    publisher = bench.bus.publisher()
+    publisher.publish([invalid, valid, valid])
+    with running(bench):
+        until(lambda: service.started == ["one"])
+        time.sleep(0.1)
+        assert service.started == ["one"] and committed(bench) == 0
+        service.gate("one").set()
+        tracks = bench.tracks(3)
+    assert [track.error.code for track in tracks if track.error] == [ErrorCode.NO_AUDIO] * 2 + [
+        ErrorCode.INVALID_REQUEST
+    ], "the invalid one was refused last"
 
 
 def test_nothing_runs_beside_a_suspect() -> None:
