@@ -119,7 +119,7 @@ class Ingestion(TrackByTrackService):
     stage = Stage.INGESTION
     inputs: ClassVar[tuple[Channel, ...]] = (Channel.REQUESTS,)
     # So many slow servers at once delay nobody: a download waits and costs little. Decoding costs: see ``decoders``.
-    batch_records = 96
+    batch_records = 128
     answers_invalid_input = True
     streams = True
 
