@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -35,10 +36,13 @@ class CutShortError(TransientError):
 
 
 class Try:
-    """One try of a request in a lane: what time there is for fetching, and whether anybody waits for it."""
+    """One try of a request in a lane: what time there is for fetching. The rest is that of its Delivery."""
 
-    def __init__(self, lane: Lane, note: RetryNote, abandoned: threading.Event) -> None:
+    def __init__(
+        self, lane: Lane, note: RetryNote, abandoned: threading.Event, queueing: Callable[[], None] = lambda: None
+    ) -> None:
         self.abandoned = abandoned
+        self.queueing = queueing
         self._began = time.monotonic()
         self._limit_s = lane.fetch_s - (note.spent_ms / 1000 if lane.last else 0.0)
         self._fetched_s: float | None = None

@@ -225,7 +225,7 @@ class Ingestion(TrackByTrackService):
             return Outcome()
         fault_point(REQUEST_ENTERED)
         started = time.perf_counter()
-        tried = Try(self._lane, note, delivery.abandoned)
+        tried = Try(self._lane, note, delivery.abandoned, delivery.queueing)
         try:
             track = self._ingest(request, delivery.record, note, tried)
         except TransientError as fault:
@@ -305,7 +305,7 @@ class Ingestion(TrackByTrackService):
                 tried.fetched()
                 if fetched.file is None:
                     return draft.track(cached=fetched.cached, error=fetched.error)
-                return self._from_file(draft, fetched.file, fetched, tried.abandoned)
+                return self._from_file(draft, fetched.file, fetched, tried)
         except OSError as error:
             raise DependencyError(f"the temporary folder cannot be used: {error}") from error
 
@@ -363,14 +363,14 @@ class Ingestion(TrackByTrackService):
     def _download(self, url: str, file: Path, validators: Validators | None, tried: Try) -> Fetched:
         return self._fetcher.fetch(url, file, validators, tried.left_s, tried.abandoned)
 
-    def _from_file(self, draft: _Draft, file: Path, fetched: _Fetched, abandoned: Event) -> IngestedTrack:
+    def _from_file(self, draft: _Draft, file: Path, fetched: _Fetched, tried: Try) -> IngestedTrack:
         request = draft.request
         if draft.title is None:
             title, artist = read_tags(file)
             draft = replace(draft, title=title, artist=artist)
         try:
-            with self._decoder(abandoned):
-                decoded = self._decode(file, file.with_name("decoded.wav"), abandoned)
+            with self._decoder(tried):
+                decoded = self._decode(file, file.with_name("decoded.wav"), tried.abandoned)
         except DecodeTimeoutError as error:
             if self._lane.last:
                 raise
@@ -398,11 +398,13 @@ class Ingestion(TrackByTrackService):
         return draft.track(audio=audio)
 
     @contextlib.contextmanager
-    def _decoder(self, abandoned: Event) -> Iterator[None]:
+    def _decoder(self, tried: Try) -> Iterator[None]:
         """One of the places for decoders: each takes a core and some memory."""
         while not self._decoders.acquire(timeout=_SLICE_S):
-            if abandoned.is_set():
+            tried.queueing()
+            if tried.abandoned.is_set():
                 raise AbandonedError
+        tried.queueing()
         try:
             yield
         finally:

@@ -28,11 +28,13 @@ class Delivery:
     """A valid message and the record it came in.
 
     ``abandoned`` is set when nobody waits for the outcome any more; whoever takes long should look at it now and then.
+    ``queueing`` says that it is in a queue at this moment, and not stuck.
     """
 
     record: Record
     message: Message
     abandoned: Event = field(default_factory=Event, compare=False)
+    queueing: Callable[[], None] = field(default=lambda: None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,12 +112,16 @@ class Settler:
         self._name = service.name
 
     def settle(
-        self, records: Sequence[Record], held: Held | None = None, abandoned: Event | None = None
+        self,
+        records: Sequence[Record],
+        held: Held | None = None,
+        abandoned: Event | None = None,
+        queueing: Callable[[], None] = lambda: None,
     ) -> list[Settled]:
         """The records with what became of them, in order, but for those that ``held`` holds or comes to hold.
 
-        ``abandoned`` is what the deliveries look at. Raises DependencyError, FencedError, StoppedError and
-        AbandonedError, and no other.
+        ``abandoned`` and ``queueing`` are those of the deliveries. Raises DependencyError, FencedError, StoppedError
+        and AbandonedError, and no other.
         """
         held = held or Held()
         abandoned = abandoned or Event()
@@ -131,7 +135,7 @@ class Settler:
                 continue
             try:
                 channel = self._topics.channel(record.topic)
-                delivery = Delivery(record, decode(channel, record.value), abandoned)
+                delivery = Delivery(record, decode(channel, record.value), abandoned, queueing)
             except MalformedMessageError as error:
                 taken.append((record, error))
                 continue

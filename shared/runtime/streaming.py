@@ -52,6 +52,7 @@ class _InHand:
     polled_at: float
     due_at: float
     started_at: float | None = None
+    busy_since: float = 0.0
     suspect: bool = False
     held: bool = False
     settled: Settled | None = None
@@ -60,6 +61,10 @@ class _InHand:
     @property
     def running(self) -> bool:
         return self.started_at is not None and self.settled is None and self.fault is None
+
+    def is_in_a_queue(self) -> None:
+        """At this moment it waits for its turn, and is not stuck."""
+        self.busy_since = time.monotonic()
 
     @property
     def partition(self) -> tuple[str, int]:
@@ -81,7 +86,7 @@ class StreamingLoop(ServiceLoop):
         self._start_what_is_due()
         committed = self._commit_what_is_settled()
         self._look_for_more()
-        self._pulse.in_hand_since(min((one.started_at or 0.0 for one in self._in_hand() if one.running), default=None))
+        self._pulse.in_hand_since(min((one.busy_since for one in self._in_hand() if one.running), default=None))
         return committed or not self._window
 
     def _in_hand(self) -> Iterator[_InHand]:
@@ -131,7 +136,8 @@ class StreamingLoop(ServiceLoop):
                 self._start(suspect, work)
             return
         for one in self._begin(self._one_a_request(due)):
-            self._start(one, partial(self._settler.settle, (one.record,), abandoned=self._abandoned))
+            work = partial(self._settler.settle, (one.record,), abandoned=self._abandoned, queueing=one.is_in_a_queue)
+            self._start(one, work)
 
     def _waiting(self) -> Iterator[_InHand]:
         """What has not been started, but for what stands behind a suspect: it would only be handled in vain again and
@@ -188,7 +194,7 @@ class StreamingLoop(ServiceLoop):
             finally:
                 self._news.set()
 
-        one.started_at = time.monotonic()
+        one.started_at = one.busy_since = time.monotonic()
         # A thread of its own: one that is given up takes nobody's place, and none keeps the process from ending.
         threading.Thread(target=copy_context().run, args=(handle,), name=f"{self._name}-record", daemon=True).start()
 

@@ -49,6 +49,7 @@ class Slow(Scripted):
         self.abandoned: list[str] = []
         self.most = 0
         self.delays_s: dict[str, float] = {}
+        self.in_a_queue: set[str] = set()
         self._gates: dict[str, threading.Event] = {}
         self._running = 0
         self._lock = threading.Lock()
@@ -66,6 +67,8 @@ class Slow(Scripted):
             self.most = max(self.most, self._running)
         gate = self.gate(name)
         while not gate.wait(0.01):
+            if name in self.in_a_queue:
+                delivery.queueing()
             if delivery.abandoned.is_set():
                 self.abandoned.append(name)
                 break
@@ -224,6 +227,24 @@ def test_the_watchdog_sees_the_record_that_takes_longest() -> None:
         service.gate("slow").set()
         bench.tracks(1)
         until(lambda: bench.pulse.seconds_in_batch() == 0.0)
+
+
+def test_the_watchdog_lets_a_record_wait_for_its_turn() -> None:
+    service = Slow()
+    service.in_a_queue.add("patient")
+    bench = Bench(service)
+    send(bench, "a", "patient")
+    with running(bench):
+        until(lambda: service.started == ["patient"])
+        longest = 0.0
+        for _ in range(40):
+            time.sleep(0.01)
+            longest = max(longest, bench.pulse.seconds_in_batch())
+        assert longest < 0.2
+        service.in_a_queue.clear()
+        until(lambda: bench.pulse.seconds_in_batch() > 0.2)
+        service.gate("patient").set()
+        bench.tracks(1)
 
 
 def test_a_killer_is_handled_alone_and_buried_and_nobody_dies_with_it_for_good() -> None:
