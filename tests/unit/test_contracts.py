@@ -68,7 +68,7 @@ def test_every_way_to_name_a_spotify_track_gives_the_same_key(text: str) -> None
     ("fields", "reason"),
     [
         ({}, "give track_id, audio_url or both"),
-        ({"track_id": "4uLU6hMCjMI75M1A2tKUQ"}, "track_id: not a Spotify track ID"),
+        ({"track_id": "4uLU6hMCjMI75M1A2tKUQ"}, "track_id: a Spotify ID has 22 letters and digits; this one has 21"),
         ({"track_id": f"spotify:album:{SPOTIFY_ID}"}, "track_id: it names a Spotify album"),
         ({"track_id": f"https://open.spotify.com/playlist/{SPOTIFY_ID}"}, "track_id: it names a Spotify playlist"),
         ({"track_id": "spotify:track:short"}, "track_id: a Spotify ID has 22"),
