@@ -10,7 +10,8 @@ from urllib.parse import SplitResult, parse_qs, urlsplit
 
 #: Scheme of a reference into the blob store, e.g. ``blob:uploads/4f2a...``.
 BLOB_SCHEME: Final = "blob:"
-MAX_URL_LENGTH: Final = 2048
+#: Signed addresses of object stores are long: a session token alone may have thousands of characters.
+MAX_URL_LENGTH: Final = 8192
 #: Object stores take names of 1,024 bytes, the folder of all blobs included.
 MAX_BLOB_LENGTH: Final = 300
 
@@ -112,7 +113,7 @@ def checked_audio_url(text: str) -> str:
     """An ``http``/``https`` URL or a ``blob:`` reference, as it was given. Raises ValueError with the reason."""
     text = text.strip()
     if len(text) > MAX_URL_LENGTH:
-        raise ValueError(f"may have at most {MAX_URL_LENGTH} characters")
+        raise ValueError(f"may have at most {MAX_URL_LENGTH} characters; this one has {len(text)}")
     if text.startswith(BLOB_SCHEME):
         if not _BLOB_NAME.fullmatch(text.removeprefix(BLOB_SCHEME)):
             raise ValueError(
