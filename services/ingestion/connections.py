@@ -19,7 +19,9 @@ from shared.contracts.errors import AbandonedError, ErrorCode, TonestreamError, 
 
 #: How long it takes at most to notice that a download was abandoned, seconds.
 _SLICE_S: Final = 0.25
-#: How the status line of an old radio server begins (SHOUTcast). It is no HTTP.
+#: How an answer begins.
+_HTTP: Final = b"HTTP/"
+#: How that of an old radio server does (SHOUTcast), which speaks a dialect of its own.
 _RADIO: Final = b"ICY "
 
 
@@ -139,10 +141,12 @@ class _GuardedStream(httpcore.NetworkStream):
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         data = self._patiently(max_bytes, self._allowance.wait_s(timeout))
         if self._beginning is not None:
-            self._beginning += data[: len(_RADIO)]
+            self._beginning += data[: len(_HTTP)]
             if self._beginning.startswith(_RADIO):
                 raise radio()
-            if len(self._beginning) >= len(_RADIO):
+            if len(self._beginning) >= len(_HTTP):
+                if not self._beginning.startswith(_HTTP):
+                    raise TransientError(ErrorCode.FETCH_FAILED, "what answers there is no web server")
                 self._beginning = None
         self._allowance.spend(len(data))
         return data

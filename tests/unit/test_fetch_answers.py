@@ -252,6 +252,14 @@ def test_a_recording_from_a_radio_server_has_a_length_and_is_taken(web: WebServe
     assert fetcher().fetch(web.url("/show.mp3"), file).size == len(MP3)
 
 
+@pytest.mark.parametrize("greeting", [b"SSH-2.0-OpenSSH_9.6\r\n", MP3, b"220 mail.example ESMTP\r\n"])
+def test_what_is_no_web_server_is_called_that(web: WebServer, file: Path, greeting: bytes) -> None:
+    web.add_handler("/", sending(greeting))
+    error = fault(web.url("/"), file)
+    assert isinstance(error, TransientError) and error.code is ErrorCode.FETCH_FAILED
+    assert error.message == "what answers there is no web server"
+
+
 # Bodies
 
 
