@@ -139,7 +139,9 @@ class Settings(BaseSettings):
         10.0, gt=0, description="Longest look-up of a host, and longest wait for a connection to it, in seconds each."
     )
     fetch_first_byte_timeout_s: float = Field(20.0, gt=0, description="Longest wait for an answer, in seconds.")
-    fetch_max_redirects: int = Field(5, ge=0, description="Most redirects that are followed.")
+    fetch_max_redirects: int = Field(
+        10, ge=0, description="Most redirects that are followed. Addresses of podcasts have up to ten, one a counter."
+    )
     fetch_allow: str = Field(
         "",
         description="Private hosts that may be fetched from, separated by commas: host, host:port, network or"

@@ -25,7 +25,7 @@ from shared.catalogue import Catalogue
 from shared.contracts.codec import MalformedMessageError, decode, outgoing, salvaged_request_id
 from shared.contracts.errors import DependencyError, ErrorCode, TonestreamError
 from shared.contracts.faults import faults
-from shared.contracts.messages import ErrorReport, Stage, Status, Track, TrackRequest, TrackResult
+from shared.contracts.messages import LONGEST_SOURCE, ErrorReport, Stage, Status, Track, TrackRequest, TrackResult
 from shared.contracts.topics import Channel, Topics
 from shared.contracts.tracks import without_credentials
 from shared.models import ModelError, load_manifest
@@ -203,7 +203,7 @@ def _remote_request(given: Input, request_id: str, force: bool = False, model: s
 
 def _source(given: Input) -> str:
     """The path or URL as given, without credentials; bytes of it that are no text are shown as such."""
-    shown = os.fsencode(given.given).decode("utf-8", "backslashreplace")[:4096]
+    shown = os.fsencode(given.given).decode("utf-8", "backslashreplace")[:LONGEST_SOURCE]
     return without_credentials(shown) if given.kind == "url" else shown
 
 

@@ -19,6 +19,10 @@ from shared.contracts.errors import AbandonedError, ErrorCode, TonestreamError, 
 
 #: How long it takes at most to notice that a download was abandoned, seconds.
 _SLICE_S: Final = 0.25
+#: How an answer begins.
+_HTTP: Final = b"HTTP/"
+#: How that of an old radio server does (SHOUTcast), which speaks a dialect of its own.
+_RADIO: Final = b"ICY "
 
 
 class Allowance:
@@ -37,7 +41,10 @@ class Allowance:
 
     def late(self) -> TransientError:
         """The fault of a download whose time is up."""
-        return TransientError(ErrorCode.FETCH_TIMEOUT, f"the download took longer than {self._total_s:.4g} s")
+        return TransientError(
+            ErrorCode.FETCH_TIMEOUT,
+            f"the download took longer than {self._total_s:.4g} s (TONESTREAM_FETCH_TOTAL_TIMEOUT_S)",
+        )
 
     def wait_s(self, timeout_s: float | None) -> float:
         """``timeout_s``, or the time that is left where that is less.
@@ -56,7 +63,8 @@ class Allowance:
         self._bytes_left -= received
         if self._bytes_left < 0:
             raise TonestreamError(
-                ErrorCode.TOO_LARGE, "the server sends more bytes than a file of the largest size has"
+                ErrorCode.TOO_LARGE,
+                "the server sends more bytes than a file of the largest size has (TONESTREAM_FETCH_MAX_BYTES)",
             )
 
 
@@ -127,13 +135,19 @@ class _GuardedStream(httpcore.NetworkStream):
     def __init__(self, stream: httpcore.NetworkStream, allowance: Allowance) -> None:
         self._stream = stream
         self._allowance = allowance
-        self._heard = False
+        # A connection brings one answer: its first bytes until there are enough to know it by, then None.
+        self._beginning: bytes | None = b""
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         data = self._patiently(max_bytes, self._allowance.wait_s(timeout))
-        if not self._heard and data.startswith(b"ICY "):
-            raise radio()
-        self._heard = True
+        if self._beginning is not None:
+            self._beginning += data[: len(_HTTP)]
+            if self._beginning.startswith(_RADIO):
+                raise radio()
+            if len(self._beginning) >= len(_HTTP):
+                if not self._beginning.startswith(_HTTP):
+                    raise TransientError(ErrorCode.FETCH_FAILED, "what answers there is no web server")
+                self._beginning = None
         self._allowance.spend(len(data))
         return data
 

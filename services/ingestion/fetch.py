@@ -9,35 +9,25 @@ from __future__ import annotations
 import contextlib
 import ssl
 import threading
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Final
 
 import httpcore
 
+from services.ingestion import answers
 from services.ingestion.addresses import AllowList
 from services.ingestion.connections import Allowance, GuardedBackend, radio, ssl_context
 from services.ingestion.lookup import LookUps, Resolve, resolve
 from services.ingestion.urls import Target, redirected
+from shared.audio.texts import HEAD_BYTES, text_instead_of_audio
 from shared.contracts.errors import ErrorCode, TonestreamError, TransientError
 
 __all__ = ["AllowList", "FetchLimits", "Fetched", "Fetcher", "Validators"]
 
 _USER_AGENT: Final = b"tonestream"
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-_TRANSIENT: Final = frozenset({408, 425, 429})
-#: What a list of addresses is served as, or a live stream that comes as such a list.
-_PLAYLISTS: Final = frozenset(
-    {
-        "application/vnd.apple.mpegurl", "application/x-mpegurl", "application/mpegurl", "audio/mpegurl",
-        "audio/x-mpegurl", "audio/x-scpls", "audio/scpls", "application/pls+xml", "application/xspf+xml",
-        "application/dash+xml",
-    }
-)  # fmt: skip
-_WEB_PAGES: Final = frozenset({"text/html", "application/xhtml+xml"})
 
 _MOST_HEADERS: Final = 200
 #: What a download may have on the wire beyond its file: heads of answers and of chunks.
@@ -53,7 +43,7 @@ class FetchLimits:
     total_s: float = 120.0
     connect_s: float = 10.0
     first_byte_s: float = 20.0
-    max_redirects: int = 5
+    max_redirects: int = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +95,9 @@ class Fetcher:
         allowance = Allowance(total_s, wire_bytes, abandoned or threading.Event())
         backend = GuardedBackend(self._allow, self._look_ups, allowance, self._limits.connect_s)
         with httpcore.ConnectionPool(ssl_context=ssl_context(), network_backend=backend) as pool:
+            been_at = set()
             for _ in range(self._limits.max_redirects + 1):
+                been_at.add(url)
                 with self._request(pool, Target.parse(url), validators, allowance) as response:
                     if response.status in _REDIRECTS and (location := _location(response)):
                         url = redirected(url, location)
@@ -113,7 +105,14 @@ class Fetcher:
                     if response.status == 304 and validators is not None:
                         return Fetched(0, *_versions(response), not_modified=True)
                     return self._receive(response, destination, allowance)
-        raise TonestreamError(ErrorCode.FETCH_FAILED, f"more than {self._limits.max_redirects} redirects")
+        # Some servers redirect to the same address until the file is there. So a circle is followed as far as a chain.
+        if url in been_at:
+            raise TonestreamError(ErrorCode.FETCH_FAILED, "the server's redirects lead in a circle")
+        raise TonestreamError(
+            ErrorCode.FETCH_FAILED,
+            f"more than {self._limits.max_redirects} redirects, the most that are followed"
+            " (TONESTREAM_FETCH_MAX_REDIRECTS)",
+        )
 
     @contextlib.contextmanager
     def _request(
@@ -143,37 +142,33 @@ class Fetcher:
                     )
                 yield response
         except httpcore.TimeoutException as error:
-            if allowance.is_late:
-                raise allowance.late() from error
-            raise TransientError(
-                ErrorCode.FETCH_TIMEOUT, "the download stood still: the server did not answer"
-            ) from error
+            raise self._slow(error, allowance) from error
         except (httpcore.NetworkError, httpcore.ProtocolError, ssl.SSLError) as error:
             raise TransientError(ErrorCode.FETCH_FAILED, f"the download broke off: {str(error)[:200]}") from error
 
+    def _slow(self, error: httpcore.TimeoutException, allowance: Allowance) -> TransientError:
+        if allowance.is_late:
+            return allowance.late()
+        if isinstance(error, httpcore.ConnectTimeout):
+            said = f"no connection within {self._limits.connect_s:g} s (TONESTREAM_FETCH_CONNECT_TIMEOUT_S)"
+        else:
+            said = (
+                f"the server sent nothing for {self._limits.first_byte_s:g} s (TONESTREAM_FETCH_FIRST_BYTE_TIMEOUT_S)"
+            )
+        return TransientError(ErrorCode.FETCH_TIMEOUT, f"the download stood still: {said}")
+
     def _receive(self, response: httpcore.Response, destination: Path, allowance: Allowance) -> Fetched:
-        _check_status(response)
-        content_type = (_header(response, b"content-type") or "").partition(";")[0].strip().lower()
-        if content_type in _WEB_PAGES:
-            raise TonestreamError(
-                ErrorCode.UNSUPPORTED_MEDIA, "the URL leads to a web page; give the address of the audio file itself"
-            )
-        if any(name.lower().startswith(b"icy-") for name, _ in response.headers):
+        answers.check_status(response)
+        if answers.is_radio(response):
             raise radio()
-        if content_type in _PLAYLISTS:
-            raise TonestreamError(
-                ErrorCode.UNSUPPORTED_MEDIA,
-                "the URL leads to a playlist or a live stream; give the address of a recording",
-            )
-        for name, value in response.headers:
-            if name.lower() == b"content-encoding" and value.strip().lower() not in {b"", b"identity"}:
-                told = value.decode("latin-1")[:40]
-                raise TonestreamError(ErrorCode.FETCH_FAILED, f"the server sends {told!r} without being asked to")
-        announced = _header(response, b"content-length")
-        if announced is not None and announced.isdecimal() and int(announced) > self._limits.max_bytes:
+        if (answers.announced_bytes(response) or 0) > self._limits.max_bytes:
             raise self._too_large()
         try:
-            size = self._write(response.iter_stream(), destination, allowance)
+            size = self._write(_judged(response), destination, allowance)
+            if size == 0 and response.status != 200:
+                raise answers.no_file(response)
+            if size != (answers.range_bytes(response) or size):
+                raise TransientError(ErrorCode.FETCH_FAILED, "the download broke off: the file is not whole")
         except BaseException:
             if destination.is_file():  # and not a device
                 destination.unlink(missing_ok=True)
@@ -193,7 +188,37 @@ class Fetcher:
         return size
 
     def _too_large(self) -> TonestreamError:
-        return TonestreamError(ErrorCode.TOO_LARGE, f"the file has more than {self._limits.max_bytes} bytes")
+        return TonestreamError(
+            ErrorCode.TOO_LARGE,
+            f"the file is larger than {self._limits.max_bytes / (1 << 20):.4g} MB, the most that is fetched"
+            " (TONESTREAM_FETCH_MAX_BYTES)",
+        )
+
+
+def _judged(response: httpcore.Response) -> Iterator[bytes]:
+    """The body. Raises TonestreamError where its first bytes show that it is no audio."""
+    head = b""
+    judged = False
+    for chunk in response.iter_stream():
+        if judged:
+            yield chunk
+            continue
+        head += chunk
+        if len(head) >= HEAD_BYTES:
+            _judge(response, head[:HEAD_BYTES])
+            judged = True
+            yield head
+    if not judged:
+        _judge(response, head)
+        yield head
+
+
+def _judge(response: httpcore.Response, head: bytes) -> None:
+    answers.check_packing(response, head)
+    if text := text_instead_of_audio(head, answers.media_type(response)):
+        if response.status == 202:  # a page that asks for patience
+            raise answers.no_file(response)
+        raise TonestreamError(ErrorCode.UNSUPPORTED_MEDIA, f"the URL leads to {text}")
 
 
 def _location(response: httpcore.Response) -> str | None:
@@ -209,30 +234,4 @@ def _location(response: httpcore.Response) -> str | None:
 
 def _versions(response: httpcore.Response) -> tuple[str | None, str | None]:
     """ETag and Last-Modified."""
-    return _header(response, b"etag"), _header(response, b"last-modified")
-
-
-def _header(response: httpcore.Response, name: bytes) -> str | None:
-    return next((value.decode("latin-1")[:1000] for key, value in response.headers if key.lower() == name), None)
-
-
-def _check_status(response: httpcore.Response) -> None:
-    status = response.status
-    if status == 200:
-        return
-    told = f"the server answered with status {status}"
-    if status in _TRANSIENT or status >= 500:
-        raise TransientError(ErrorCode.FETCH_FAILED, told, _retry_after_s(_header(response, b"retry-after")))
-    raise TonestreamError(ErrorCode.FETCH_FAILED, told)
-
-
-def _retry_after_s(text: str | None) -> float | None:
-    """Seconds of a Retry-After header, which holds seconds or a date; None where it holds neither."""
-    if text is None:
-        return None
-    if text.strip().isdecimal():
-        return float(text[:10])
-    try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
-    except (ValueError, OverflowError, OSError):
-        return None
+    return answers.header(response, b"etag"), answers.header(response, b"last-modified")

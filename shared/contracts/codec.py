@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from shared.bus.base import Headers, Outgoing, Record
 from shared.contracts.faults import encoding_fault, faults
 from shared.contracts.messages import (
+    LONGEST_SOURCE,
     SCHEMA_VERSION,
     GenreFailure,
     IngestedTrack,
@@ -176,9 +177,11 @@ def salvaged_source(record: Record) -> str | None:
     """What an invalid request wanted to have classified, as far as it can be read and written."""
     fields = _salvaged(record.value)
     named = (fields.get(name) for name in ("source", "audio_url", "track_id"))
-    found = next((text[:1000] for text in named if isinstance(text, str) and text), None)
-    # JSON may name halves of characters, which no message can carry.
-    return None if found is None else without_credentials(found.encode("utf-8", "replace").decode())
+    found = next((text for text in named if isinstance(text, str) and text), None)
+    if found is None:
+        return None
+    # JSON may name halves of characters, which no message can carry. Cut last: half a password would not be recognised.
+    return without_credentials(found.encode("utf-8", "replace").decode())[:LONGEST_SOURCE]
 
 
 def _salvaged(value: bytes) -> dict[str, Any]:

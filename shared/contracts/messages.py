@@ -26,7 +26,14 @@ from pydantic import (
 from shared.contracts.errors import ErrorCode, TonestreamError
 from shared.contracts.features import AUDIO_FEATURES
 from shared.contracts.labels import GENRES, MOODS
-from shared.contracts.tracks import MAX_BLOB_LENGTH, checked_audio_url, spotify_track_id, track_key, without_credentials
+from shared.contracts.tracks import (
+    MAX_BLOB_LENGTH,
+    MAX_URL_LENGTH,
+    checked_audio_url,
+    spotify_track_id,
+    track_key,
+    without_credentials,
+)
 
 #: What this version writes and reads; raised when an older reader would misunderstand a message.
 SCHEMA_VERSION: Final = 1
@@ -45,7 +52,7 @@ TrackKey = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 ModelId = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 LONGEST_TEXT: Final = 1000
 Text = Annotated[str, StringConstraints(max_length=LONGEST_TEXT)]
-LONGEST_SOURCE: Final = 4096
+LONGEST_SOURCE: Final = MAX_URL_LENGTH
 LONGEST_ISRC: Final = 32
 Source = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_SOURCE)]
 Sha256 = Annotated[str, StringConstraints(pattern=_SHA256)]

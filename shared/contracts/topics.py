@@ -31,14 +31,16 @@ class Channel(StrEnum):
 #: its sender's mistake.
 FROM_OUTSIDE: Final = frozenset({Channel.REQUESTS})
 
+_LARGEST_REQUEST: Final = 128 * 1024
 _LARGEST_RESULT: Final = 4 * 1024 * 1024
 
 #: The largest message each topic takes, bytes before compression. Larger ones are refused by both sides.
 MAX_MESSAGE_BYTES: Final[dict[Channel, int]] = {
-    Channel.REQUESTS: 16 * 1024,
-    Channel.REQUESTS_RETRY: 16 * 1024,
+    # The longest URL and the longest source, also where JSON takes six bytes a character.
+    Channel.REQUESTS: _LARGEST_REQUEST,
+    Channel.REQUESTS_RETRY: _LARGEST_REQUEST,
     # A track may carry a finished answer.
-    Channel.TRACKS: _LARGEST_RESULT + 64 * 1024,
+    Channel.TRACKS: _LARGEST_RESULT + 128 * 1024,
     Channel.FEATURES: 1024 * 1024,
     Channel.PREDICTIONS: 64 * 1024,
     Channel.MOODS: 64 * 1024,

@@ -4,61 +4,116 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from typing import Final
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 #: Scheme of a reference into the blob store, e.g. ``blob:uploads/4f2a...``.
 BLOB_SCHEME: Final = "blob:"
-MAX_URL_LENGTH: Final = 2048
+#: Signed addresses of object stores are long: a session token alone may have thousands of characters.
+MAX_URL_LENGTH: Final = 8192
 #: Object stores take names of 1,024 bytes, the folder of all blobs included.
 MAX_BLOB_LENGTH: Final = 300
 
 _SPOTIFY_ID: Final = re.compile(r"[0-9A-Za-z]{22}")
-_SPOTIFY_URI: Final = re.compile(r"spotify:([a-z]+):([0-9A-Za-z]+)")
-_SPOTIFY_PATH: Final = re.compile(r"/(?:intl-[a-z-]+/)?(?:embed/)?([a-z]+)/([0-9A-Za-z]+)/?", re.IGNORECASE)
-_SPOTIFY_HOST: Final = re.compile(r"https?://open\.spotify\.com(?:/|$)", re.IGNORECASE)
+#: What an ID becomes when a character is lost or doubled in copying.
+_NEARLY_SPOTIFY_ID: Final = re.compile(r"(?=.*[0-9])(?=.*[A-Z])(?=.*[a-z])(?:[0-9A-Za-z]{20,21}|[0-9A-Za-z]{23,24})")
+_SPOTIFY_SCHEME: Final = "spotify:"
+_SPOTIFY_HOSTS: Final = frozenset({"open.spotify.com", "play.spotify.com", "embed.spotify.com"})
+_SHORT_LINK_HOSTS: Final = frozenset({"spotify.link", "spotify.app.link", "spoti.fi"})
+_ANY_HOST: Final = "|".join(re.escape(host) for host in sorted(_SPOTIFY_HOSTS | _SHORT_LINK_HOSTS))
+#: An address of Spotify as people paste it: with its scheme or without.
+_SPOTIFY_ADDRESS: Final = re.compile(
+    rf"(?:https?:)?(?://)?({_ANY_HOST})\.?(?::[0-9]+)?(?=[/?#]|$)",
+    re.IGNORECASE,
+)
+#: Parts of a path before the kind and the ID: a language, or the player that other sites embed.
+_BEFORE_THE_KIND: Final = re.compile(r"intl-[a-z-]+|embed(?:-podcast)?", re.IGNORECASE)
+_WORD: Final = re.compile(r"[a-z]+", re.IGNORECASE)
 _BLOB_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)*")
 
 
 def spotify_track_id(text: str) -> str:
     """The 22 base-62 characters of a Spotify track, from an ID, a ``spotify:track:`` URI or an open.spotify.com URL.
 
-    Raises ValueError with the reason for anything else, albums and playlists included.
+    Raises ValueError for anything else, with the reason and what helps: albums, short links, local files, IDs that
+    lost a character.
     """
     text = text.strip()
     if _SPOTIFY_ID.fullmatch(text):
         return text
-    if uri := _SPOTIFY_URI.fullmatch(text):
-        return _track_of(*uri.groups())
-    url = _split(text)
-    if url.scheme in {"http", "https"} and url.hostname == "open.spotify.com":
-        if path := _SPOTIFY_PATH.fullmatch(url.path):
-            return _track_of(*path.groups())
-        raise ValueError(f"the Spotify URL names no track: {_short(url.path)}")
+    if text.lower().startswith(_SPOTIFY_SCHEME):
+        return _track_of_uri(text)
+    if address := _SPOTIFY_ADDRESS.match(text):
+        if address[1].lower() in _SHORT_LINK_HOSTS:
+            raise ValueError(
+                "a short link of Spotify does not name its track; open it in a browser and give the address that it"
+                " leads to (https://open.spotify.com/track/...)"
+            )
+        return _track_of_address(_split(f"https://{address[1]}{text[address.end() :]}"))
+    if _NEARLY_SPOTIFY_ID.fullmatch(text):
+        raise _wrong_length(text)
+    _split(text)
     # Of a URL nothing is quoted: it may hold a password or a signature.
     shown = "a URL of another site" if "://" in text else _short(text)
     raise ValueError(f"not a Spotify track ID, URI or open.spotify.com URL: {shown}")
 
 
-def _track_of(kind: str, identifier: str) -> str:
-    if kind.lower() != "track":
-        raise ValueError(f"it names a Spotify {kind.lower()}; only single tracks can be classified")
-    if not _SPOTIFY_ID.fullmatch(identifier):
-        raise ValueError(f"a Spotify ID has 22 letters and digits; this one has {len(identifier)}")
-    return identifier
+def _track_of_uri(uri: str) -> str:
+    """The ID in a URI such as ``spotify:track:ID``. Its case and what follows the ID (``?si=...``) play no part."""
+    named = re.split("[?#]", uri[len(_SPOTIFY_SCHEME) :])[0]
+    parts = [part for part in re.split("[:/]", named) if part]
+    if parts and parts[0].lower() == "local":
+        raise ValueError(
+            "it names a local file, which only the computer of whoever added it to Spotify has; give the file itself,"
+            " or an audio_url"
+        )
+    return _track_of(parts, f"the Spotify URI names no track: {_short(uri)}")
+
+
+def _track_of_address(url: SplitResult) -> str:
+    embedded = parse_qs(url.query).get("uri", [""])[0]
+    if embedded.lower().startswith(_SPOTIFY_SCHEME):  # as in the address of the old player for other sites
+        return _track_of_uri(embedded)
+    parts = [part for part in url.path.split("/") if part]
+    while parts and _BEFORE_THE_KIND.fullmatch(parts[0]):
+        parts.pop(0)
+    return _track_of(parts, f"the Spotify URL names no track: {_short(url.path)}")
+
+
+def _track_of(parts: Sequence[str], nothing: str) -> str:
+    """The ID in ``track``, ``ID``. ``nothing`` is said where these are no kind and ID at all."""
+    if len(parts) > 2 and parts[0].lower() == "user":
+        parts = parts[2:]
+    if not parts or not _WORD.fullmatch(parts[0]):
+        raise ValueError(nothing)
+    kind = parts[0].lower()
+    if kind != "track":
+        named = f"it names a Spotify {kind}; only single tracks can be classified"
+        raise ValueError(named if len(parts) > 1 else nothing)
+    if len(parts) != 2 or not parts[1].isascii() or not parts[1].isalnum():
+        raise ValueError(nothing)
+    if not _SPOTIFY_ID.fullmatch(parts[1]):
+        raise _wrong_length(parts[1])
+    return parts[1]
+
+
+def _wrong_length(identifier: str) -> ValueError:
+    return ValueError(f"a Spotify ID has 22 letters and digits; this one has {len(identifier)}")
 
 
 def looks_like_spotify(text: str) -> bool:
     """Whether a person who typed this meant something on Spotify (it may still be no valid track)."""
     text = text.strip()
-    return bool(_SPOTIFY_ID.fullmatch(text) or text.startswith("spotify:") or _SPOTIFY_HOST.match(text))
+    named = _SPOTIFY_ID.fullmatch(text) or _NEARLY_SPOTIFY_ID.fullmatch(text) or _SPOTIFY_ADDRESS.match(text)
+    return bool(named) or text.lower().startswith(_SPOTIFY_SCHEME)
 
 
 def checked_audio_url(text: str) -> str:
     """An ``http``/``https`` URL or a ``blob:`` reference, as it was given. Raises ValueError with the reason."""
     text = text.strip()
     if len(text) > MAX_URL_LENGTH:
-        raise ValueError(f"may have at most {MAX_URL_LENGTH} characters")
+        raise ValueError(f"may have at most {MAX_URL_LENGTH} characters; this one has {len(text)}")
     if text.startswith(BLOB_SCHEME):
         if not _BLOB_NAME.fullmatch(text.removeprefix(BLOB_SCHEME)):
             raise ValueError(
@@ -68,6 +123,9 @@ def checked_audio_url(text: str) -> str:
         if len(text) > MAX_BLOB_LENGTH:
             raise ValueError(f"a blob reference may have at most {MAX_BLOB_LENGTH} characters")
         return text
+    if text.lower().startswith(_SPOTIFY_SCHEME) or _SPOTIFY_ADDRESS.match(text):
+        spotify_track_id(text)
+        raise ValueError("it names a Spotify track and leads to no audio file; give it as track_id")
     if any(ord(character) <= 0x20 or ord(character) == 0x7F for character in text):
         raise ValueError("a URL holds no spaces or control characters; percent-encode them")
     url = _split(text)

@@ -103,7 +103,7 @@ def test_urls_files_that_do_not_exist_and_spotify_ids_are_each_answered_in_their
             "4uLU6hMCjMI75M1A2tKUQC": ["spotify_unavailable"],
             "spotify:album:4uLU6hMCjMI75M1A2tKUQC": ["invalid_request"],
             "http://[": ["invalid_request"],
-            "x" * 4096: ["invalid_request"],
+            "x" * 5000: ["invalid_request"],
         }
     assert done.returncode == 1
 

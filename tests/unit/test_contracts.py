@@ -31,7 +31,9 @@ from shared.contracts.messages import (
     TrackRequest,
     TrackResult,
 )
+from shared.contracts.retry import Retry, RetryNote
 from shared.contracts.topics import MAX_MESSAGE_BYTES, Channel, Topics
+from shared.contracts.tracks import MAX_URL_LENGTH
 
 SPOTIFY_ID = "4uLU6hMCjMI75M1A2tKUQC"
 
@@ -68,7 +70,7 @@ def test_every_way_to_name_a_spotify_track_gives_the_same_key(text: str) -> None
     ("fields", "reason"),
     [
         ({}, "give track_id, audio_url or both"),
-        ({"track_id": "4uLU6hMCjMI75M1A2tKUQ"}, "track_id: not a Spotify track ID"),
+        ({"track_id": "4uLU6hMCjMI75M1A2tKUQ"}, "track_id: a Spotify ID has 22 letters and digits; this one has 21"),
         ({"track_id": f"spotify:album:{SPOTIFY_ID}"}, "track_id: it names a Spotify album"),
         ({"track_id": f"https://open.spotify.com/playlist/{SPOTIFY_ID}"}, "track_id: it names a Spotify playlist"),
         ({"track_id": "spotify:track:short"}, "track_id: a Spotify ID has 22"),
@@ -78,7 +80,7 @@ def test_every_way_to_name_a_spotify_track_gives_the_same_key(text: str) -> None
         ({"audio_url": "http://example.org:99999/a.mp3"}, "audio_url: "),
         ({"audio_url": "http://example.org/a b.mp3"}, "audio_url: a URL holds no spaces"),
         ({"audio_url": "blob:../../etc/passwd"}, "audio_url: a blob reference"),
-        ({"audio_url": "http://example.org/" + "a" * 2048}, "audio_url: may have at most 2048 characters"),
+        ({"audio_url": "http://example.org/" + "a" * 8192}, "audio_url: may have at most 8192 characters"),
         ({"audio_url": "http://example.org/a.mp3", "sped": True}, "unknown field 'sped'"),
         ({"audio_url": "http://example.org/a.mp3", "request_id": "a b"}, "request_id: "),
         ({"audio_url": "http://example.org/a.mp3", "force": "perhaps"}, "force: "),
@@ -88,6 +90,30 @@ def test_an_invalid_request_is_refused_with_the_field_and_the_reason(fields: dic
     with pytest.raises(MalformedMessageError) as refused:
         decode(Channel.REQUESTS, json.dumps({"request_id": "r1", **fields}).encode())
     assert reason in refused.value.reason
+
+
+@pytest.mark.parametrize("character", ["A", "ü", "音"])
+def test_the_longest_url_travels_whole_from_the_request_to_the_result_and_through_the_retry_topic(
+    character: str,
+) -> None:
+    url = "https://bucket.example/a.mp3?X-Amz-Security-Token=".ljust(MAX_URL_LENGTH, character)
+    # Most JSON libraries take six bytes for a character beyond ASCII.
+    value = json.dumps({"request_id": "r" * 128, "audio_url": url, "source": url, "model": "m" * 200}).encode()
+    request = decode(Channel.REQUESTS, value)
+    assert isinstance(request, TrackRequest)
+    record = Record("tonestream.requests", 0, 0, b"k", value)
+    retried = Retry(request, record, RetryNote(record.coordinates, 0, first_error="x" * 1000)).outgoing(Topics())
+    assert decode(Channel.REQUESTS_RETRY, retried.value) == request
+    assert len(retried.key) < 100
+    error = ErrorReport(code=ErrorCode.FETCH_FAILED, stage=Stage.INGESTION, message="no")
+    track = IngestedTrack(
+        request_id=request.request_id, track_key=request.track_key, source=request.shown_source, error=error
+    )
+    shown = Track(key=track.track_key, source=track.source)
+    result = TrackResult(request_id="r", status=Status.FAILED, track=shown, errors=(error,))
+    assert decode(Channel.TRACKS, encode(track)) == track
+    assert decode(Channel.RESULTS, encode(result)) == result
+    assert result.track.source == url
 
 
 @pytest.mark.parametrize("value", [b"", b"\xff\xfe", b"[]", b"null", b"{", b"[" * 100_000, b"x" * 20_000])
@@ -189,6 +215,15 @@ def test_what_an_invalid_request_asked_for_can_always_be_told(field: str) -> Non
     error = ErrorReport(code=ErrorCode.INVALID_REQUEST, stage=Stage.INGESTION, message="no")
     assert source == "a?b"
     encode(IngestedTrack(request_id="r", track_key="k", source=source, error=error))
+
+
+def test_the_source_of_a_refused_request_is_the_whole_url_and_never_half_a_password() -> None:
+    for url, shown in (
+        ("ftp://example.org/" + "a" * 5000, "ftp://example.org/" + "a" * 5000),
+        ("https://me:" + "hush" * 3000 + "@example.org/a.mp3", "https://***@example.org/a.mp3"),
+    ):
+        record = Record("unit.requests", 0, 0, b"", json.dumps({"audio_url": url}).encode())
+        assert salvaged_source(record) == shown
 
 
 def test_a_message_larger_than_its_topic_takes_is_not_even_sent() -> None:

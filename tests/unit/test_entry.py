@@ -18,6 +18,7 @@ from shared.contracts.codec import MalformedMessageError, Message, decode, encod
 from shared.contracts.errors import ErrorCode, TonestreamError
 from shared.contracts.labels import GENRES
 from shared.contracts.messages import (
+    LONGEST_SOURCE,
     ErrorReport,
     Genre,
     IngestedTrack,
@@ -98,7 +99,7 @@ NOT_UNDERSTOOD: dict[str, tuple[bytes, bytes, Headers]] = {
     "no object": (b"[]", b"k", ()),
     "a wrong field": (b'{"request_id":"bad","audiourl":"https://example.org/a"}', b"k", ()),
     "wrong types": (b'{"request_id":"bad","audio_url":[1e999],"force":-0,"source":{}}', b"k", ()),
-    "too large": (b'{"request_id":"bad","source":"' + b"x" * 20_000 + b'"}', b"k", ()),
+    "too large": (b'{"request_id":"bad","source":"' + b"x" * 200_000 + b'"}', b"k", ()),
     "too large by far": (b'{"request_id":"bad","source":"' + b"x" * 3_000_000 + b'"}', b"k", ()),
     "UTF-16": ('{"request_id":"bad"}'.encode("utf-16"), b"k", ()),
     "UTF-32": ('{"request_id":"bad"}'.encode("utf-32"), b"k", ()),
@@ -173,9 +174,9 @@ def test_a_blob_that_a_client_names_by_mistake_is_its_answer_and_holds_nobody_up
 
 
 ODD_SOURCES = {
-    "as long as it may be, with a short user": "http://a@" + "b" * 4087,
-    "control characters": "\x00\x1b[31m\x7f\u202e" * 500,
-    "four bytes a character": "\U0001f3b5" * 3500,
+    "as long as it may be, with a short user": "http://a@" + "b" * (LONGEST_SOURCE - 9),
+    "control characters": "\x00\x1b[31m\x7f\u202e" * 1000,
+    "four bytes a character": "\U0001f3b5" * LONGEST_SOURCE,
 }
 
 
@@ -191,7 +192,7 @@ def test_what_a_client_calls_its_track_is_never_a_defect(name: str, entry: Entry
     # The second follows the first: its track is announced with its source, not with a failure.
     assert [track.follows for track in found if isinstance(track, IngestedTrack)] == [None, "failed"]
     for track in found:
-        assert isinstance(track, IngestedTrack) and len(track.source) <= 4096
+        assert isinstance(track, IngestedTrack) and len(track.source) <= LONGEST_SOURCE
         error = ErrorReport(code=ErrorCode.FETCH_FORBIDDEN, stage=Stage.INGESTION, message="no")
         shown = Track(key=track.track_key, source=track.source, title="t" * 1000)
         result = TrackResult(request_id="r", status=Status.FAILED, track=shown, errors=(error,))
@@ -233,9 +234,9 @@ def test_a_finished_answer_of_four_hours_of_segments_travels_with_its_track() ->
         probabilities={**dict.fromkeys(GENRES, 0.0), GENRES[0]: 1.0},
     )  # fmt: skip
     error = ErrorReport(code=ErrorCode.SPOTIFY_UNAVAILABLE, stage=Stage.MOOD_WORKER, message="x" * 1000)
-    track = Track(key="k", source="\x00" * 4096, title="t" * 1000, duration_s=14_400.0)
+    track = Track(key="k", source="\x00" * LONGEST_SOURCE, title="t" * 1000, duration_s=14_400.0)
     cached = TrackResult(request_id="r", status=Status.PARTIAL, track=track, genre=genre, errors=(error,))
-    announced = IngestedTrack(request_id="r2", track_key="k", source="\x00" * 4096, cached=cached)
+    announced = IngestedTrack(request_id="r2", track_key="k", source="\x00" * LONGEST_SOURCE, cached=cached)
     assert decode(Channel.TRACKS, encode(announced)) == announced
 
 

@@ -32,7 +32,7 @@ _starts = st.sampled_from(
 )  # fmt: skip
 _ends = st.text(max_size=40) | st.text(alphabet="abc/.-_%?#@:[]0123456789", max_size=60) | st.just("a" * 250)
 _sources = st.text(max_size=60) | st.sampled_from(
-    ["\x00" * 4096, "http://a@" + "b" * 4087, "\U0001f3b5" * 3000, "a" * 4097, " ", "\n", "\u202e"]
+    ["\x00" * 8192, "http://a@" + "b" * 8183, "\U0001f3b5" * 3000, "a" * 8193, " ", "\n", "\u202e"]
 )
 _fields = st.fixed_dictionaries(
     {},

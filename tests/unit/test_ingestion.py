@@ -229,7 +229,7 @@ def test_a_busy_server_is_asked_again_after_the_pause_that_it_asks_for(bench: Be
     assert (note.attempt, note.waited_ms, note.first_error) == (
         1,
         7000,
-        "fetch_failed: the server answered with status 503",
+        "fetch_failed: the server answered with status 503 (Service Unavailable)",
     )
     assert note.not_before_ms == pytest.approx(time.time() * 1000 + 7000, abs=2000)
 

@@ -1,0 +1,131 @@
+"""What a server's answer says before its body: whether there is a file, how large it is, and how it is packed."""
+
+from __future__ import annotations
+
+import re
+import time
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Final
+
+import httpcore
+
+from shared.contracts.errors import ErrorCode, TonestreamError, TransientError
+
+_TRANSIENT: Final = frozenset({408, 425, 429})
+#: What helps where a server answers so.
+_HINTS: Final = {
+    401: "; passwords are never sent",
+    403: "; a signed address may have expired",
+}
+_RANGE: Final = re.compile(r"bytes[ =]+([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)", re.IGNORECASE)
+_LENGTH: Final = re.compile(r"[0-9]{1,20}")
+#: Content codings that pack a file. Whatever else servers write there (``none``, ``aws-chunked``, ``utf-8``) does not.
+_GZIP: Final = frozenset({"gzip", "x-gzip"})
+_PACKED: Final = _GZIP | {"deflate", "compress", "x-compress", "br", "zstd", "dcb", "dcz"}
+_GZIP_MAGIC: Final = b"\x1f\x8b"
+
+
+def header(response: httpcore.Response, name: bytes) -> str | None:
+    """The first header of that name, which is given in lower case."""
+    return next((value.decode("latin-1")[:1000] for key, value in response.headers if key.lower() == name), None)
+
+
+def media_type(response: httpcore.Response) -> str:
+    """What the server calls the file, in lower case, without parameters; empty where it says nothing."""
+    return (header(response, b"content-type") or "").partition(";")[0].strip().lower()
+
+
+def announced_bytes(response: httpcore.Response) -> int | None:
+    """The size of the body by the server's own word."""
+    if header(response, b"transfer-encoding") is not None:
+        return None  # the length does not hold then
+    length = _LENGTH.fullmatch((header(response, b"content-length") or "").strip())
+    return int(length[0]) if length else None
+
+
+def range_bytes(response: httpcore.Response) -> int | None:
+    """The size of the file where the answer is a range (206) that is the whole of it, else None."""
+    found = _content_range(response) if response.status == HTTPStatus.PARTIAL_CONTENT else None
+    if found is None or int(found[1]) != 0 or found[3] == "*" or int(found[2]) + 1 != int(found[3]):
+        return None
+    return int(found[3])
+
+
+def is_radio(response: httpcore.Response) -> bool:
+    """Whether a radio server sends a stream. What has a length is a file, whoever sends it."""
+    return announced_bytes(response) is None and any(name.lower().startswith(b"icy-") for name, _ in response.headers)
+
+
+def check_status(response: httpcore.Response) -> None:
+    """Raises TonestreamError, or TransientError with the wait that the server asks for, unless there is a file, and
+    the whole of it."""
+    status = response.status
+    if status == HTTPStatus.PARTIAL_CONTENT:
+        _check_range(response)
+    if 200 <= status < 300:
+        return
+    said = f"{_answered(status)}{_HINTS.get(status, '')}"
+    if status in _TRANSIENT or status >= 500:
+        raise TransientError(ErrorCode.FETCH_FAILED, said, retry_after_s(response))
+    raise TonestreamError(ErrorCode.FETCH_FAILED, said)
+
+
+def no_file(response: httpcore.Response) -> TonestreamError:
+    """The fault of an answer that says yes and sends no file."""
+    if response.status == HTTPStatus.ACCEPTED:
+        return TransientError(
+            ErrorCode.FETCH_FAILED, f"{_answered(202)}: the file is not ready yet", retry_after_s(response)
+        )
+    return TonestreamError(ErrorCode.FETCH_FAILED, f"{_answered(response.status)} and sends no file")
+
+
+def check_packing(response: httpcore.Response, head: bytes) -> None:
+    """Raises TonestreamError (fetch_failed) where the body, which begins with ``head``, is packed."""
+    fields = (value.decode("latin-1") for key, value in response.headers if key.lower() == b"content-encoding")
+    packings = {coding.strip().lower() for field in fields for coding in field.split(",")} & _PACKED
+    # Some servers call what they do not pack gzip. Other packings cannot be recognised.
+    if not packings or (packings <= _GZIP and not head.startswith(_GZIP_MAGIC)):
+        return
+    kind = media_type(response)[:40] or "of no type"
+    raise TonestreamError(
+        ErrorCode.FETCH_FAILED,
+        f"the server packs what it sends ({', '.join(sorted(packings))}; {kind}), although it was asked not to; give an"
+        " address that serves the file as it is",
+    )
+
+
+def retry_after_s(response: httpcore.Response) -> float | None:
+    """Seconds of a Retry-After header, which holds seconds or a date; None where it holds neither."""
+    text = header(response, b"retry-after")
+    if text is None:
+        return None
+    if text.strip().isdecimal():
+        return float(text[:10])
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def _check_range(response: httpcore.Response) -> None:
+    """Raises TonestreamError unless the range is the whole file. Nobody asked for a range."""
+    if range_bytes(response) is not None:
+        return
+    found = _content_range(response)
+    part = f"bytes {found[1]} to {found[2]} of {found[3].replace('*', 'unknown')}" if found else "which one is not said"
+    raise TonestreamError(
+        ErrorCode.FETCH_FAILED, f"{_answered(206)} and sends only a part of the file ({part}) without being asked to"
+    )
+
+
+def _content_range(response: httpcore.Response) -> re.Match[str] | None:
+    return _RANGE.fullmatch((header(response, b"content-range") or "").strip())
+
+
+def _answered(status: int) -> str:
+    try:
+        meaning = f" ({HTTPStatus(status).phrase})"
+    except ValueError:
+        meaning = ""
+    return f"the server answered with status {status}{meaning}"
