@@ -89,8 +89,10 @@ class FeatureExtraction(TrackByTrackService):
         assert track.audio is not None
         messages: list[Message] = []
         with self._blobs.open(track.audio.blob) as wav:
-            # Of a longer track as many were announced as shall be heard: which ones follows from their number.
-            for positions, samples in iter_segments(wav, spec, _BATCH_SEGMENTS, limit=track.audio.segments):
+            # Of a longer track as many were announced as shall be heard; which ones follows from their number, but for
+            # silence.
+            chosen = track.audio.chosen
+            for positions, samples in iter_segments(wav, spec, _BATCH_SEGMENTS, track.audio.segments, chosen):
                 started = time.perf_counter()
                 matrices = features(samples, spec)
                 each_ms = (time.perf_counter() - started) * 1000 / len(samples)

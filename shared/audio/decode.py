@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,10 +19,15 @@ import tempfile
 import threading
 import time
 import wave
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Final
 
+import numpy as np
+import numpy.typing as npt
+
+from shared.audio.containers import Container, container
 from shared.contracts.errors import AbandonedError, DependencyError, ErrorCode, TonestreamError, TransientError
 
 #: Sample rate of all decoded audio, Hz.
@@ -40,18 +46,6 @@ _NOT_RUN: Final = frozenset({126, 127})
 _INTERRUPTED: Final = 255
 #: Signals that no damaged file brings about.
 _FROM_OUTSIDE: Final = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
-#: ffmpeg's demuxer by the first bytes of the file: (offset, magic, demuxer).
-_MAGIC: Final[tuple[tuple[int, bytes, str], ...]] = (
-    (0, b"RIFF", "wav"),
-    (0, b"RF64", "wav"),
-    (0, b"fLaC", "flac"),
-    (0, b"OggS", "ogg"),
-    (4, b"ftyp", "mov"),
-    (0, b"FORM", "aiff"),
-    (0, b".snd", "au"),
-    (0, b"\x1a\x45\xdf\xa3", "matroska"),
-    (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "asf"),
-)
 #: The decoders ffmpeg may use: what music comes in. Pictures, films and subtitles in a file meet no decoder at all.
 _DECODERS: Final = (
     "mp3float", "mp3", "mp2float", "mp2", "aac", "aac_fixed", "aac_latm", "ac3", "ac3_fixed", "eac3", "dca", "alac",
@@ -65,8 +59,14 @@ _DECODERS: Final = (
     "pcm_f32le", "pcm_f32be", "pcm_f64le", "pcm_f64be",
 )  # fmt: skip
 _NOT_LISTED: Final = "not on whitelist"
-#: Second magic that RIFF and FORM need, at byte 8: other files begin like them too.
-_FORM_TYPES: Final[dict[str, tuple[bytes, ...]]] = {"wav": (b"WAVE",), "aiff": (b"AIFF", b"AIFC")}
+#: What ffmpeg puts before a line: the part that speaks, and where it stands in memory.
+_ADDRESSES: Final = re.compile(r"\[[^][]*@ 0x[0-9a-f]+\]\s*")
+#: Of so many audio streams one is looked for that can be decoded.
+_MOST_STREAMS: Final = 16
+#: Of a track that is quieter than this the first channel is listened to as well.
+_SUSPICIOUSLY_QUIET_DBFS: Final = -28.0
+#: Channels cancel each other where the first one alone is so much louder than their mean.
+_MIXED_AWAY_DB: Final = 12.0
 
 
 class DecodeTimeoutError(TonestreamError):
@@ -97,11 +97,17 @@ class DecodeLimits:
 
 @dataclass(frozen=True, slots=True)
 class DecodedAudio:
-    """A WAV at ``path``: ``samples`` samples, and the SHA-256 (hex) of their bytes, which names the audio."""
+    """A WAV at ``path``: ``samples`` samples, and the SHA-256 (hex) of their bytes, which names the audio.
+
+    ``levels_dbfs``: the RMS level of each second (the last may be a part of one) without its constant offset, dB
+    relative to full scale; ``level_dbfs``: that of the whole.
+    """
 
     path: Path
     samples: int
     sha256: str
+    levels_dbfs: tuple[float, ...] = ()
+    level_dbfs: float = float("-inf")
 
     @property
     def duration_s(self) -> float:
@@ -130,119 +136,146 @@ def find_ffmpeg(configured: Path | None = None) -> str:
         ) from error
 
 
-def sniff_format(file: Path) -> str:
-    """ffmpeg's demuxer for the file, by its first bytes; its name plays no part.
-
-    Raises TonestreamError: corrupt_audio for an empty file, unsupported_media for anything that is not audio.
-    """
-    with file.open("rb") as opened:
-        head = opened.read(64)
-        if not head:
-            raise TonestreamError(ErrorCode.CORRUPT_AUDIO, "the file is empty")
-        if head[:3] == b"ID3":
-            # The audio begins behind the tag, whose length is stored with seven bits a byte.
-            size = sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=False))
-            opened.seek(10 + size)
-            behind = opened.read(64)
-            if not behind.strip(b"\0") and not opened.read(1):
-                raise TonestreamError(ErrorCode.CORRUPT_AUDIO, "the file holds tags and no audio")
-            return "flac" if behind[:4] == b"fLaC" else _mpeg_kind(behind) or "mp3"
-    for offset, magic, demuxer in _MAGIC:
-        if head[offset : offset + len(magic)] == magic and head[8:12] in _FORM_TYPES.get(demuxer, (head[8:12],)):
-            return demuxer
-    if kind := _mpeg_kind(head):
-        return kind
-    raise TonestreamError(
-        ErrorCode.UNSUPPORTED_MEDIA,
-        "not an audio file (MP3, WAV, FLAC, OGG, M4A, AAC, AIFF, AU, WMA and WebM are read)",
-    )
-
-
-def _mpeg_kind(head: bytes) -> str | None:
-    """``mp3`` or ``aac`` (ADTS) by the frame header at the start; None where there is none."""
-    if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
-        return None
-    layer = (head[1] >> 1) & 0b11
-    if layer == 0b00:
-        return "aac" if head[1] & 0xF0 == 0xF0 else None
-    if layer == 0b11:
-        return None  # Layer I: nobody has such files, and UTF-16 text begins like one
-    version, bitrate, rate = (head[1] >> 3) & 0b11, head[2] >> 4, (head[2] >> 2) & 0b11
-    return None if version == 0b01 or bitrate == 0b1111 or rate == 0b11 else "mp3"
-
-
 def decode(
     source: Path, destination: Path, limits: DecodeLimits, ffmpeg: str, abandoned: threading.Event | None = None
 ) -> DecodedAudio:
     """Decode ``source`` to a WAV at ``destination``: mono, 16 bits, 22.05 kHz, the same for the same bytes.
 
-    A damaged frame is skipped, as every player does; a file of which nothing can be decoded is corrupt_audio. Raises
-    TonestreamError (unsupported_media, corrupt_audio, too_long; DecodeTimeoutError); TransientError where someone else
-    ended the decoder; AbandonedError once ``abandoned`` is set, which ends the decoder; DependencyError where the disk
-    gives out or the decoder cannot be run. A failure leaves no file at ``destination``. Memory does not grow with the
-    track. Safe from many threads.
+    It is the mean of all channels. Where these cancel each other it is the first channel. Of several audio streams it
+    is the first that can be decoded. A damaged frame is skipped, as every player does; a file of which nothing can be
+    decoded is corrupt_audio.
+
+    Raises TonestreamError (unsupported_media, corrupt_audio, too_long; DecodeTimeoutError); TransientError where
+    someone else ended the decoder; AbandonedError once ``abandoned`` is set, which ends the decoder; DependencyError
+    where the disk gives out or the decoder cannot be run. A failure leaves no file at ``destination``. Memory does not
+    grow with the track. Safe from many threads.
     """
+    decoder = _Decoder(source, destination, limits, ffmpeg, abandoned or threading.Event())
     try:
-        return _decode(source, destination, limits, ffmpeg, abandoned or threading.Event())
+        return decoder.decode()
     except BaseException:
         if destination.is_file():  # and not a device
             destination.unlink(missing_ok=True)
         raise
 
 
-def _decode(
-    source: Path, destination: Path, limits: DecodeLimits, ffmpeg: str, abandoned: threading.Event
-) -> DecodedAudio:
-    try:
-        demuxer = sniff_format(source)
-        source = source.resolve()
-        complaints = tempfile.TemporaryFile()  # noqa: SIM115 (the with statement below closes it)
-    except OSError as error:
-        raise DependencyError(f"the audio cannot be read: {error}") from error
-    with complaints:
+class _UndecodableError(TonestreamError):
+    """No decoder on the list reads this stream; another may be read."""
+
+
+class _NoSuchStreamError(TonestreamError):
+    """The file has no such stream."""
+
+    def __init__(self) -> None:
+        super().__init__(ErrorCode.UNSUPPORTED_MEDIA, "the file has no audio track")
+
+
+class _Decoder:
+    """Decodes one file."""
+
+    def __init__(
+        self, source: Path, destination: Path, limits: DecodeLimits, ffmpeg: str, abandoned: threading.Event
+    ) -> None:
+        self._destination = destination
+        self._limits = limits
+        self._ffmpeg = ffmpeg
+        self._abandoned = abandoned
+        self._deadline = time.monotonic() + limits.timeout_s
         try:
-            process = subprocess.Popen(
-                _command(ffmpeg, demuxer, source, limits),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=complaints,
-                cwd="/",
-                env={"PATH": os.defpath, "LC_ALL": "C"},
-                process_group=0,
-            )
+            self._container = container(source)
+            self._source = source.resolve()
         except OSError as error:
-            raise DependencyError(f"the decoder cannot be started: {error}") from error
-        assert process.stdout is not None
-        ended = threading.Event()
-        guard = _Guard(process, limits.timeout_s, abandoned, ended)
-        guard.start()
+            raise DependencyError(f"the audio cannot be read: {error}") from error
+
+    def decode(self) -> DecodedAudio:
+        """See ``decode`` of the module."""
+        refusal: _UndecodableError | None = None
+        for stream in range(_MOST_STREAMS):
+            try:
+                mixed = self._run(self._destination, stream)
+            except _UndecodableError as error:
+                refusal = refusal or error
+                continue
+            except _NoSuchStreamError as error:
+                raise (refusal or error) from error
+            return self._loud_enough(mixed, stream)
+        assert refusal is not None
+        raise refusal
+
+    def _loud_enough(self, mixed: DecodedAudio, stream: int) -> DecodedAudio:
+        """The first channel in its place, where so little is left of the channels that they cancel each other."""
+        if mixed.level_dbfs >= _SUSPICIOUSLY_QUIET_DBFS:
+            return mixed
+        beside = self._destination.with_name(f"{self._destination.name}.first")
         try:
-            decoded = _write_wav(process.stdout, destination, limits.max_duration_s)
-            status = process.wait()
+            first = self._run(beside, stream, "-af", "pan=mono|c0=c0")
+            if first.level_dbfs < mixed.level_dbfs + _MIXED_AWAY_DB:
+                return mixed
+            beside.replace(self._destination)
+            return replace(first, path=self._destination)
         except OSError as error:
             raise DependencyError(f"the decoded audio cannot be written: {error}") from error
         finally:
-            ended.set()
-            _kill(process)
-            process.wait()
-            process.stdout.close()
-        if abandoned.is_set():
-            raise AbandonedError
-        if guard.timed_out:
-            raise DecodeTimeoutError(limits.timeout_s)
+            beside.unlink(missing_ok=True)
+
+    def _run(self, destination: Path, stream: int, *options: str) -> DecodedAudio:
+        """One run of ffmpeg. Raises what ``decode`` raises, and the two errors above."""
+        try:
+            complaints = tempfile.TemporaryFile()  # noqa: SIM115 (the with statement below closes it)
+        except OSError as error:
+            raise DependencyError(f"the decoder cannot be started: {error}") from error
+        with complaints:
+            command = _command(self._ffmpeg, self._container, self._source, self._limits, stream, options)
+            try:
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=complaints,
+                    cwd="/",
+                    env={"PATH": os.defpath, "LC_ALL": "C"},
+                    process_group=0,
+                )
+            except OSError as error:
+                raise DependencyError(f"the decoder cannot be started: {error}") from error
+            assert process.stdout is not None
+            ended = threading.Event()
+            guard = _Guard(process, self._deadline, self._abandoned, ended)
+            guard.start()
+            try:
+                decoded = _write_wav(process.stdout, destination, self._limits.max_duration_s)
+                status = process.wait()
+            except OSError as error:
+                raise DependencyError(f"the decoded audio cannot be written: {error}") from error
+            finally:
+                ended.set()
+                _kill(process)
+                process.wait()
+                process.stdout.close()
+            if self._abandoned.is_set():
+                raise AbandonedError
+            if guard.timed_out:
+                raise DecodeTimeoutError(self._limits.timeout_s)
+            self._check(decoded, status, _Complaints(complaints, status, self._source))
+        return decoded
+
+    def _check(self, decoded: DecodedAudio, status: int, said: _Complaints) -> None:
         if status in _NOT_RUN:
-            raise MissingDependencyError(f"{ffmpeg} cannot be run ({_complaint(complaints, status, source)})")
+            raise MissingDependencyError(f"{self._ffmpeg} cannot be run ({said.first})")
         if -status in _FROM_OUTSIDE or status == _INTERRUPTED:
             # Nothing in the file does that: a shutdown, or the kernel when memory is short.
             raise TransientError(ErrorCode.INTERNAL, "the decoder was stopped before its end; submit the track again")
         if decoded.samples == 0:
-            said = _complaint(complaints, status, source)
-            raise TonestreamError(ErrorCode.CORRUPT_AUDIO, f"no audio can be decoded from the file ({said})")
+            if said.no_such_stream:
+                raise _NoSuchStreamError
+            if said.undecodable:
+                raise _UndecodableError(
+                    ErrorCode.UNSUPPORTED_MEDIA, f"the file's audio is in a format that is not read{said.codec}"
+                )
+            raise TonestreamError(ErrorCode.CORRUPT_AUDIO, f"no audio can be decoded from the file ({said.first})")
         if status != 0:
             # It skips what is damaged and ends well; otherwise it gave up on the file with most of it unread.
-            said = _complaint(complaints, status, source)
-            raise TonestreamError(ErrorCode.CORRUPT_AUDIO, f"the decoder gave up on the file ({said})")
-    return decoded
+            raise TonestreamError(ErrorCode.CORRUPT_AUDIO, f"the decoder gave up on the file ({said.first})")
 
 
 class _Guard(threading.Thread):
@@ -251,14 +284,14 @@ class _Guard(threading.Thread):
     def __init__(
         self,
         process: subprocess.Popen[bytes],
-        timeout_s: float,
+        deadline: float,
         abandoned: threading.Event,
         ended: threading.Event,
     ) -> None:
         super().__init__(name="decode-guard", daemon=True)
         self.timed_out = False
         self._process = process
-        self._deadline = time.monotonic() + timeout_s
+        self._deadline = deadline
         self._abandoned = abandoned
         self._ended = ended
 
@@ -277,15 +310,18 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def _command(ffmpeg: str, demuxer: str, source: Path, limits: DecodeLimits) -> list[str]:
+def _command(
+    ffmpeg: str, found: Container, source: Path, limits: DecodeLimits, stream: int, options: Sequence[str]
+) -> list[str]:
     decoder = [
         ffmpeg, "-nostdin", "-hide_banner", "-loglevel", "repeat+error", "-threads", "1",
-        "-protocol_whitelist", "file,pipe", "-format_whitelist", demuxer, "-codec_whitelist", ",".join(_DECODERS),
-        "-f", demuxer, "-i", f"file:{source}",
-        "-map", "0:a:0", "-vn", "-sn", "-dn",
+        "-protocol_whitelist", "file,pipe", "-format_whitelist", found.demuxer,
+        "-codec_whitelist", ",".join(_DECODERS), "-skip_initial_bytes", str(found.skip),
+        *(("-c:a", found.decoder) if found.decoder else ()), "-f", found.demuxer, "-i", f"file:{source}",
+        "-map", f"0:a:{stream}", "-vn", "-sn", "-dn",
         # Decode one second beyond the limit, so that a track over it is told from one that just fits.
         "-t", f"{limits.max_duration_s + 1:.3f}",
-        "-ac", "1", "-ar", str(SAMPLE_RATE), "-bitexact", "-c:a", "pcm_s16le", "-f", "s16le", "pipe:1",
+        *options, "-ac", "1", "-ar", str(SAMPLE_RATE), "-bitexact", "-c:a", "pcm_s16le", "-f", "s16le", "pipe:1",
     ]  # fmt: skip
     # A shell sets the limits and becomes ffmpeg: nothing runs between fork and exec in this many-threaded process.
     cpu_s, memory_kib = 4 * int(limits.timeout_s) + 4, limits.memory_bytes // 1024
@@ -302,6 +338,7 @@ def _write_wav(pcm: IO[bytes], destination: Path, max_duration_s: float) -> Deco
     max_duration_s = min(max_duration_s, _MOST_IN_WAV / (SAMPLE_RATE * _BYTES_PER_SAMPLE))
     most = int(max_duration_s * SAMPLE_RATE) * _BYTES_PER_SAMPLE
     digest = hashlib.sha256()
+    levels = _Levels()
     written = 0
     with destination.open("wb") as file, wave.open(file, "wb") as wav:
         wav.setnchannels(1)
@@ -312,21 +349,79 @@ def _write_wav(pcm: IO[bytes], destination: Path, max_duration_s: float) -> Deco
             written += len(chunk)
             if written > most:
                 raise TonestreamError(
-                    ErrorCode.TOO_LONG, f"the track is longer than {max_duration_s:g} s, the most that is taken"
+                    ErrorCode.TOO_LONG,
+                    f"the track is longer than {max_duration_s:g} s, the most that is taken (TONESTREAM_MAX_TRACK_S)",
                 )
             chunk = rest + chunk
             whole = len(chunk) - len(chunk) % _BYTES_PER_SAMPLE
             digest.update(chunk[:whole])
             wav.writeframesraw(chunk[:whole])
+            levels.add(np.frombuffer(chunk[:whole], "<i2"))
             rest = chunk[whole:]
-    return DecodedAudio(destination, written // _BYTES_PER_SAMPLE, digest.hexdigest())
+    each, whole_track = levels.read()
+    return DecodedAudio(destination, written // _BYTES_PER_SAMPLE, digest.hexdigest(), each, whole_track)
 
 
-def _complaint(complaints: IO[bytes], status: int, source: Path) -> str:
-    """What ffmpeg said first of the audio, without our path and without control characters."""
-    complaints.seek(0)
-    said = complaints.read(_STDERR_KEPT).decode("utf-8", "replace").replace(f"file:{source}", "the file")
-    lines = [line.strip() for line in said.splitlines() if line.strip()] or [f"exit status {status}"]
-    # Of a cover or a film it says that it has no decoder for it, before anything else.
-    first = next((line for line in lines if _NOT_LISTED not in line), lines[0])
-    return "".join(character for character in first if character.isprintable())[:200]
+class _Levels:
+    """The level of each second of a track that comes in pieces."""
+
+    def __init__(self) -> None:
+        self._powers: list[float] = []
+        self._rest = np.empty(0, np.int16)
+        self._counts: list[int] = []
+
+    def add(self, samples: npt.NDArray[np.int16]) -> None:
+        """The next samples [n], of 16 bits."""
+        samples = np.concatenate((self._rest, samples))
+        seconds = len(samples) // SAMPLE_RATE
+        if seconds:
+            self._append(samples[: seconds * SAMPLE_RATE].reshape(seconds, SAMPLE_RATE))
+        self._rest = samples[seconds * SAMPLE_RATE :]
+
+    def read(self) -> tuple[tuple[float, ...], float]:
+        """The levels of the seconds and of the whole, dB relative to full scale."""
+        if len(self._rest):
+            self._append(self._rest[np.newaxis])
+        powers, counts = np.array(self._powers), np.array(self._counts)
+        with np.errstate(divide="ignore"):
+            each = 10.0 * np.log10(powers)
+            whole = 10.0 * np.log10(np.average(powers, weights=counts)) if len(powers) else -np.inf
+        return tuple(float(level) for level in each), float(whole)
+
+    def _append(self, seconds: npt.NDArray[np.int16]) -> None:
+        scaled = seconds.astype(np.float32) / np.float32(32768.0)
+        self._powers += [float(power) for power in scaled.var(axis=1, dtype=np.float64)]
+        self._counts += [seconds.shape[1]] * len(seconds)
+
+
+class _Complaints:
+    """What ffmpeg said on its standard error."""
+
+    def __init__(self, complaints: IO[bytes], status: int, source: Path) -> None:
+        complaints.seek(0)
+        said = complaints.read(_STDERR_KEPT).decode("utf-8", "replace").replace(f"file:{source}", "the file")
+        self._said = said
+        lines = [_ADDRESSES.sub("", line).strip() for line in said.splitlines()]
+        self._lines = [line for line in lines if line] or [f"exit status {status}"]
+
+    @property
+    def no_such_stream(self) -> bool:
+        return "matches no streams" in self._said
+
+    @property
+    def undecodable(self) -> bool:
+        """Whether the stream has no decoder on the list. Covers and films have none either, so it says so of them."""
+        return _NOT_LISTED in self._said and "opening decoder" in self._said.lower()
+
+    @property
+    def codec(self) -> str:
+        """The codec in brackets, where it is named."""
+        found = re.search(r"dec:(\w+)", self._said)
+        return f" ({found[1]})" if found else ""
+
+    @property
+    def first(self) -> str:
+        """What it said first of the audio, without our path, its own addresses and control characters."""
+        # Of a cover or a film it says that it has no decoder for it, before anything else.
+        first = next((line for line in self._lines if _NOT_LISTED not in line), self._lines[0])
+        return "".join(character for character in first if character.isprintable())[:200]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -31,6 +32,27 @@ def chosen_segments(count: int, limit: int | None) -> Sequence[int]:
     if limit is None or count <= limit:
         return range(count)
     return [(2 * part + 1) * count // (2 * limit) for part in range(limit)]
+
+
+def heard_segments(count: int, limit: int | None, spec: FeatureSpec, levels_dbfs: Sequence[float]) -> Sequence[int]:
+    """As ``chosen_segments``, but among those in which something sounds; silent ones only where these are too few.
+
+    ``levels_dbfs`` are the levels of the track's seconds, without their constant offset.
+    """
+    chosen = chosen_segments(count, limit)
+    if limit is None or len(chosen) == count:
+        return chosen
+    sounding = [number for number in range(count) if _sounds(number, spec, levels_dbfs)]
+    if len(sounding) == count or not sounding:
+        return chosen
+    heard = {sounding[number] for number in chosen_segments(len(sounding), limit)}
+    silent = [number for number in range(count) if number not in heard]
+    return sorted(heard | {silent[number] for number in chosen_segments(len(silent), limit - len(heard))})
+
+
+def _sounds(number: int, spec: FeatureSpec, levels_dbfs: Sequence[float]) -> bool:
+    first, last = int(number * spec.segment_s), math.ceil((number + 1) * spec.segment_s)
+    return any(level >= SILENCE_DBFS for level in levels_dbfs[first:last])
 
 
 def level_dbfs(samples: npt.NDArray[np.float32]) -> float:

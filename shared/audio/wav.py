@@ -50,15 +50,16 @@ def read_samples(opened: wave.Wave_read, count: int) -> npt.NDArray[np.float32]:
 
 
 def iter_segments(
-    file: BinaryIO, spec: FeatureSpec, batch: int, limit: int | None = None
+    file: BinaryIO, spec: FeatureSpec, batch: int, limit: int | None = None, chosen: Sequence[int] | None = None
 ) -> Iterator[tuple[Sequence[int], npt.NDArray[np.float32]]]:
     """The whole segments of the track, at most ``batch`` at a time: (their positions in it, float32 [n, samples]).
 
-    With ``limit`` only the ``chosen_segments`` are read. Holds one batch in memory, however long the track is. Raises
-    TonestreamError (corrupt_audio).
+    With ``limit`` only the ``chosen_segments`` are read, with ``chosen`` these. Holds one batch in memory, however long
+    the track is. Raises TonestreamError (corrupt_audio).
     """
     with open_wav(file, spec.sample_rate) as opened:
-        positions = chosen_segments(segment_count(opened.getnframes(), spec), limit)
+        count = segment_count(opened.getnframes(), spec)
+        positions = chosen_segments(count, limit) if chosen is None else [one for one in chosen if one < count]
         for start in range(0, len(positions), batch):
             part = positions[start : start + batch]
             samples = np.empty((len(part), spec.segment_samples), np.float32)

@@ -187,13 +187,15 @@ class Recipe(_Frozen):
 class IngestedAudio(_Frozen):
     """The decoded audio: 22.05 kHz mono 16-bit WAV in the blob store, named by the hash of its samples.
 
-    ``segments`` are those that will be listened to: of a long track perhaps not all.
+    ``segments`` are those that will be listened to: of a long track perhaps not all. ``chosen`` are their positions
+    where they are not spread evenly over the track, as some of it is silent.
     """
 
     blob: Annotated[str, StringConstraints(min_length=1, max_length=MAX_BLOB_LENGTH)]
     sha256: Sha256
     duration_s: Seconds
     segments: Annotated[int, Field(ge=0, le=100_000)]
+    chosen: tuple[Annotated[int, Field(ge=0, le=100_000)], ...] | None = None
 
 
 class IngestedTrack(_Message):

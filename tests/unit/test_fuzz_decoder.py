@@ -14,17 +14,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.ingestion.tags import read_tags
-from shared.audio.decode import DecodeLimits, decode, find_ffmpeg, sniff_format
+from shared.audio.containers import container
+from shared.audio.decode import DecodeLimits, decode, find_ffmpeg
 from shared.contracts.errors import ErrorCode, TonestreamError
 from tests.support.fuzzing import cases
 from tests.support.hostile import WITH_FORGED_HEADERS, WITHOUT_AUDIO
 
 LIMITS: Final = DecodeLimits(max_duration_s=20.0, timeout_s=60.0)
+DEMUXERS: Final = {
+    "mp3", "aac", "wav", "w64", "flac", "ogg", "mov", "aiff", "au", "caf", "wv", "tta", "amr", "dts", "ac3", "eac3",
+    "mpegts", "matroska", "asf",
+}  # fmt: skip
 CODES: Final = {ErrorCode.UNSUPPORTED_MEDIA, ErrorCode.CORRUPT_AUDIO, ErrorCode.TOO_LONG}
 MAGICS: Final = [
     b"", b"ID3\x03\0\0", b"ID3\x04\0\xff", b"RIFF\xff\xff\xff\xffWAVEfmt ", b"RF64", b"fLaC\0\0\0\x22", b"OggS\0\x02",
     b"\0\0\0\x18ftypM4A ", b"FORM\0\0\0\0AIFF", b".snd", b"\x1a\x45\xdf\xa3", b"\x30\x26\xb2\x75\x8e\x66\xcf\x11",
-    b"\xff\xfb\x90", b"\xff\xf1\x50", b"\xff\xe3", b"#EXTM3U\n",
+    b"\xff\xfb\x90", b"\xff\xf1\x50", b"\xff\xe3", b"#EXTM3U\n", b"wvpk", b"TTA1", b"caff", b"\x0b\x77", b"#!AMR\n",
+    b"\x7f\xfe\x80\x01", b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\0\0", b"\0\0\0\x08wide", b"RIFX\0\0\0\0WAVE",
 ]  # fmt: skip
 
 #: How each kind of file is made: its suffix and ffmpeg's options.
@@ -59,7 +65,7 @@ def folder() -> Iterator[Path]:
 def told(file: Path) -> None:
     """The guard in front of the decoder, and the reader of tags behind it."""
     try:
-        assert sniff_format(file) in {"mp3", "aac", "wav", "flac", "ogg", "mov", "aiff", "au", "matroska", "asf"}
+        assert container(file).demuxer in DEMUXERS
     except TonestreamError as error:
         assert error.code in CODES
     for text in read_tags(file):
