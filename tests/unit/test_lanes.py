@@ -181,7 +181,7 @@ def test_headers_of_the_second_lane_mean_nothing_at_the_entry(bench: Bench) -> N
     forged = replace(entering.record, headers=replace(NOTE, attempt=2, first_error="a lie").headers())
     note = retried(bench.verdict(replace(entering, record=forged)))
     assert (note.entered, note.attempt) == (entering.record.coordinates, 1)
-    assert note.first_error == "fetch_failed: the server answered with status 503"
+    assert note.first_error == "fetch_failed: the server answered with status 503 (Service Unavailable)"
 
 
 def test_a_record_without_its_note_is_due_at_once_and_a_defect(bench: Bench, second: IngestionRetry) -> None:
