@@ -22,7 +22,7 @@ from services.ingestion.addresses import AllowList
 from services.ingestion.connections import Allowance, GuardedBackend, radio, ssl_context
 from services.ingestion.lookup import LookUps, Resolve, resolve
 from services.ingestion.urls import Target, redirected
-from shared.contracts.errors import ErrorCode, TonestreamError, TransientError
+from shared.contracts.errors import ErrorCode, TonestreamError, TransientError, megabytes
 
 __all__ = ["AllowList", "FetchLimits", "Fetched", "Fetcher", "Validators"]
 
@@ -193,7 +193,10 @@ class Fetcher:
         return size
 
     def _too_large(self) -> TonestreamError:
-        return TonestreamError(ErrorCode.TOO_LARGE, f"the file has more than {self._limits.max_bytes} bytes")
+        most = megabytes(self._limits.max_bytes)
+        return TonestreamError(
+            ErrorCode.TOO_LARGE, f"the file has more than {most}, the largest download (TONESTREAM_FETCH_MAX_BYTES)"
+        )
 
 
 def _location(response: httpcore.Response) -> str | None:

@@ -75,7 +75,8 @@ class DecodeTimeoutError(TonestreamError):
     def __init__(self, timeout_s: float) -> None:
         super().__init__(
             ErrorCode.INTERNAL,
-            f"decoding did not end within {timeout_s:g} s: the file is forged, or the machine overloaded",
+            f"decoding did not end within {timeout_s:g} s (TONESTREAM_DECODE_TIMEOUT_S): the file is forged, or the"
+            " machine overloaded",
         )
 
 
@@ -195,7 +196,7 @@ def _decode(
 ) -> DecodedAudio:
     try:
         demuxer = sniff_format(source)
-        source = source.resolve()
+        source = source.absolute()
         complaints = tempfile.TemporaryFile()  # noqa: SIM115 (the with statement below closes it)
     except OSError as error:
         raise DependencyError(f"the audio cannot be read: {error}") from error
@@ -312,7 +313,8 @@ def _write_wav(pcm: IO[bytes], destination: Path, max_duration_s: float) -> Deco
             written += len(chunk)
             if written > most:
                 raise TonestreamError(
-                    ErrorCode.TOO_LONG, f"the track is longer than {max_duration_s:g} s, the most that is taken"
+                    ErrorCode.TOO_LONG,
+                    f"the track is longer than {max_duration_s:g} s, the most that is taken (TONESTREAM_MAX_TRACK_S)",
                 )
             chunk = rest + chunk
             whole = len(chunk) - len(chunk) % _BYTES_PER_SAMPLE
