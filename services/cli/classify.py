@@ -36,7 +36,7 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
 
 
 def _classify(options: argparse.Namespace, settings: Settings) -> int:
-    from services.cli.embedded import EmbeddedPipeline
+    from services.cli.embedded import EmbeddedPipeline, PipelineStoppedError
     from services.cli.show import Board
 
     redacted_logs.configure(settings, "text", None if options.verbose else "ERROR")
@@ -59,7 +59,7 @@ def _classify(options: argparse.Namespace, settings: Settings) -> int:
                 if options.json:
                     print(json_line(result.model_dump_json()), flush=True)
                 board.add(result)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, PipelineStoppedError):
         if options.json:
             complain(board.summary())
         board.close()

@@ -18,10 +18,11 @@ from services.cli.output import complain, encodable, printable
 from services.cli.requests import remote_request, shown_source
 from services.cli.scan import LeftOut, reason
 from services.cli.status import FAILED, OK, WRONG_USAGE, UsageError
+from services.cli.topics import require_topic
 from shared.bus.base import Publisher
 from shared.contracts.codec import outgoing
 from shared.contracts.messages import TrackRequest
-from shared.contracts.topics import Topics
+from shared.contracts.topics import Channel, Topics
 from shared.settings import Settings
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def _submit(options: argparse.Namespace, settings: Settings) -> int:
         topics = Topics(settings.topic_prefix)
         bus = kafka_bus(settings, client_id="tonestream-submit")
         try:
+            require_topic(bus, topics.name(Channel.REQUESTS))
             with bus.publisher() as publisher:
                 for requests in _batches(_made(good, maker, refuse)):
                     _publish(publisher, topics, requests)

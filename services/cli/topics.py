@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from services.cli import redacted_logs
 from services.cli.output import complain
@@ -12,6 +12,8 @@ from services.cli.status import OK
 from shared.bus.base import Bus, BusError, BusSecurityError, BusUnavailableError, Reader, TopicSpec
 from shared.contracts.topics import Topics
 from shared.settings import Settings
+
+_HELP: Final = "`tonestream topics create` creates the topics"
 
 
 def add_parsers(commands: argparse._SubParsersAction[Any]) -> None:
@@ -29,7 +31,13 @@ def reader_of(bus: Bus, topic: str) -> Reader:
     except (BusUnavailableError, BusSecurityError):
         raise
     except BusError as error:
-        raise BusError(f"{error}. `tonestream topics create` creates the topics") from error
+        raise BusError(f"{error}. {_HELP}") from error
+
+
+def require_topic(bus: Bus, topic: str) -> None:
+    """Raises BusError, with the command that helps, where there is no such topic."""
+    if not bus.existing([topic]):
+        raise BusError(f"there is no topic {topic!r}. {_HELP}")
 
 
 def _create(options: argparse.Namespace, settings: Settings) -> int:

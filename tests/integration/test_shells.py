@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.names import Names
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 #: The whole command line, and one whose pipeline answers at once.
 REAL, QUICK = "services.cli.main", "tests.support.quick_cli"
@@ -223,6 +225,19 @@ def test_without_kafka_each_command_says_one_line_that_helps() -> None:
             " (TONESTREAM_KAFKA_BOOTSTRAP_SERVERS names the brokers)"
         ], arguments
         assert (done.returncode, done.stdout) == (1, b"")
+
+
+@pytest.mark.kafka
+def test_without_topics_a_command_says_which_one_creates_them(bootstrap_servers: str, names: Names) -> None:
+    settings = {
+        "TONESTREAM_KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers,
+        "TONESTREAM_TOPIC_PREFIX": names.prefix,
+    }
+    for arguments in (["submit", "https://example.org/a.mp3"], ["results"], ["dead-letters", "list"]):
+        done = run(*arguments, settings=settings)
+        assert (done.returncode, done.stdout) == (1, b""), arguments
+        (line,) = done.stderr.decode().splitlines()
+        assert "`tonestream topics create` creates the topics" in line
 
 
 def test_a_broker_that_is_no_address_is_a_setting_to_put_right() -> None:
