@@ -253,6 +253,17 @@ class Settings(BaseSettings):
         files = SecretsSettingsSource(settings_cls, secrets_dir=folder, env_ignore_empty=True)
         return init_settings, env_settings, files
 
+    @field_validator("kafka_bootstrap_servers")
+    @classmethod
+    def _brokers_can_be_read(cls, value: str) -> str:
+        for server in value.split(","):
+            host, colon, port = server.strip().rpartition(":")
+            if not colon or "]" in port:  # the port may be left out: [::1]
+                host, port = server.strip(), "9092"
+            if not host or not (port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
+                raise ValueError(f"{server.strip()!r} is no host:port; brokers are separated by commas")
+        return value
+
     @field_validator("redis_url")
     @classmethod
     def _redis_url_can_be_read(cls, value: SecretStr) -> SecretStr:

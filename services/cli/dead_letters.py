@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,8 +14,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from services.cli import redacted_logs
+from services.cli.output import complain
 from services.cli.registry import SERVICE_NAMES
 from services.cli.status import FAILED, OK, UsageError
+from services.cli.topics import reader_of
 from shared.bus.base import Bus, BusError, BusUnavailableError, Publisher, Reader
 from shared.contracts.errors import DependencyError
 from shared.contracts.topics import Channel, Topics
@@ -143,12 +144,7 @@ def _bus(settings: Settings, stack: ExitStack) -> Bus:
 
 
 def _reader(bus: Bus, topics: Topics, stack: ExitStack) -> Reader:
-    try:
-        return stack.enter_context(bus.reader([topics.name(Channel.DEAD_LETTERS)]))
-    except BusUnavailableError:
-        raise
-    except BusError as error:
-        raise BusError(f"{error}. `tonestream topics create` creates the topics") from error
+    return stack.enter_context(reader_of(bus, topics.name(Channel.DEAD_LETTERS)))
 
 
 def _replays(settings: Settings) -> Replays:
@@ -162,7 +158,7 @@ def _replays(settings: Settings) -> Replays:
 
 
 def _list(options: argparse.Namespace, settings: Settings) -> int:
-    redacted_logs.configure(settings, "text")
+    redacted_logs.configure(settings, "text", client_noise=False)
     # What is shown of each, without its value: of those there may be more than fit into memory.
     found: deque[dict[str, Any]] = deque(maxlen=options.limit)
     with ExitStack() as stack:
@@ -207,7 +203,7 @@ def _tell_replayed(listed: Sequence[dict[str, Any]], replays: Replays) -> None:
             for one in some:
                 one["replayed"] = one["id"] in marked
     except DependencyError as error:
-        print(f"tonestream: which of them were replayed is not known: {error}", file=sys.stderr)
+        complain(f"which of them were replayed is not known: {error}")
 
 
 def _line(one: dict[str, Any]) -> str:
@@ -221,7 +217,7 @@ def _line(one: dict[str, Any]) -> str:
 
 
 def _show(options: argparse.Namespace, settings: Settings) -> int:
-    redacted_logs.configure(settings, "text")
+    redacted_logs.configure(settings, "text", client_noise=False)
     with ExitStack() as stack:
         reader = _reader(_bus(settings, stack), Topics(settings.topic_prefix), stack)
         (letter,) = find_letters(reader, [options.id], options.timeout)
@@ -266,7 +262,7 @@ class _Refusal:
 
 
 def _replay(options: argparse.Namespace, settings: Settings) -> int:
-    redacted_logs.configure(settings, "text")
+    redacted_logs.configure(settings, "text", client_noise=False)
     if bool(options.id) == options.all:
         raise UsageError("name the dead letters to replay, or give --all")
     if options.service and not options.all:
@@ -288,7 +284,7 @@ def _replay(options: argparse.Namespace, settings: Settings) -> int:
             for letter in sent:
                 print(f"replayed {letter.id} to {letter.topic}{_of_request(letter)}", flush=True)
             for refusal in refusals:
-                print(f"tonestream: {refusal.letter.id} is not replayed: {printable(refusal.reason)}", file=sys.stderr)
+                complain(f"{refusal.letter.id} is not replayed: {printable(refusal.reason)}")
             replayed, refused = replayed + len(sent), refused + len(refusals)
     if options.all:
         print(f"{replayed} replayed, {refused} not")

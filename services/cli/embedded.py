@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import time
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,8 +13,7 @@ from typing import Final
 
 from pydantic import SecretStr
 
-from services.cli.inputs import refuse_too_large
-from services.cli.loops import loop_class
+from services.cli.loops import LoopThread, loop_class
 from services.cli.registry import build_services
 from shared.blobs.store import UPLOADS, BlobStore
 from shared.bus.base import Reader
@@ -22,6 +22,7 @@ from shared.cache.connection import MEMORY_SCHEME
 from shared.contracts.codec import decode, outgoing, salvaged_request_id
 from shared.contracts.messages import Stage, TrackRequest, TrackResult
 from shared.contracts.topics import Channel, Topics
+from shared.runtime.health import Pulse
 from shared.runtime.loop import ServiceLoop
 from shared.runtime.policy import LoopPolicy
 from shared.runtime.service import Service
@@ -32,10 +33,12 @@ from shared.work_folder import work_folder
 log = logging.getLogger(__name__)
 
 _POLL_S: Final = 0.5
+#: How long nothing may get on for what all tracks need, such as room for temporary files, seconds.
+_PATIENCE_S: Final = 20.0
 
 
 class PipelineStoppedError(RuntimeError):
-    """A service inside the process ended although nobody stopped it; the log says why."""
+    """The services inside the process do not get on any more; the message says why."""
 
 
 class EmbeddedPipeline:
@@ -46,7 +49,10 @@ class EmbeddedPipeline:
         self._topics = Topics(settings.topic_prefix)
         self._bus = MemoryBus()
         self._loops: list[ServiceLoop] = []
-        self._threads: list[threading.Thread] = []
+        self._threads: list[LoopThread] = []
+        self._pulses: list[Pulse] = []
+        self._ended = threading.Event()
+        self._stuck_since: float | None = None
         self._exit = contextlib.ExitStack()
         self._reader: Reader | None = None
         self._retries: Reader | None = None
@@ -84,8 +90,10 @@ class EmbeddedPipeline:
                     keep_alive_s=None,
                     stop_grace_s=0.0,  # nobody waits for what has not been answered by then
                 )
-                loop = loop_class(service)(service, membership, self._topics, policy)
-                thread = threading.Thread(target=loop.run, name=service.name, daemon=True)
+                pulse = Pulse()
+                loop = loop_class(service)(service, membership, self._topics, policy, pulse)
+                thread = LoopThread(loop, service.name, self._ended)
+                self._pulses.append(pulse)
                 self._loops.append(loop)
                 self._threads.append(thread)
                 thread.start()
@@ -96,25 +104,22 @@ class EmbeddedPipeline:
         self._exit.close()
 
     def upload(self, file: Path) -> str:
-        """Put a copy of a local file where ingestion finds it; returns the reference.
-
-        Raises OSError; TonestreamError (too_large), before anything is copied.
-        """
+        """Put a local file where ingestion finds it, without a copy; returns the reference. Raises OSError."""
         assert self._blobs is not None
-        refuse_too_large(file, self._settings.fetch_max_bytes)
-        with file.open("rb"):  # the file's own faults, before the store's
-            pass
-        return self._blobs.put(file, f"{UPLOADS}/{uuid.uuid4().hex}")
+        with file.open("rb") as opened:  # the file's own faults, before the store's
+            opened.read(1)
+        return self._blobs.link(file, f"{UPLOADS}/{uuid.uuid4().hex}")
 
     def submit(self, request: TrackRequest) -> None:
         """Send the request on its way."""
         with self._bus.publisher() as publisher:
             publisher.publish([outgoing(self._topics, request)])
 
-    def classify(self, requests: Iterable[TrackRequest]) -> Iterator[TrackResult]:
+    def classify(self, requests: Iterable[TrackRequest | TrackResult]) -> Iterator[TrackResult]:
         """The results of ``requests``, in the order they are finished. Takes requests as there is room for them.
 
-        Those whose source is slow take no room. Raises PipelineStoppedError rather than wait for a dead service.
+        Those whose source is slow take no room. A result among them is passed on. Raises PipelineStoppedError rather
+        than wait for a dead service, or for room on a disk that stays full.
         """
         waiting: set[str] = set()
         slow: set[str] = set()
@@ -127,6 +132,9 @@ class EmbeddedPipeline:
                 if request is None:
                     exhausted = True
                     break
+                if isinstance(request, TrackResult):
+                    yield request
+                    continue
                 waiting.add(request.request_id)
                 self.submit(request)
             if not waiting:
@@ -140,11 +148,24 @@ class EmbeddedPipeline:
         """Results that have come; none after a short wait."""
         assert self._reader is not None
         results = [decode(Channel.RESULTS, record.value) for record in self._reader.poll(100, _POLL_S)]
-        if not results:
-            for thread in self._threads:
-                if not thread.is_alive():
-                    raise PipelineStoppedError(f"{thread.name} stopped unexpectedly")
+        if results:
+            self._stuck_since = None
+        else:
+            self._require_progress()
         return [result for result in results if isinstance(result, TrackResult)]
+
+    def _require_progress(self) -> None:
+        """Raises PipelineStoppedError where no result is to be expected any more."""
+        for thread in self._threads:
+            if not thread.is_alive():
+                raise PipelineStoppedError(f"{thread.name} ended: {thread.error!r}")
+        reason = next((pulse.waiting_for for pulse in self._pulses if pulse.waiting_for), None)
+        if reason is None:
+            return
+        now = time.monotonic()
+        self._stuck_since = self._stuck_since or now
+        if now - self._stuck_since > _PATIENCE_S:
+            raise PipelineStoppedError(f"{reason}. The variable TMPDIR names another folder for temporary files")
 
     def _slow(self) -> set[str]:
         """The requests that have moved to the retry lane since this was asked last."""

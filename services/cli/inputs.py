@@ -2,91 +2,77 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
-from shared.contracts.errors import ErrorCode, TonestreamError
+from services.cli.scan import LeftOut, Scan, reason
 from shared.contracts.tracks import looks_like_spotify
 
-#: A folder is searched for these; a file that is named itself is tried whatever it is called.
-AUDIO_SUFFIXES: Final = frozenset(
-    [
-        ".mp3",
-        ".wav",
-        ".flac",
-        ".ogg",
-        ".oga",
-        ".opus",
-        ".m4a",
-        ".mp4",
-        ".aac",
-        ".aif",
-        ".aiff",
-        ".au",
-        ".wma",
-        ".webm",
-        ".mka",
-    ]
-)
+#: No path is meant: there is none of that name, or no path can have it. A URL may be too long for one.
+_NO_SUCH_PATH = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL})
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """``given`` is what the result calls it."""
+    """``given`` is what the result calls it. ``fault`` says why it cannot be read, where that is known already."""
 
-    kind: Literal["file", "url", "spotify"]
+    kind: Literal["file", "url", "spotify", "unknown"]
     given: str
+    fault: str | None = None
 
     @property
     def path(self) -> Path:
         return Path(self.given)
 
-    @property
-    def exists(self) -> bool:
-        """Whether there is such a path."""
-        return _exists(self.path)
 
-
-def expand(arguments: Sequence[str]) -> Iterator[Input]:
+def expand(arguments: Sequence[str], left_out: LeftOut) -> Iterator[Input]:
     """Files, URLs and Spotify tracks, in the order given; folders recursively, in the order of their names.
 
-    What exists as a path is a path, whatever it looks like. What is neither path nor URL nor Spotify track is taken
-    for a path that does not exist, and fails as one.
+    What exists as a path is a path, whatever it looks like. What is neither path nor URL nor Spotify track is of kind
+    ``unknown``. ``left_out`` learns what a folder holds besides music.
     """
+    scan = Scan(left_out)
     for argument in arguments:
-        path = Path(argument).expanduser()
-        if _exists(path) and path.is_dir():
-            yield from (Input("file", str(file)) for file in _audio_files(path))
-        elif _exists(path):
-            yield Input("file", str(path))
-        elif looks_like_spotify(argument):
-            yield Input("spotify", argument)
-        elif "://" in argument:
-            yield Input("url", argument)
+        yield from _one(argument, scan)
+
+
+def _one(argument: str, scan: Scan) -> Iterator[Input]:
+    for path in dict.fromkeys((argument, _at_home(argument))) if argument else ():
+        try:
+            mode = Path(path).stat().st_mode
+        except (OSError, ValueError) as error:
+            if (fault := _fault(path, error)) is not None:
+                yield Input("file", path, fault)
+                return
+            continue
+        if stat.S_ISDIR(mode):
+            for found in scan.folder(path):
+                yield Input("file", found.path, found.fault)
         else:
-            yield Input("file", str(path))
+            yield Input("file", str(Path(path)))
+        return
+    if looks_like_spotify(argument):
+        yield Input("spotify", argument)
+    elif "://" in argument:
+        yield Input("url", argument)
+    else:
+        yield Input("unknown", argument)
 
 
-def refuse_too_large(file: Path, max_bytes: int) -> None:
-    """Raises TonestreamError (too_large) for a file ingestion would not take: a sparse one may say it has terabytes,
-    and would have them once it is copied. OSError where there is none."""
-    if file.stat().st_size > max_bytes:
-        raise TonestreamError(ErrorCode.TOO_LARGE, f"the file has more than {max_bytes} bytes")
+def _at_home(argument: str) -> str:
+    """With ``~`` and ``~user`` replaced by that user's folder. Where there is no such user, the name is meant."""
+    return os.path.expanduser(argument)  # noqa: PTH111 (pathlib's raises where there is no such user)
 
 
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError):  # too long for a name, or with bytes no name has: a URL may be both
-        return False
-
-
-def _audio_files(folder: Path) -> Iterator[Path]:
-    for place, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith(".") and Path(name).suffix.lower() in AUDIO_SUFFIXES:
-                yield Path(place) / name
+def _fault(path: str, error: OSError | ValueError) -> str | None:
+    """Why ``path`` cannot be looked at; None where there is no such path."""
+    if isinstance(error, ValueError):
+        return None
+    if error.errno in _NO_SUCH_PATH and not os.path.islink(path):  # noqa: PTH114 (it may be no path at all)
+        return None
+    return f"it cannot be read: {reason(path, error)}"

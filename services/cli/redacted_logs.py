@@ -23,12 +23,18 @@ class RedactingFormatter(logging.Formatter):
         return self._redact(self._inner.format(record))
 
 
-def configure(settings: Settings, style: Literal["json", "text"], level: str | None = None) -> None:
+def configure(
+    settings: Settings, style: Literal["json", "text"], level: str | None = None, client_noise: bool = True
+) -> None:
     """Send all logs to standard error in that style, without the secrets of ``settings``.
 
-    ``level`` is the least that is logged; default the one that is set.
+    ``level`` is the least that is logged; default the one that is set. Without ``client_noise`` the Kafka client is
+    silent below DEBUG: it says the same again and again, and the error that ends a command says it once.
     """
-    logs.configure(level or settings.log_level, style)
+    level = level or settings.log_level
+    logs.configure(level, style)
+    if not client_noise and level != "DEBUG":
+        logging.getLogger("kafka").setLevel(logging.CRITICAL)
     redact = Redactor(settings.secrets())
     for handler in logging.getLogger().handlers:
         if handler.formatter is not None:

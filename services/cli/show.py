@@ -1,112 +1,218 @@
-"""Results for people: a table, and progress while they wait."""
+"""Results for people: a table that grows row by row, and progress while they wait."""
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from typing import Final, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, Literal, Self
 
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
-from rich.text import Text
-
+from services.cli.output import encodable, has, printable
+from shared.contracts.labels import GENRES, MOODS
 from shared.contracts.messages import Genre, Mood, Status, TrackResult
 
-#: Standard output that is no terminal has no width to keep to.
-_WIDTH_OF_FILES: Final = 240
-_ANSWER_COLUMNS: Final[tuple[tuple[str, Literal["left", "right"]], ...]] = (
-    ("length", "right"),
-    ("genre", "left"),
-    ("agree", "right"),
-    ("mood", "left"),
-    ("from", "left"),
-    ("status", "left"),
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+    from rich.text import Text
+
+_GAP: Final = "  "
+_NARROWEST_NAME: Final = 12
+#: Where standard output has no width to keep to, longer names push their own row to the right.
+_WIDEST_NAME: Final = 100
+#: Columns beside the name: heading, width, side. ``jazz 100%``, or ``jazz? 49%``.
+_Column = tuple[str, int, Literal["left", "right"]]
+_ANSWER: Final[tuple[_Column, ...]] = (
+    ("length", 6, "right"),
+    ("genre", max(map(len, GENRES)) + len(" 100%"), "left"),
+    ("agree", 5, "right"),
+    ("mood", max(map(len, MOODS)) + len(" 100%"), "left"),
+    ("from", len("spotify"), "left"),
+    ("status", len("partial"), "left"),
 )
-#: Columns the answers take with the gaps between them.
-_ANSWER_WIDTH: Final = 66
+#: What is left out where the terminal is narrow, the first first: the name gives way first, the answer never.
+_GIVES_WAY: Final = ("from", "agree", "length")
+_STYLES: Final = {Status.OK: "green", Status.PARTIAL: "yellow", Status.FAILED: "red"}
 
 
-@contextlib.contextmanager
-def progress(total: int | None) -> Iterator[Callable[[str], None]]:
-    """Yields a function to call after each track with its name. Shows nothing where standard error is no terminal."""
-    if not sys.stderr.isatty():
-        yield lambda name: None
-        return
+class Board:
+    """What a person sees of a run: the rows of the table on standard output as they come, and a bar below them.
+
+    The bar is shown where a terminal is, and ``bar`` allows it. ``names`` are those of the tracks that are to come.
+    """
+
+    def __init__(self, names: Sequence[str], rows: bool, bar: bool) -> None:
+        from rich.console import Console
+
+        self._total = len(names)
+        self._done = self._ok = 0
+        self._console: Console | None = Console(highlight=False, soft_wrap=True) if rows else None
+        self._columns, self._name_width = _layout(names, _width())
+        self._headed = False
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        if bar:
+            self._bar, self._task = _progress(self._console, self._total)
+
+    def __enter__(self) -> Self:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """No bar from here on."""
+        if self._bar is not None:
+            self._bar.stop()
+
+    def add(self, result: TrackResult) -> None:
+        """One more result."""
+        self._done += 1
+        self._ok += result.status is Status.OK
+        if self._bar is not None and self._task is not None:
+            from rich.markup import escape
+
+            self._bar.update(self._task, advance=1, description=escape(_fitted(_name(result), 40)))
+        if self._console is None:
+            return
+        if not self._headed:
+            self._headed = True
+            self._print(self._heading())
+        self._print(self._row(result))
+        for fault in result.errors:
+            said = f"{_GAP}{fault.code.value} ({fault.stage.value}): {fault.message}"
+            self._print(_text(encodable(printable(said))))
+
+    def summary(self) -> str:
+        """How many of the tracks are done, and well."""
+        if self._done == self._total:
+            return f"{self._ok} of {self._total} tracks ok"
+        return f"{self._done} of {self._total} tracks done, {self._ok} ok"
+
+    def close(self) -> None:
+        """Print the summary, where there is more than one track."""
+        if self._console is not None and self._total > 1:
+            print(self.summary(), flush=True)
+
+    def _print(self, text: Text) -> None:
+        if self._console is not None and self._console.is_terminal:
+            self._console.print(text)
+        else:
+            # What an interrupted rich has in its buffer it would print again.
+            print(text.plain, flush=True)
+
+    def _heading(self) -> Text:
+        cells = [_padded("track", self._name_width), *(_side(name, width, side) for name, width, side in self._columns)]
+        return _text(_GAP.join(cells).rstrip(), "bold")
+
+    def _row(self, result: TrackResult) -> Text:
+        genre, mood = result.genre, result.mood
+        cells = {
+            "length": _length(result.track.duration_s),
+            "genre": _answer(genre),
+            "agree": "" if genre is None else f"{genre.agreement:.0%}",
+            "mood": _answer(mood),
+            "from": "" if mood is None else mood.source,
+        }
+        name = _name(result) if _width() is None else _fitted(_name(result), self._name_width)
+        shown = [_padded(name, self._name_width)]
+        shown += [_side(cells[name], width, side) for name, width, side in self._columns if name in cells]
+        row = _text(_GAP.join(shown) + _GAP)
+        row.append(result.status.value, _STYLES[result.status])
+        return row
+
+
+def _progress(console: Console | None, total: int) -> tuple[Progress | None, TaskID | None]:
+    """A bar on the console of the rows, where that is a terminal, else on standard error; none where neither is."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    if console is None or not console.is_terminal:
+        if not sys.stderr.isatty() or (console is None and sys.stdout.isatty()):
+            return None, None
+        console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("starting", total=total)
-        yield lambda name: bar.update(task, advance=1, description=escape(_short(name, 40)))
+    # Not redirected: rich would print on the bar's terminal what is meant for the file behind standard output.
+    bar = Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False)
+    return bar, bar.add_task("starting", total=total)
 
 
-def table(results: Sequence[TrackResult]) -> None:
-    """One row a track on standard output; what went wrong stands below."""
+def _width() -> int | None:
+    """Columns of the terminal on standard output; None where it is none."""
+    from rich.console import Console
+
     console = Console()
-    if not console.is_terminal:
-        console.width = _WIDTH_OF_FILES
-    shown = Table(box=None, pad_edge=False, header_style="bold")
-    # Where the terminal is narrow the name gives way, never the answer.
-    shown.add_column("track", overflow="ellipsis", no_wrap=True)
-    for name, justify in _ANSWER_COLUMNS:
-        shown.add_column(name, justify=justify, no_wrap=True, min_width=len(name))
-    for result in results:
-        shown.add_row(
-            Text(_short_name(result, console.width - _ANSWER_WIDTH)),
-            _length(result.track.duration_s),
-            _answer(result.genre),
-            "" if result.genre is None else f"{result.genre.agreement:.0%}",
-            _answer(result.mood),
-            "" if result.mood is None else result.mood.source,
-            Text(result.status.value, style={"ok": "green", "partial": "yellow", "failed": "red"}[result.status.value]),
-        )
-    console.print(shown)
-    for result in results:
-        for error in result.errors:
-            console.print(
-                Text(f"{_name(result)}: {error.code.value} ({error.stage.value}): {error.message}"), soft_wrap=True
-            )
-    done = sum(result.status is Status.OK for result in results)
-    if len(results) > 1:
-        console.print(f"{done} of {len(results)} tracks ok")
+    return console.width if console.is_terminal else None
 
 
-def _short_name(result: TrackResult, width: int) -> str:
-    """The track's name in ``width`` columns at most: its end tells more than its beginning."""
-    name = _name(result)
-    return name if len(name) <= max(width, 12) else "…" + name[-(max(width, 12) - 1) :]
+def _layout(names: Sequence[str], width: int | None) -> tuple[list[_Column], int]:
+    """The columns beside the name that have room, and the width of the name."""
+    wanted = max(_NARROWEST_NAME, max((_cells(encodable(printable(name))) for name in names), default=0))
+    columns = list(_ANSWER)
+    if width is None:
+        return columns, min(wanted, _WIDEST_NAME)
+    for name in ("", *_GIVES_WAY):
+        columns = [column for column in columns if column[0] != name]
+        room = width - sum(len(_GAP) + column[1] for column in columns)
+        if room >= _NARROWEST_NAME:
+            break
+    return columns, min(wanted, max(room, _NARROWEST_NAME))
 
 
 def line(result: TrackResult) -> str:
     """One result as a line of text, for a terminal that follows."""
     why = "; ".join(f"{error.code.value}: {error.message}" for error in result.errors)
-    parts = (result.request_id, result.status.value, _name(result), _answer(result.genre), _answer(result.mood), why)
-    return "\t".join(part for part in parts if part)
+    parts = (result.request_id, result.status.value, _name(result), _answer(result.genre), _answer(result.mood))
+    return "\t".join(part for part in (*parts, printable(why)) if part)
 
 
 def _name(result: TrackResult) -> str:
     """A file is known by its path; what came from the web by artist and title, where they are known."""
     track = result.track
     if track.title is None or track.key.startswith(("blob:", "input:")):
-        return _printable(track.source)
-    return _printable(f"{track.artist} – {track.title}" if track.artist else track.title)
+        return encodable(printable(track.source))
+    dash = "–" if has("–") else "-"
+    return encodable(printable(f"{track.artist} {dash} {track.title}" if track.artist else track.title))
 
 
 def _answer(half: Genre | Mood | None) -> str:
     """``jazz 81%``; ``jazz? 31%`` where that is a guess."""
-    return "–" if half is None else f"{half.label}{'?' if half.uncertain else ''} {half.confidence:.0%}"
+    if half is None:
+        return "–" if has("–") else "-"
+    return f"{half.label}{'?' if half.uncertain else ''} {half.confidence:.0%}"
 
 
 def _length(seconds: float | None) -> str:
     return "" if seconds is None else f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
-def _short(text: str, length: int) -> str:
-    text = _printable(text)
-    return text if len(text) <= length else "…" + text[-(length - 1) :]
+def _fitted(text: str, width: int) -> str:
+    """``text`` in ``width`` columns at most: its end tells more than its beginning."""
+    if _cells(text) <= width:
+        return text
+    mark = "…" if has("…") else "..."
+    while text and _cells(text) > width - len(mark):
+        text = text[1:]
+    return mark + text
 
 
-def _printable(text: str) -> str:
-    """Names of files may hold anything, control sequences for the terminal included."""
-    return "".join(character if character.isprintable() else "�" for character in text)
+def _side(text: str, width: int, side: Literal["left", "right"]) -> str:
+    return text.rjust(width) if side == "right" else text.ljust(width)
+
+
+def _padded(text: str, width: int) -> str:
+    return text + " " * (width - _cells(text))
+
+
+def _cells(text: str) -> int:
+    """Columns of a terminal that ``text`` takes: many characters of Asia take two."""
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def _text(text: str, style: str = "") -> Text:
+    from rich.text import Text
+
+    return Text(text, style)

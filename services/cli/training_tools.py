@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
+from services.cli.output import complain
 from services.cli.status import UsageError
 from shared.models import MANIFEST, ModelManifest, load_manifest
 from shared.settings import Settings
@@ -97,7 +98,7 @@ def manifest_of_kind(folder: Path, kind: Literal["genre", "mood"]) -> ModelManif
 
 def warn(text: str) -> None:
     """One line on standard error."""
-    print(f"tonestream: WARNING: {text}", file=sys.stderr)
+    complain(f"WARNING: {text}")
 
 
 def progress() -> Progress:

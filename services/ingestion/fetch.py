@@ -22,7 +22,7 @@ from services.ingestion.connections import Allowance, GuardedBackend, radio, ssl
 from services.ingestion.lookup import LookUps, Resolve, resolve
 from services.ingestion.urls import Target, redirected
 from shared.audio.texts import HEAD_BYTES, text_instead_of_audio
-from shared.contracts.errors import ErrorCode, TonestreamError, TransientError
+from shared.contracts.errors import ErrorCode, TonestreamError, TransientError, megabytes
 
 __all__ = ["AllowList", "FetchLimits", "Fetched", "Fetcher", "Validators"]
 
@@ -188,10 +188,9 @@ class Fetcher:
         return size
 
     def _too_large(self) -> TonestreamError:
+        most = megabytes(self._limits.max_bytes)
         return TonestreamError(
-            ErrorCode.TOO_LARGE,
-            f"the file is larger than {self._limits.max_bytes / (1 << 20):.4g} MB, the most that is fetched"
-            " (TONESTREAM_FETCH_MAX_BYTES)",
+            ErrorCode.TOO_LARGE, f"the file has more than {most}, the largest download (TONESTREAM_FETCH_MAX_BYTES)"
         )
 
 

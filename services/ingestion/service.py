@@ -138,7 +138,6 @@ class Ingestion(TrackByTrackService):
         results: ResultCache,
         state: RequestState,
         max_unfinished: int,
-        max_bytes: int,
         blob_ttl_s: float,
         decoders: int,
     ) -> None:
@@ -158,7 +157,6 @@ class Ingestion(TrackByTrackService):
         self._votes = state.votes
         self._followers = state.followers
         self._max_unfinished = max_unfinished
-        self._max_bytes = max_bytes
         self._blob_ttl_s = blob_ttl_s
         self._next_sweep = time.monotonic() + _SWEEP_EVERY_S
 
@@ -198,7 +196,6 @@ class Ingestion(TrackByTrackService):
             results=ResultCache(client, keys, settings.result_ttl_s),
             state=state,
             max_unfinished=settings.max_unfinished,
-            max_bytes=settings.fetch_max_bytes,
             blob_ttl_s=settings.blob_ttl_s,
             decoders=max(_FEWEST_DECODERS, worker_threads(settings)),
         )
@@ -345,7 +342,7 @@ class Ingestion(TrackByTrackService):
         file = folder / "source"
         if url.startswith(BLOB_SCHEME):
             try:
-                self._blobs.fetch(url, file, self._max_bytes)
+                self._blobs.fetch(url, file)
             except BlobGoneError as error:
                 # Whoever named it was mistaken, or came too late.
                 raise TonestreamError(ErrorCode.FETCH_FAILED, error.message) from error

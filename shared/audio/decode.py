@@ -75,7 +75,8 @@ class DecodeTimeoutError(TonestreamError):
     def __init__(self, timeout_s: float) -> None:
         super().__init__(
             ErrorCode.INTERNAL,
-            f"decoding did not end within {timeout_s:g} s: the file is forged, or the machine overloaded",
+            f"decoding did not end within {timeout_s:g} s (TONESTREAM_DECODE_TIMEOUT_S): the file is forged, or the"
+            " machine overloaded",
         )
 
 
@@ -183,7 +184,7 @@ class _Decoder:
         self._deadline = time.monotonic() + limits.timeout_s
         try:
             self._container = container(source)
-            self._source = source.resolve()
+            self._source = source.absolute()
         except OSError as error:
             raise DependencyError(f"the audio cannot be read: {error}") from error
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import scipy.fft
 import scipy.signal
 
+from shared.audio.librosa_filters import librosa_filters
 from shared.audio.spec import FeatureSpec
 
 Array = npt.NDArray[np.float32]
@@ -68,9 +69,7 @@ def power_to_db(power: Array) -> Array:
 @lru_cache(maxsize=8)
 def mel_basis(sample_rate: int, n_fft: int, n_mels: int) -> Array:
     """librosa's mel filter bank, transposed to [1 + n_fft // 2, n_mels]."""
-    import librosa.filters  # half a second to import: not before it is needed
-
-    basis: Array = np.ascontiguousarray(librosa.filters.mel(sr=sample_rate, n_fft=n_fft, n_mels=n_mels).T)
+    basis: Array = np.ascontiguousarray(librosa_filters().mel(sr=sample_rate, n_fft=n_fft, n_mels=n_mels).T)
     basis.flags.writeable = False
     return basis
 

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import posixpath
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from typing import BinaryIO, Final, cast
 
 import fsspec
 
-from shared.contracts.errors import DependencyError, ErrorCode, TonestreamError
+from shared.contracts.errors import DependencyError, ErrorCode, TonestreamError, megabytes
 from shared.contracts.tracks import BLOB_SCHEME, checked_audio_url
 
 #: Blobs below this folder were put there for one request by ``submit`` or ``classify``; ingestion removes them.
@@ -27,8 +28,9 @@ _NO_SUCH_NAME: Final = frozenset({errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLON
 class BlobGoneError(TonestreamError):
     """There is no such blob, or no longer."""
 
-    def __init__(self, reference: str) -> None:
-        super().__init__(ErrorCode.INTERNAL, f"{reference} is not in the blob store (any more); submit the track again")
+    def __init__(self, reference: str, said: str | None = None) -> None:
+        said = said or f"{reference} is not in the blob store (any more); submit the track again"
+        super().__init__(ErrorCode.INTERNAL, said)
 
 
 class BlobStore:
@@ -63,20 +65,48 @@ class BlobStore:
                 raise
         return f"{BLOB_SCHEME}{name}"
 
+    def link(self, source: Path, name: str) -> str:
+        """Store a local file under ``name`` without a copy of it, in a store on this machine; returns its reference.
+
+        Whoever deletes the blob deletes the link.
+        """
+        assert self._local, "an object store keeps no links"
+        target = Path(self._path(f"{BLOB_SCHEME}{name}"))
+        with self._faults(f"written to ({name})"):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(source.absolute())
+        return f"{BLOB_SCHEME}{name}"
+
     def open(self, reference: str) -> BinaryIO:
         """The blob, open for reading and seekable. Raises BlobGoneError where there is none."""
         with self._faults("read"), _gone(reference):
             return cast(BinaryIO, self._files.open(self._path(reference), "rb"))
 
-    def fetch(self, reference: str, destination: Path, max_bytes: int) -> None:
-        """Copy the blob to a local file. Raises BlobGoneError, TonestreamError (too_large)."""
-        with self.open(reference) as source, self._faults("read"), destination.open("wb") as target:
-            copied = 0
-            while chunk := source.read(1 << 20):
-                copied += len(chunk)
-                if copied > max_bytes:
-                    raise TonestreamError(ErrorCode.TOO_LARGE, f"the file has more than {max_bytes} bytes")
-                target.write(chunk)
+    def fetch(self, reference: str, destination: Path) -> None:
+        """Bring the blob to ``destination``: by a link where the store is on this machine, else by a copy.
+
+        Raises BlobGoneError, TonestreamError (too_large where the disk has no room for the copy).
+        """
+        path = self._path(reference)
+        if self._local:
+            with self._faults("read"), _gone(reference):
+                if Path(path).is_symlink() and not Path(path).exists():
+                    raise BlobGoneError(reference, "the file is gone; it was there when it was named")
+                if not stat.S_ISREG(Path(path).stat().st_mode):
+                    raise BlobGoneError(reference)
+            with self._faults("read"):
+                destination.symlink_to(Path(path).absolute())
+            return
+        with self._faults("read"), _gone(reference):
+            size = int(self._files.info(path)["size"])
+        free = shutil.disk_usage(destination.parent).free
+        if size > free:
+            raise TonestreamError(
+                ErrorCode.TOO_LARGE,
+                f"the file has {megabytes(size)}, and {megabytes(free)} are free in the temporary folder (TMPDIR)",
+            )
+        with self._faults("read"), _gone(reference):
+            self._files.get_file(path, str(destination))
 
     def exists(self, reference: str) -> bool:
         with self._faults("read"):

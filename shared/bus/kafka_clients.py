@@ -157,9 +157,12 @@ def build(factory: Callable[..., Any], settings: Mapping[str, Any]) -> Any:
     except BaseException as error:
         for client in networks:
             client.close()
-        reason = networks[-1].last_failure if networks else None
-        if isinstance(error, BusUnavailableError) and reason is not None:
-            raise BusUnavailableError(f"{error} ({reason})") from error
+        if isinstance(error, BusUnavailableError):
+            reason = (networks[-1].last_failure if networks else None) or str(error)
+            servers = ", ".join(settings["bootstrap_servers"])
+            raise BusUnavailableError(
+                f"no Kafka broker answers at {servers}: {reason} (TONESTREAM_KAFKA_BOOTSTRAP_SERVERS names the brokers)"
+            ) from error
         raise
 
 
@@ -174,7 +177,7 @@ def translated() -> Iterator[None]:
 
 def bus_error(error: BaseException) -> BusError:
     """The error of the bus that tells the caller what to do about ``error``."""
-    said = f"{type(error).__name__}: {error}"
+    said = describe(error)
     if isinstance(error, BusError):
         return error
     if isinstance(error, _FENCED):
@@ -184,6 +187,12 @@ def bus_error(error: BaseException) -> BusError:
     if isinstance(error, _HOPELESS):
         return BusError(said)
     return BusUnavailableError(said)
+
+
+def describe(error: BaseException) -> str:
+    """The kind of ``error`` and what it says, which with kafka-python's errors begins with the kind."""
+    name, said = type(error).__name__, str(error)
+    return said if said.startswith(name) else f"{name}: {said}"
 
 
 def send_all(producer: KafkaProducer, outputs: Sequence[Outgoing], deadline: float, max_buffered_bytes: int) -> None:
@@ -216,7 +225,7 @@ def _await(producer: KafkaProducer, waiting: list[tuple[Outgoing, Any]], deadlin
         producer.flush(timeout=max(0.0, deadline - time.monotonic()))
     except kafka_errors.KafkaError as error:
         raise _first_failure(waiting) or BusUnavailableError(
-            f"records not acknowledged in time: {type(error).__name__}: {error}"
+            f"records not acknowledged in time: {describe(error)}"
         ) from error
     failure = _first_failure(waiting)
     if failure is not None:

@@ -6,6 +6,8 @@ and then says no more than that it could not connect. Here the first connection 
 
 from __future__ import annotations
 
+import os
+import re
 import socket
 import ssl
 import struct
@@ -22,6 +24,8 @@ from shared.bus.kafka_reach import Answers
 
 _HOW: Final = "TONESTREAM_KAFKA_SECURITY_PROTOCOL"
 _PROBE_S: Final = 2.0
+#: How kafka-python names what the system said: ``111 ECONNREFUSED``.
+_ERRNO: Final = re.compile(r"(\d+) E[A-Z0-9]+")
 #: Which versions do you speak? (size, API 18, version 0, correlation 4711, no client ID.) Answered before any password;
 #: the answer begins with its size and the correlation.
 _PLAIN_QUESTION: Final = struct.pack(">ihhih", 10, 18, 0, 4711, -1)
@@ -43,7 +47,7 @@ class NetworkClient(KafkaNetClient):  # type: ignore[misc]
         protocol: str = self._manager.config["security_protocol"]
         closed = isinstance(error, kafka_errors.KafkaConnectionError) and "disconnected" in str(error)
         hint = f"; perhaps it asks for a password, see {_HOW}" if closed and not protocol.startswith("SASL_") else ""
-        return f"{type(error).__name__}: {error}{hint}"
+        return f"{_in_words(error)}{hint}"
 
 
 class _Manager(KafkaConnectionManager):  # type: ignore[misc]
@@ -103,6 +107,14 @@ def _with_last_words(transport: Any) -> Any:
 
     transport._sock_recv = data_or_end
     return transport
+
+
+def _in_words(error: Exception) -> str:
+    """What went wrong with a connection, without the names of kafka-python's classes where the system has words."""
+    said = str(error).removeprefix(f"{type(error).__name__}: ")
+    if found := _ERRNO.fullmatch(said):
+        return os.strerror(int(found.group(1)))
+    return said if isinstance(error, kafka_errors.KafkaConnectionError) else f"{type(error).__name__}: {said}"
 
 
 def refused(error: BaseException, broker: str, security: dict[str, Any]) -> BusSecurityError | None:

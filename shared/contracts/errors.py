@@ -38,6 +38,12 @@ PERMANENT_FOR_AUDIO: frozenset[ErrorCode] = frozenset(
 )
 
 
+def megabytes(size: int) -> str:
+    """``size`` in bytes, for people: ``200 MB``, ``0.5 MB``."""
+    number = size / (1 << 20)
+    return f"{number:.0f} MB" if number >= 10 else f"{number:.2g} MB"
+
+
 class TonestreamError(Exception):
     """A fault with a code a user can act on. Final: the same input would fail again."""
 

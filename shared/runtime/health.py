@@ -106,6 +106,11 @@ class Pulse:
     # Read
 
     @property
+    def waiting_for(self) -> str | None:
+        """What the loop cannot work without and does not have at the moment; None where nothing is missing."""
+        return self._waiting_for
+
+    @property
     def contacts(self) -> tuple[Contact, ...]:
         return self._contacts
 

@@ -17,7 +17,7 @@ from shared.contracts.messages import TrackResult
 from tests.support.web_server import WebServer
 
 SAMPLES = Path(__file__).resolve().parent.parent.parent / "samples"
-ONE, OTHER, *_ = sorted(SAMPLES.glob("*.mp3"))
+ONE, OTHER, THIRD, *_ = sorted(SAMPLES.glob("*.mp3"))
 
 
 def tonestream(*arguments: str, cwd: Path | None = None, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -42,10 +42,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / ".hidden").mkdir()
     shutil.copy(ONE, root / "albums" / "first" / "01 – söng.mp3")
     shutil.copy(OTHER, root / "-dash.mp3")
-    shutil.copy(ONE, root / ".hidden" / "song.mp3")
+    shutil.copy(THIRD, root / ".hidden" / "song.mp3")
     (root / "broken.mp3").write_bytes(b"\xff\xfb\x90\x00" + b"\x00" * 5000)
     (root / "cover.jpg").write_bytes(b"\xff\xd8\xff")
     (root / "notes.txt").write_text("not music")
+    (root / ".DS_Store").touch()
+    (root / "to nowhere").symlink_to("nowhere")
     return root
 
 
@@ -57,7 +59,12 @@ def test_a_folder_is_classified_recursively_and_a_broken_file_does_not_stop_the_
         str(folder / "albums" / "first" / "01 – söng.mp3"),
         str(folder / "-dash.mp3"),
         str(folder / "broken.mp3"),
+        str(folder / ".hidden" / "song.mp3"),
+        str(folder / "to nowhere"),
     }
+    nowhere = results.pop(str(folder / "to nowhere"))["errors"][0]
+    assert nowhere["code"] == "fetch_failed" and "a link to something that is not there" in nowhere["message"]
+    assert "tonestream: left out: 2 files that are not music (1 .jpg, 1 .txt), 1 system file" in done.stderr
     broken = results.pop(str(folder / "broken.mp3"))
     assert (broken["status"], broken["errors"][0]["code"]) == ("failed", "corrupt_audio")
     for result in results.values():
@@ -82,9 +89,19 @@ def test_the_same_audio_gives_the_same_answer_in_another_run() -> None:
         assert one[half] == other[half]
 
 
-def test_the_model_may_be_chosen_for_one_run() -> None:
-    (result,) = lines(tonestream("classify", "--json", "--model", "mfcc-lstm", str(ONE))).values()
+def test_the_model_may_be_chosen_for_one_run_and_a_local_file_is_no_download() -> None:
+    done = tonestream("classify", "--json", "--model", "mfcc-lstm", str(ONE), fetch_max_bytes="1000")
+    (result,) = lines(done).values()
     assert result["status"] == "ok" and result["genre"]["model"].startswith("mfcc-lstm-")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="where files cannot be written is another folder elsewhere")
+def test_without_a_folder_for_compiled_functions_everything_works() -> None:
+    """A read-only install and no home: numba refuses to be imported with librosa."""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": "/proc/nowhere"}
+    script = "from shared.audio.mfcc import mel_basis; print(mel_basis(22050, 2048, 128).shape)"
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("(1025, 128)\n", "")
 
 
 def test_urls_files_that_do_not_exist_and_spotify_ids_are_each_answered_in_their_way(tmp_path: Path) -> None:
@@ -122,7 +139,8 @@ def test_a_url_of_this_machine_is_refused_unless_allowed() -> None:
         (["classify"], "required"),
         (["worker", "no-such-service"], "invalid choice"),
         (["classify", "EMPTY"], "no audio files in"),
-        (["submit", "song.mp3"], "is no URL and no Spotify track"),
+        (["submit", "song.mp3"], "there is no such file"),
+        (["submit", str(ONE)], "is no URL and no Spotify track"),
         (["classify", "--model", "resnet", str(ONE)], "there is no genre model 'resnet'; there are mfcc-lstm (mfcc"),
     ],
 )

@@ -46,7 +46,7 @@ def test_a_service_imports_no_sibling(service: str) -> None:
         ("services.feature_extraction.service", ["tensorflow", "spotipy", "httpcore"]),
         ("services.genre_worker.service", ["tensorflow", "librosa", "spotipy", "httpcore"]),
         ("services.aggregator.service", ["tensorflow", "librosa", "scipy", "spotipy", "httpcore"]),
-        ("services.cli.main", ["tensorflow", "librosa", "scipy", "kafka", "redis", "numba"]),
+        ("services.cli.command_line", ["tensorflow", "librosa", "scipy", "kafka", "redis", "numba", "rich"]),
     ],
 )
 def test_a_module_is_imported_without_what_it_does_not_need(module: str, unwanted: list[str]) -> None:

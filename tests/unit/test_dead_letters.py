@@ -460,9 +460,7 @@ def test_what_cannot_be_done_is_said_with_the_exit_status_for_it(
 
 @pytest.mark.parametrize("arguments", [["show", "one"], ["list", "--limit", "0"], ["list", "--service", "nobody"]])
 def test_wrong_arguments_are_wrong_usage(desk: Desk, arguments: list[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        desk.command(*arguments)
-    assert ended.value.code == 2
+    assert desk.command(*arguments)[0] == 2
 
 
 def test_without_redis_the_list_is_shown_and_nothing_is_replayed(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

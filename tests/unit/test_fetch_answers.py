@@ -349,7 +349,7 @@ def test_every_limit_names_its_setting_and_speaks_in_megabytes_or_seconds(web: W
         return fault(web.url(path), file, fetcher(limits)).message
 
     assert said("/long", FetchLimits(max_bytes=3 * 1024 * 1024 // 2)) == (
-        "the file is larger than 1.5 MB, the most that is fetched (TONESTREAM_FETCH_MAX_BYTES)"
+        "the file has more than 1.5 MB, the largest download (TONESTREAM_FETCH_MAX_BYTES)"
     )
     assert "TONESTREAM_FETCH_MAX_BYTES" in said("/large", FetchLimits(max_bytes=10_000))
     assert said("/hang", FetchLimits(first_byte_s=0.3)) == (

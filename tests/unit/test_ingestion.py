@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import os
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from services.ingestion.service import Ingestion
-from shared.blobs.store import BlobStore
+from shared.blobs.store import BlobGoneError, BlobStore
 from shared.bus.base import Record
 from shared.cache.connection import Keys, connect
 from shared.cache.results import ResultCache
@@ -435,3 +437,55 @@ def test_a_model_that_is_not_installed_is_an_invalid_request_that_names_those_th
     assert isinstance(fault, TonestreamError) and fault.code is ErrorCode.INVALID_REQUEST
     assert "musicnn-lstm (musicnn-lstm-" in fault.message and "mfcc-lstm (mfcc-lstm-" in fault.message
     assert bench.web.requests == []
+
+
+def test_a_local_file_is_limited_by_its_duration_and_no_download_limit(tmp_path: Path) -> None:
+    with WebServer() as web:
+        web.add("/song.mp3", SAMPLE.read_bytes())
+        bench = Bench(tmp_path, web, fetch_max_bytes=1000)
+        reference = bench.blobs.put(SAMPLE, "uploads/song")
+        assert bench.track("local", audio_url=reference).audio is not None
+        verdict = bench.verdict(bench.delivery("download", audio_url=web.url("/song.mp3")))
+        bench.service.close()
+    assert isinstance(verdict, TonestreamError) and verdict.code is ErrorCode.TOO_LARGE
+    assert verdict.message == ("the file has more than 0.00095 MB, the largest download (TONESTREAM_FETCH_MAX_BYTES)")
+
+
+def test_a_local_file_is_read_where_it_lies(bench: Bench, tmp_path: Path) -> None:
+    """A CD image is not copied; and what is removed afterwards is the link."""
+    song = tmp_path / "song.mp3"
+    song.write_bytes(SAMPLE.read_bytes())
+    os.utime(song, (0, 0))
+    reference = bench.blobs.link(song, "uploads/r")
+    assert bench.blobs.sweep(1000.0) == 0, "the link is new, however old the song is"
+    verdict = bench.verdict(bench.delivery("r", audio_url=reference))
+    assert announced(verdict).audio is not None
+    assert isinstance(verdict, Outcome)
+    for clean_up in verdict.after_commit:
+        clean_up()
+    assert song.exists() and not bench.blobs.exists(reference)
+
+
+def test_a_local_file_that_is_gone_by_its_turn_says_so(bench: Bench, tmp_path: Path) -> None:
+    song = tmp_path / "song.mp3"
+    song.write_bytes(SAMPLE.read_bytes())
+    reference = bench.blobs.link(song, "uploads/r")
+    song.unlink()
+    verdict = bench.verdict(bench.delivery("r", audio_url=reference))
+    assert isinstance(verdict, TonestreamError) and verdict.code is ErrorCode.FETCH_FAILED
+    assert verdict.message == "the file is gone; it was there when it was named"
+
+
+def test_a_copy_from_an_object_store_that_the_disk_has_no_room_for_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = BlobStore(f"memory://{tmp_path.name}")
+    reference = store.put(SAMPLE, "uploads/r")
+    store.fetch(reference, tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == SAMPLE.read_bytes()
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
+    with pytest.raises(TonestreamError, match=r"has 0\.\d+ MB, and 0\.00095 MB are free in the temporary") as caught:
+        store.fetch(reference, tmp_path / "second")
+    assert caught.value.code is ErrorCode.TOO_LARGE and not (tmp_path / "second").exists()
+    with pytest.raises(BlobGoneError):
+        store.fetch("blob:uploads/none", tmp_path / "third")

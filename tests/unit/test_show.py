@@ -1,8 +1,9 @@
-"""What a person reads of a result."""
+"""What a person reads of a result, and when: rows come as their tracks are done, with a width that is known before."""
 
 from __future__ import annotations
 
 import pytest
+from rich.cells import cell_len
 
 from services.cli import show
 from shared.contracts.errors import ErrorCode
@@ -32,5 +33,59 @@ def test_an_uncertain_label_is_shown_with_a_question_mark(
     capsys: pytest.CaptureFixture[str], uncertain: bool, shown: str
 ) -> None:
     assert shown in show.line(result(uncertain)).split("\t")
-    show.table([result(uncertain)])
+    show.Board(["s"], rows=True, bar=False).add(result(uncertain))
     assert shown in capsys.readouterr().out
+
+
+def named(source: str) -> TrackResult:
+    return result(False).model_copy(update={"track": Track(key="blob:k", source=source)})
+
+
+def rows(capsys: pytest.CaptureFixture[str], names: list[str]) -> list[str]:
+    board = show.Board(names, rows=True, bar=False)
+    for name in names:
+        board.add(named(name))
+    return capsys.readouterr().out.splitlines()
+
+
+def test_what_went_wrong_stands_below_its_row_and_the_summary_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    board = show.Board(["one", "two"], rows=True, bar=False)
+    board.add(named("one"))
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        f"{'one':12}          jazz 31%          50%  –                        partial",
+        "  internal (mood-worker): why",
+    ]
+    assert board.summary() == "1 of 2 tracks done, 0 ok"
+    board.close()
+    assert capsys.readouterr().out == "1 of 2 tracks done, 0 ok\n"
+
+
+@pytest.mark.parametrize("columns", [54, 60, 78, 100, 200])
+def test_no_row_is_wider_than_the_terminal_and_the_answer_is_whole(
+    columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(show, "_width", lambda: columns)
+    heading, *others = rows(capsys, ["short.mp3", "a very long name " * 10 + ".mp3", "長い名前の曲" * 20 + ".mp3"])
+    for row in (heading, *others[::2]):
+        assert cell_len(row) <= columns
+    for row in others[::2]:
+        assert "jazz 31%" in row and row.endswith("partial")
+    assert others[2].startswith("…") and ".mp3  " in others[2]
+    # Whatever the script, the columns stand one below the other.
+    assert len({cell_len(row.partition("jazz")[0]) for row in others[::2]}) == 1
+
+
+def test_a_file_gets_whole_names(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "x" * 300 + ".mp3"
+    assert rows(capsys, [name])[1].startswith(name)
+
+
+def test_control_characters_of_names_and_messages_do_not_reach_the_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    error = ErrorReport(code=ErrorCode.INTERNAL, stage=Stage.MOOD_WORKER, message="\x1b[2J")
+    bad = named("\x1b[31m[red]x[/red]").model_copy(update={"errors": (error,)})
+    show.Board(["x"], rows=True, bar=False).add(bad)
+    out = capsys.readouterr().out
+    assert "\x1b" not in out and "[red]x[/red]" in out
+    assert "\x1b" not in show.line(bad)

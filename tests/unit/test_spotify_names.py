@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from services.cli.inputs import expand
+from services.cli.scan import LeftOut
 from shared.contracts.faults import faults
 from shared.contracts.messages import TrackRequest
 from shared.contracts.tracks import looks_like_spotify, spotify_track_id
@@ -90,7 +91,7 @@ def test_what_names_no_track_of_spotify_is_refused_with_the_sentence_that_helps(
         TrackRequest(request_id="r", track_id=text)
     assert faults(refused.value) == f"track_id: {reason}"
     # So the command line, too, takes it for what it is, and not for a file that is missing.
-    (given,) = expand([text])
+    (given,) = expand([text], LeftOut())
     assert given.kind == "spotify"
 
 

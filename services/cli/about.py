@@ -1,0 +1,68 @@
+"""Commands about this installation: its health, its settings, its version."""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import urllib.error
+import urllib.request
+from importlib.metadata import version as package_version
+from typing import Any
+
+from services.cli.output import complain
+from services.cli.status import FAILED, OK, UsageError
+from shared.models import load_manifest
+from shared.settings import Settings, as_markdown
+
+
+def add_parsers(commands: argparse._SubParsersAction[Any]) -> None:
+    """Add ``health``, ``settings`` and ``version``."""
+    health = commands.add_parser("health", help="ask the worker on this machine whether it is alive, or ready")
+    health.add_argument("--ready", action="store_true", help="whether it takes work, not only whether it is alive")
+    health.add_argument("--port", type=_port, help="default TONESTREAM_HEALTH_PORT")
+    health.set_defaults(run=_health)
+
+    settings = commands.add_parser("settings", help="print every setting with its default, as Markdown")
+    settings.set_defaults(run=_settings)
+
+    version = commands.add_parser("version", help="print the version and the models")
+    version.set_defaults(run=_version)
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
+        raise argparse.ArgumentTypeError(f"{text!r} is no port; they go from 1 to 65535")
+    return int(text)
+
+
+def _health(options: argparse.Namespace, settings: Settings) -> int:
+    port = options.port or settings.health_port
+    if not port:
+        raise UsageError("which port? Give --port or set TONESTREAM_HEALTH_PORT")
+    probe = "readyz" if options.ready else "livez"
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{probe}", timeout=5) as answer:
+            report, status = answer.read(), OK
+    except urllib.error.HTTPError as error:
+        report, status = error.read(), FAILED
+    except (OSError, http.client.HTTPException) as error:
+        why = getattr(error, "reason", error)
+        complain(f"no worker answers on port {port}: {str(why) or type(why).__name__}")
+        return FAILED
+    print(report.decode("utf-8", "replace"))
+    return status
+
+
+def _settings(options: argparse.Namespace, settings: Settings) -> int:
+    print(as_markdown())
+    return OK
+
+
+def _version(options: argparse.Namespace, settings: Settings) -> int:
+    models = {
+        kind: load_manifest(settings.models_dir / name).model_id
+        for kind, name in (("genre", settings.genre_model), ("mood", settings.mood_model))
+    }
+    print(json.dumps({"tonestream": package_version("tonestream"), "models": models}))
+    return OK

@@ -1,0 +1,129 @@
+"""The commands, and how each of them ends: with an exit status, and one line for whatever went wrong."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import threading
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any, Final, NoReturn
+
+from pydantic import ValidationError
+
+from services.cli import about, classify, dead_letters, evaluate, output, redacted_logs, results, submit, topics, train
+from services.cli.registry import SERVICE_NAMES
+from services.cli.status import FAILED, INTERRUPTED, WRONG_USAGE, UsageError
+from shared.bus.base import BusError
+from shared.contracts.errors import DependencyError
+from shared.contracts.faults import faults
+from shared.contracts.messages import Stage
+from shared.models import ModelError
+from shared.runtime.redaction import Redactor
+from shared.settings import Settings, SettingsError
+
+log = logging.getLogger(__name__)
+
+#: What ends a command from outside, besides Ctrl-C, in an orderly way: what is done is shown, nothing is left behind.
+_ENDING: Final = (signal.SIGTERM, signal.SIGHUP)
+
+
+class EndedError(KeyboardInterrupt):
+    """The process was asked to end by a signal other than that of Ctrl-C."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+def run(arguments: Sequence[str] | None) -> int:
+    """Run one command; returns the exit status."""
+    return output.finish(_status(arguments))
+
+
+def _status(arguments: Sequence[str] | None) -> int:
+    try:
+        options = _parser().parse_args(arguments)
+        settings = Settings()
+    except SystemExit as ended:  # argparse has said what there is to say
+        return ended.code if isinstance(ended.code, int) else FAILED
+    except ValidationError as error:
+        output.complain(f"settings: {faults(error)}")
+        return WRONG_USAGE
+    except SettingsError as error:
+        output.complain(str(error))
+        return WRONG_USAGE
+    redact = Redactor(settings.secrets())
+    try:
+        status: int = options.run(options, settings)
+        return status
+    except (UsageError, SettingsError) as error:
+        output.complain(redact(str(error)))
+        return WRONG_USAGE
+    except (BusError, DependencyError, ModelError, RuntimeError, ImportError) as error:
+        # RuntimeError: a missing program (ffmpeg), a service that ended. All say what to do.
+        output.complain(redact(str(error)))
+    except KeyboardInterrupt as error:
+        output.complain("interrupted")
+        return 128 + error.number if isinstance(error, EndedError) else INTERRUPTED
+    except OSError as error:
+        if output.lost() is None:  # else ``finish`` says so
+            output.complain(redact(str(error)))
+    except Exception as error:
+        # An operator reads logs, and wants to know where. A person at a terminal wants to know what.
+        log.log(logging.CRITICAL if options.run is _worker else logging.DEBUG, "defect", exc_info=True)
+        output.complain(
+            f"a defect of this program: {redact(f'{type(error).__name__}: {error}')} (TONESTREAM_LOG_LEVEL=DEBUG shows"
+            " where)"
+        )
+    return FAILED
+
+
+def own_process() -> None:
+    """The process is that of one command. The signals that end it end the command like Ctrl-C, but for those that it
+    ignores. A defect in a thread goes to the log."""
+    output.prepare()
+    for number in _ENDING:
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _end)
+    threading.excepthook = _log_defect
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    raise EndedError(number)
+
+
+def _log_defect(ended: threading.ExceptHookArgs) -> None:
+    if ended.exc_value is not None:
+        name = "a thread" if ended.thread is None else ended.thread.name
+        log.error("%s ended by a defect: %r", name, ended.exc_value)
+        log.debug("where", exc_info=ended.exc_value)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="tonestream", description="Genre and mood of music, by message queue.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    classify.add_parser(commands)
+    submit.add_parser(commands)
+    results.add_parser(commands)
+    _add_worker(commands)
+    topics.add_parsers(commands)
+    dead_letters.add_parsers(commands)
+    train.add_parsers(commands)
+    evaluate.add_parsers(commands)
+    about.add_parsers(commands)
+    return parser
+
+
+def _add_worker(commands: argparse._SubParsersAction[Any]) -> None:
+    worker = commands.add_parser("worker", help="run one service on Kafka until told to stop")
+    worker.add_argument("service", choices=SERVICE_NAMES, metavar="SERVICE", help=", ".join(SERVICE_NAMES))
+    worker.set_defaults(run=_worker)
+
+
+def _worker(options: argparse.Namespace, settings: Settings) -> int:
+    from services.cli.worker import end_process, run_worker
+
+    redacted_logs.configure(settings, settings.log_format)
+    end_process(run_worker(Stage(options.service), settings))
