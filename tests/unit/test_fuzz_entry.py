@@ -64,7 +64,7 @@ def settle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settle]:
 
     def decode(source: Path, destination: Path, abandoned: Event) -> DecodedAudio:
         destination.write_bytes(wav(9))
-        return DecodedAudio(destination, 9 * 22050, "ab" * 32)
+        return DecodedAudio(destination, 9 * 22050, "ab" * 32, (-20.0,) * 9, -20.0)
 
     service._fetcher.fetch = fetch  # type: ignore[method-assign]
     service._decode = decode
