@@ -16,7 +16,7 @@ from services.ingestion.fetch import AllowList, Fetched, Fetcher, FetchLimits, V
 from services.ingestion.lanes import CutShortError, Lane, Patience, Try, final
 from services.ingestion.tags import read_tags
 from shared.audio.decode import DecodedAudio, DecodeLimits, DecodeTimeoutError, decode, find_ffmpeg
-from shared.audio.segments import SILENCE_DBFS, chosen_segments, heard_segments, segment_count
+from shared.audio.segments import Stretch, chosen_segments, heard_segments, segment_count, sounding_stretches
 from shared.blobs.audio import AudioBlobs
 from shared.blobs.store import UPLOADS, BlobGoneError, BlobStore
 from shared.bus.base import Record
@@ -368,7 +368,8 @@ class Ingestion(TrackByTrackService):
         try:
             with self._decoder(tried):
                 decoded = self._decode(file, file.with_name("decoded.wav"), tried.abandoned)
-            if decoded.samples and max(decoded.levels_dbfs) < SILENCE_DBFS:
+            sounding = sounding_stretches(decoded.levels_dbfs)
+            if decoded.samples and not sounding:
                 raise TonestreamError(ErrorCode.SILENT_AUDIO, "the track is silent from beginning to end")
         except DecodeTimeoutError as error:
             if self._lane.last:
@@ -380,7 +381,7 @@ class Ingestion(TrackByTrackService):
             raise
         self._remember(request, fetched, audio_sha256=decoded.sha256)
         fault_point(SOURCE_REMEMBERED)
-        audio = self._announced(decoded, draft.recipe)
+        audio = self._announced(decoded, sounding, draft.recipe)
         cached = None if request.force else self._find(draft, decoded.sha256)
         if cached is not None:
             return draft.track(audio=audio, cached=cached)
@@ -390,10 +391,10 @@ class Ingestion(TrackByTrackService):
         fault_point(AUDIO_STORED)
         return draft.track(audio=audio)
 
-    def _announced(self, decoded: DecodedAudio, recipe: Recipe) -> IngestedAudio:
+    def _announced(self, decoded: DecodedAudio, sounding: Sequence[Stretch], recipe: Recipe) -> IngestedAudio:
         spec = self._catalogue.require_spec(recipe)
         count = segment_count(decoded.samples, spec)
-        heard = heard_segments(count, recipe.max_segments, spec, decoded.levels_dbfs)
+        heard = heard_segments(count, recipe.max_segments, spec, sounding)
         evenly = chosen_segments(count, recipe.max_segments)
         return IngestedAudio(
             blob=AudioBlobs.reference(decoded.sha256),
@@ -401,6 +402,9 @@ class Ingestion(TrackByTrackService):
             duration_s=round(decoded.duration_s, 3),
             segments=len(heard),
             chosen=None if list(heard) == list(evenly) else tuple(heard),
+            sounding=()
+            if list(sounding) == [Stretch(0, len(decoded.levels_dbfs))]
+            else tuple((stretch.start_s, stretch.end_s) for stretch in sounding),
         )
 
     @contextlib.contextmanager

@@ -10,7 +10,8 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Self
 
-from shared.audio.measures import SILENCE_DB, measure_wav
+from shared.audio.measures import measure_wav
+from shared.audio.segments import Stretch
 from shared.audio.track_tags import track_tags
 from shared.blobs.store import BlobStore
 from shared.catalogue import Catalogue, held_by
@@ -123,12 +124,13 @@ class MoodWorker(TrackByTrackService):
                 ErrorCode.TOO_SHORT, f"{track.audio.duration_s:.2f} s of audio are too short for a mood"
             )
         tagger = self._taggers.own if track.recipe is None else self._taggers.get(track.recipe.tag_model)
+        sounding = tuple(Stretch(start_s, end_s) for start_s, end_s in track.audio.sounding)
         with self._blobs.open(track.audio.blob) as wav:
-            tags = track_tags(wav, tagger)
+            tags = track_tags(wav, tagger, sounding=sounding)
+            if not tags:
+                raise TonestreamError(ErrorCode.SILENT_AUDIO, "the track is silent from beginning to end")
             wav.seek(0)
-            measured = measure_wav(wav, tags)
-        if measured.loudness <= SILENCE_DB:
-            raise TonestreamError(ErrorCode.SILENT_AUDIO, "the track is silent from beginning to end")
+            measured = measure_wav(wav, tags, sounding=sounding)
         return measured.as_dict(), "audio"
 
     @staticmethod

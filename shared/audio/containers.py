@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,7 +94,15 @@ _LAYER_II_KBPS: Final = _LAYER_III_KBPS | {3: (0, 32, 48, 56, 64, 80, 96, 112, 1
 _SAMPLE_RATES: Final = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
 #: Words (of 16 bits) of an AC-3 frame at 48 kHz by half its size code; at 44.1 kHz, by the code; at 32 kHz as at 48.
 _AC3_KBPS: Final = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 576, 640)
-_TS_PACKET: Final = 188
+#: Packets of a transport stream: plain, with a time stamp before each (Blu-ray), with a check sum behind each.
+_TS_STEPS: Final = (188, 192, 204)
+_TS_PACKETS: Final = 5
+_HEAD_BYTES: Final = (_TS_PACKETS + 1) * max(_TS_STEPS)
+#: What may stand before any file and is no part of it: the header of a server's answer, zeros, blanks.
+_IN_FRONT: Final = re.compile(rb"(?:(?:HTTP/\d|ICY )[^\n]*\n(?:[^\r\n][^\n]*\n)*\r?\n)?[\0\s]*")
+_IN_FRONT_BYTES: Final = 64 * 1024
+#: In the header of a RIFX file its format is looked for so far.
+_RIFX_BYTES: Final = 64 * 1024
 _READ: Final = "MP3, MP2, WAV, FLAC, OGG, M4A, AAC, AIFF, AU, CAF, WavPack, TTA, AC-3, DTS, AMR, WMA, MKV, MOV and WebM"
 
 
@@ -120,7 +129,7 @@ def container(file: Path) -> Container:
     """What kind of audio file it is. Raises TonestreamError: corrupt_audio for an empty file or one of tags alone,
     unsupported_media for anything that is not audio; OSError."""
     with file.open("rb") as opened:
-        head = opened.read(_TS_PACKET * 3)
+        head = opened.read(_HEAD_BYTES)
         if not head:
             raise TonestreamError(ErrorCode.CORRUPT_AUDIO, "the file is empty")
         if head[:3] == b"ID3" and len(head) < 10:
@@ -128,11 +137,11 @@ def container(file: Path) -> Container:
         start = _end_of_tags(opened, head)
         if start:
             opened.seek(start)
-            head = opened.read(_TS_PACKET * 3)
+            head = opened.read(_HEAD_BYTES)
             if not head.strip(b"\0") and not opened.read(1):
                 raise TonestreamError(ErrorCode.CORRUPT_AUDIO, "the file holds tags and no audio")
         if found := _by_magic(head):
-            return Container(found, start, _big_endian(head) if head[:4] == b"RIFX" else None)
+            return _of(found, start, opened, head)
         if frame := _mpeg_frame(head):
             return Container(frame.demuxer)
         if _is_transport_stream(head):
@@ -140,11 +149,37 @@ def container(file: Path) -> Container:
         if name := _named(head):
             raise TonestreamError(ErrorCode.UNSUPPORTED_MEDIA, f"the file is {name}; read are {_READ}")
         opened.seek(start)
+        if behind := _behind_what_is_no_part_of_it(opened, start):
+            return behind
+        opened.seek(start)
         if searched := _first_frames(opened.read(SEARCHED_BYTES)):
             return Container(searched.demuxer, start + searched.skip)
         if start:
             return Container("mp3")  # nothing else has such tags; its frames are damaged or far away
     raise TonestreamError(ErrorCode.UNSUPPORTED_MEDIA, f"not an audio file; read are {_READ}")
+
+
+def _behind_what_is_no_part_of_it(opened: BinaryIO, start: int) -> Container | None:
+    """The file that begins behind zeros, blanks or the header of a server's answer."""
+    in_front = _IN_FRONT.match(opened.read(_IN_FRONT_BYTES))
+    if in_front is None or not in_front.end():
+        return None
+    # A film begins with zeros of its own: the upper bytes of its first length.
+    for at in range(in_front.end(), max(in_front.end() - 4, 0), -1):
+        opened.seek(start + at)
+        head = opened.read(_HEAD_BYTES)
+        if found := _by_magic(head):
+            return _of(found, start + at, opened, head)
+        if _is_transport_stream(head):
+            return Container("mpegts", start + at)
+    return None
+
+
+def _of(demuxer: str, start: int, opened: BinaryIO, head: bytes) -> Container:
+    if head[:4] != b"RIFX":
+        return Container(demuxer, start)
+    opened.seek(start)
+    return Container(demuxer, start, _big_endian(opened.read(_RIFX_BYTES)))
 
 
 def _end_of_tags(opened: BinaryIO, head: bytes) -> int:
@@ -170,8 +205,12 @@ def _by_magic(head: bytes) -> str | None:
 
 def _big_endian(head: bytes) -> str:
     """The decoder of a RIFX file: ffmpeg reads its numbers from the right end and its samples from the wrong one."""
-    if head[12:16] == b"fmt " and len(head) >= 36:
-        kind = int.from_bytes(head[20:22], "big"), int.from_bytes(head[34:36], "big")
+    at = 12
+    while at + 8 <= len(head) and head[at : at + 4] != b"fmt ":
+        size = int.from_bytes(head[at + 4 : at + 8], "big")
+        at += 8 + size + size % 2
+    if at + 24 <= len(head):
+        kind = int.from_bytes(head[at + 8 : at + 10], "big"), int.from_bytes(head[at + 22 : at + 24], "big")
         if decoder := _RIFX_DECODERS.get(kind):
             return decoder
     raise TonestreamError(ErrorCode.UNSUPPORTED_MEDIA, "of RIFX files only those of plain samples are read")
@@ -183,10 +222,11 @@ def _named(head: bytes) -> str | None:
 
 
 def _is_transport_stream(head: bytes) -> bool:
-    """Packets of 188 bytes that begin with a G, on a Blu-ray with four bytes before each."""
+    """Packets that each begin with a G; the first may be a part of one."""
     return any(
-        len(head) > start + 2 * step and all(head[start + packet * step] == 0x47 for packet in range(3))
-        for start, step in ((0, _TS_PACKET), (4, _TS_PACKET + 4))
+        head[start : start + _TS_PACKETS * step : step] == b"G" * _TS_PACKETS
+        for step in _TS_STEPS
+        for start in range(step)
     )
 
 

@@ -19,7 +19,7 @@ import tempfile
 import threading
 import time
 import wave
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Final
@@ -36,6 +36,8 @@ SAMPLE_RATE: Final = 22050
 _BYTES_PER_SAMPLE: Final = 2
 _CHUNK: Final = 1 << 18
 _STDERR_KEPT: Final = 4000
+#: Of a list of streams, which stands behind what the file says of itself, in bytes.
+_LISTING_KEPT: Final = 64 * 1024
 #: How long it takes at most to notice that decoding was abandoned, seconds.
 _SLICE_S: Final = 0.25
 #: What a WAV file can hold, in bytes of samples: its header counts them, and 36 of its own, in 32 bits.
@@ -63,8 +65,22 @@ _NOT_LISTED: Final = "not on whitelist"
 _ADDRESSES: Final = re.compile(r"\[[^][]*@ 0x[0-9a-f]+\]\s*")
 #: Of so many audio streams one is looked for that can be decoded.
 _MOST_STREAMS: Final = 16
+#: ffmpeg's demuxers of files that may hold several audio streams.
+_SEVERAL_STREAMS: Final = frozenset({"mov", "matroska", "asf", "ogg", "mpegts"})
+#: In these it is written where in the file the samples are: nothing may stand before them.
+_OFFSETS_INSIDE: Final = frozenset({"mov"})
+#: How ffmpeg lists the streams of a file: older versions further to the right.
+_STREAM: Final = re.compile(r"^ {2,4}Stream #0:\d+[^ ]*: (\w+): (.*)$", re.MULTILINE)
 #: Of a track that is quieter than this the first channel is listened to as well.
 _SUSPICIOUSLY_QUIET_DBFS: Final = -28.0
+#: So is one with some seconds so far below its level.
+_SUSPICIOUS_PAUSE_DB: Final = 24.0
+#: Fewer seconds in which the channels cancel each other are no reason to leave one out.
+_LEAST_MIXED_AWAY_S: Final = 3
+#: Of the first channel as much counts as music as is no further than this below its level.
+_MUSIC_DB: Final = 20.0
+#: The left one where there are two; where there are more, what they are to the left of a listener.
+_FIRST_CHANNEL: Final = ("-af", "aformat=channel_layouts=stereo,pan=mono|c0=c0")
 #: Channels cancel each other where the first one alone is so much louder than their mean.
 _MIXED_AWAY_DB: Final = 12.0
 
@@ -142,8 +158,9 @@ def decode(
 ) -> DecodedAudio:
     """Decode ``source`` to a WAV at ``destination``: mono, 16 bits, 22.05 kHz, the same for the same bytes.
 
-    It is the mean of all channels. Where these cancel each other it is the first channel. Of several audio streams it
-    is the first that can be decoded. A damaged frame is skipped, as every player does; a file of which nothing can be
+    It is the mean of all channels. Where these cancel each other, if only for some seconds, it is the first channel
+    throughout. Of several audio streams it is the one that the file marks as the default, or the first one that can be
+    decoded. A damaged frame is skipped, as every player does; a file of which nothing can be
     decoded is corrupt_audio.
 
     Raises TonestreamError (unsupported_media, corrupt_audio, too_long; DecodeTimeoutError); TransientError where
@@ -161,7 +178,7 @@ def decode(
 
 
 class _UndecodableError(TonestreamError):
-    """No decoder on the list reads this stream; another may be read."""
+    """This stream has no decoder on the list, or gave nothing; another may be heard."""
 
 
 class _NoSuchStreamError(TonestreamError):
@@ -190,8 +207,23 @@ class _Decoder:
 
     def decode(self) -> DecodedAudio:
         """See ``decode`` of the module."""
+        if not (self._container.skip and self._container.demuxer in _OFFSETS_INSIDE):
+            return self._decode()
+        bare = self._destination.with_name(f"{self._destination.name}.bare")
+        try:
+            with self._source.open("rb") as whole, bare.open("wb") as rest:
+                whole.seek(self._container.skip)
+                shutil.copyfileobj(whole, rest)
+            self._source, self._container = bare.resolve(), replace(self._container, skip=0)
+            return self._decode()
+        except OSError as error:
+            raise DependencyError(f"the audio cannot be copied: {error}") from error
+        finally:
+            bare.unlink(missing_ok=True)
+
+    def _decode(self) -> DecodedAudio:
         refusal: _UndecodableError | None = None
-        for stream in range(_MOST_STREAMS):
+        for stream in self._streams():
             try:
                 mixed = self._run(self._destination, stream)
             except _UndecodableError as error:
@@ -199,18 +231,31 @@ class _Decoder:
                 continue
             except _NoSuchStreamError as error:
                 raise (refusal or error) from error
-            return self._loud_enough(mixed, stream)
+            return self._with_all_that_sounds(mixed, stream)
         assert refusal is not None
         raise refusal
 
-    def _loud_enough(self, mixed: DecodedAudio, stream: int) -> DecodedAudio:
+    def _streams(self) -> Sequence[int]:
+        """The audio streams in the order in which they are tried: as players do, those marked as default first."""
+        if self._container.demuxer not in _SEVERAL_STREAMS:
+            return [0]
+        with self._started(_listing(self._ffmpeg, self._container, self._source, self._limits)) as run:
+            status = run.process.wait()
+        self._check_ended(run, status)
+        said = run.said(_LISTING_KEPT)
+        audio = [about for kind, about in _STREAM.findall(said) if kind == "Audio"][:_MOST_STREAMS]
+        if not audio:
+            return range(_MOST_STREAMS)  # nothing is known: the decoder says what is wrong
+        return sorted(range(len(audio)), key=lambda stream: "(default)" not in audio[stream])
+
+    def _with_all_that_sounds(self, mixed: DecodedAudio, stream: int) -> DecodedAudio:
         """The first channel in its place, where so little is left of the channels that they cancel each other."""
-        if mixed.level_dbfs >= _SUSPICIOUSLY_QUIET_DBFS:
+        if not _suspicious(mixed):
             return mixed
         beside = self._destination.with_name(f"{self._destination.name}.first")
         try:
-            first = self._run(beside, stream, "-af", "pan=mono|c0=c0")
-            if first.level_dbfs < mixed.level_dbfs + _MIXED_AWAY_DB:
+            first = self._run(beside, stream, *_FIRST_CHANNEL)
+            if not _mixed_away(mixed, first):
                 return mixed
             beside.replace(self._destination)
             return replace(first, path=self._destination)
@@ -221,12 +266,26 @@ class _Decoder:
 
     def _run(self, destination: Path, stream: int, *options: str) -> DecodedAudio:
         """One run of ffmpeg. Raises what ``decode`` raises, and the two errors above."""
+        command = _command(self._ffmpeg, self._container, self._source, self._limits, stream, options)
+        with self._started(command) as run:
+            assert run.process.stdout is not None
+            try:
+                decoded = _write_wav(run.process.stdout, destination, self._limits.max_duration_s)
+            except OSError as error:
+                raise DependencyError(f"the decoded audio cannot be written: {error}") from error
+            status = run.process.wait()
+        self._check_ended(run, status)
+        self._check(decoded, status, _Complaints(run.said(_STDERR_KEPT), status, self._source))
+        return decoded
+
+    @contextlib.contextmanager
+    def _started(self, command: Sequence[str]) -> Iterator[_Run]:
+        """A run of ffmpeg under guard; it has ended when the block has. Raises DependencyError."""
         try:
             complaints = tempfile.TemporaryFile()  # noqa: SIM115 (the with statement below closes it)
         except OSError as error:
             raise DependencyError(f"the decoder cannot be started: {error}") from error
         with complaints:
-            command = _command(self._ffmpeg, self._container, self._source, self._limits, stream, options)
             try:
                 process = subprocess.Popen(
                     command,
@@ -239,33 +298,35 @@ class _Decoder:
                 )
             except OSError as error:
                 raise DependencyError(f"the decoder cannot be started: {error}") from error
-            assert process.stdout is not None
             ended = threading.Event()
             guard = _Guard(process, self._deadline, self._abandoned, ended)
             guard.start()
+            run = _Run(process, guard)
             try:
-                decoded = _write_wav(process.stdout, destination, self._limits.max_duration_s)
-                status = process.wait()
-            except OSError as error:
-                raise DependencyError(f"the decoded audio cannot be written: {error}") from error
+                yield run
             finally:
                 ended.set()
                 _kill(process)
                 process.wait()
+                assert process.stdout is not None
                 process.stdout.close()
-            if self._abandoned.is_set():
-                raise AbandonedError
-            if guard.timed_out:
-                raise DecodeTimeoutError(self._limits.timeout_s)
-            self._check(decoded, status, _Complaints(complaints, status, self._source))
-        return decoded
+                complaints.seek(0)
+                run.complaints = complaints.read(_LISTING_KEPT)
 
-    def _check(self, decoded: DecodedAudio, status: int, said: _Complaints) -> None:
+    def _check_ended(self, run: _Run, status: int) -> None:
+        """Raises where the run has ended for a reason that is not in the file."""
+        if self._abandoned.is_set():
+            raise AbandonedError
+        if run.guard.timed_out:
+            raise DecodeTimeoutError(self._limits.timeout_s)
         if status in _NOT_RUN:
+            said = _Complaints(run.said(_STDERR_KEPT), status, self._source)
             raise MissingDependencyError(f"{self._ffmpeg} cannot be run ({said.first})")
         if -status in _FROM_OUTSIDE or status == _INTERRUPTED:
             # Nothing in the file does that: a shutdown, or the kernel when memory is short.
             raise TransientError(ErrorCode.INTERNAL, "the decoder was stopped before its end; submit the track again")
+
+    def _check(self, decoded: DecodedAudio, status: int, said: _Complaints) -> None:
         if decoded.samples == 0:
             if said.no_such_stream:
                 raise _NoSuchStreamError
@@ -273,10 +334,23 @@ class _Decoder:
                 raise _UndecodableError(
                     ErrorCode.UNSUPPORTED_MEDIA, f"the file's audio is in a format that is not read{said.codec}"
                 )
-            raise TonestreamError(ErrorCode.CORRUPT_AUDIO, f"no audio can be decoded from the file ({said.first})")
+            raise _UndecodableError(ErrorCode.CORRUPT_AUDIO, f"no audio can be decoded from the file ({said.first})")
         if status != 0:
             # It skips what is damaged and ends well; otherwise it gave up on the file with most of it unread.
             raise TonestreamError(ErrorCode.CORRUPT_AUDIO, f"the decoder gave up on the file ({said.first})")
+
+
+@dataclass
+class _Run:
+    """A run of ffmpeg, and what it said on its standard error once it has ended."""
+
+    process: subprocess.Popen[bytes]
+    guard: _Guard
+    complaints: bytes = b""
+
+    def said(self, most: int) -> str:
+        """The first ``most`` bytes of it."""
+        return self.complaints[:most].decode("utf-8", "replace")
 
 
 class _Guard(threading.Thread):
@@ -304,6 +378,24 @@ class _Guard(threading.Thread):
                 return
 
 
+def _suspicious(mixed: DecodedAudio) -> bool:
+    """Whether channels may have cancelled each other: it is quiet, or much quieter than it is, for some seconds."""
+    levels = np.asarray(mixed.levels_dbfs)
+    pauses = np.count_nonzero(levels < mixed.level_dbfs - _SUSPICIOUS_PAUSE_DB)
+    return mixed.level_dbfs < _SUSPICIOUSLY_QUIET_DBFS or bool(pauses >= _LEAST_MIXED_AWAY_S)
+
+
+def _mixed_away(mixed: DecodedAudio, first: DecodedAudio) -> bool:
+    """Whether so much more is in the first channel alone than in the mean of all, altogether or for some seconds."""
+    if first.level_dbfs >= mixed.level_dbfs + _MIXED_AWAY_DB:
+        return True
+    alone = np.asarray(first.levels_dbfs)
+    seconds = min(len(alone), len(mixed.levels_dbfs))
+    music = alone[:seconds] >= first.level_dbfs - _MUSIC_DB
+    lost = alone[:seconds] >= np.asarray(mixed.levels_dbfs[:seconds]) + _MIXED_AWAY_DB
+    return bool(np.count_nonzero(music & lost) >= _LEAST_MIXED_AWAY_S)
+
+
 def _kill(process: subprocess.Popen[bytes]) -> None:
     """End the decoder with whatever it may have started."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -315,15 +407,30 @@ def _command(
     ffmpeg: str, found: Container, source: Path, limits: DecodeLimits, stream: int, options: Sequence[str]
 ) -> list[str]:
     decoder = [
-        ffmpeg, "-nostdin", "-hide_banner", "-loglevel", "repeat+error", "-threads", "1",
-        "-protocol_whitelist", "file,pipe", "-format_whitelist", found.demuxer,
-        "-codec_whitelist", ",".join(_DECODERS), "-skip_initial_bytes", str(found.skip),
-        *(("-c:a", found.decoder) if found.decoder else ()), "-f", found.demuxer, "-i", f"file:{source}",
+        *_opening(ffmpeg, found, source, "repeat+error"),
         "-map", f"0:a:{stream}", "-vn", "-sn", "-dn",
         # Decode one second beyond the limit, so that a track over it is told from one that just fits.
         "-t", f"{limits.max_duration_s + 1:.3f}",
         *options, "-ac", "1", "-ar", str(SAMPLE_RATE), "-bitexact", "-c:a", "pcm_s16le", "-f", "s16le", "pipe:1",
     ]  # fmt: skip
+    return _limited(decoder, limits)
+
+
+def _listing(ffmpeg: str, found: Container, source: Path, limits: DecodeLimits) -> list[str]:
+    """Makes ffmpeg say what streams there are, and end at once, as there is nothing to write."""
+    return _limited(_opening(ffmpeg, found, source, "repeat+info"), limits)
+
+
+def _opening(ffmpeg: str, found: Container, source: Path, verbosity: str) -> list[str]:
+    return [
+        ffmpeg, "-nostdin", "-hide_banner", "-loglevel", verbosity, "-threads", "1",
+        "-protocol_whitelist", "file,pipe", "-format_whitelist", found.demuxer,
+        "-codec_whitelist", ",".join(_DECODERS), "-skip_initial_bytes", str(found.skip),
+        *(("-c:a", found.decoder) if found.decoder else ()), "-f", found.demuxer, "-i", f"file:{source}",
+    ]  # fmt: skip
+
+
+def _limited(command: Sequence[str], limits: DecodeLimits) -> list[str]:
     # A shell sets the limits and becomes ffmpeg: nothing runs between fork and exec in this many-threaded process.
     cpu_s, memory_kib = 4 * int(limits.timeout_s) + 4, limits.memory_bytes // 1024
     # The one file it writes are its complaints. A damaged track brings megabytes of them; beyond the limit they are
@@ -332,7 +439,7 @@ def _command(
         f"trap '' XFSZ; ulimit -c 0 2>/dev/null; ulimit -f 64 2>/dev/null; ulimit -t {cpu_s} 2>/dev/null; "
         f'ulimit -v {memory_kib} 2>/dev/null; exec "$@"'
     )
-    return ["/bin/sh", "-c", limited, "sh", *decoder]
+    return ["/bin/sh", "-c", limited, "sh", *command]
 
 
 def _write_wav(pcm: IO[bytes], destination: Path, max_duration_s: float) -> DecodedAudio:
@@ -398,12 +505,12 @@ class _Levels:
 class _Complaints:
     """What ffmpeg said on its standard error."""
 
-    def __init__(self, complaints: IO[bytes], status: int, source: Path) -> None:
-        complaints.seek(0)
-        said = complaints.read(_STDERR_KEPT).decode("utf-8", "replace").replace(f"file:{source}", "the file")
+    def __init__(self, said: str, status: int, source: Path) -> None:
+        said = said.replace(f"file:{source}", "the file")
         self._said = said
+        nothing = "it holds none" if status == 0 else f"exit status {status}"
         lines = [_ADDRESSES.sub("", line).strip() for line in said.splitlines()]
-        self._lines = [line for line in lines if line] or [f"exit status {status}"]
+        self._lines = [line for line in lines if line] or [nothing]
 
     @property
     def no_such_stream(self) -> bool:
@@ -412,7 +519,8 @@ class _Complaints:
     @property
     def undecodable(self) -> bool:
         """Whether the stream has no decoder on the list. Covers and films have none either, so it says so of them."""
-        return _NOT_LISTED in self._said and "opening decoder" in self._said.lower()
+        opened = _NOT_LISTED in self._said and "opening decoder" in self._said.lower()
+        return opened or "no decoder found for" in self._said
 
     @property
     def codec(self) -> str:

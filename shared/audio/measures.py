@@ -24,7 +24,7 @@ Everything but the loudness is taken from below 8 kHz, so that a track of low bi
 from __future__ import annotations
 
 import wave
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -38,6 +38,7 @@ from shared.audio.decode import SAMPLE_RATE
 from shared.audio.loudness import block_powers, integrated_loudness
 from shared.audio.mfcc import mel_basis, power_spectrum
 from shared.audio.rhythm import Rhythm, onset_strength, rhythm
+from shared.audio.segments import Stretch, is_silent
 from shared.audio.tag_scores import likely
 from shared.audio.wav import open_wav, read_samples
 from shared.contracts.features import AudioFeatures
@@ -58,6 +59,8 @@ _TOP_HZ: Final = 8000.0
 #: Power re the loudest frame below which a spectrum counts as nothing, 80 dB down.
 _FLOOR: Final = 1e-8
 _EXCERPT_S: Final = 15.0
+#: As long as a segment, in samples.
+_BLOCK: Final = 3 * SAMPLE_RATE
 _PITCH_HZ: Final = (100.0, 2000.0)
 _VOICE_HZ: Final = (300.0, 3400.0)
 _TREBLE_HZ: Final = 2500.0
@@ -76,34 +79,56 @@ def measure(samples: Array, tags: Tags = NO_TAGS) -> AudioFeatures:
     return _features([samples], tags, len(samples) / SAMPLE_RATE)
 
 
-def measure_wav(file: Path | BinaryIO, tags: Tags = NO_TAGS, max_analysed_s: float = 60.0) -> AudioFeatures:
+def measure_wav(
+    file: Path | BinaryIO, tags: Tags = NO_TAGS, max_analysed_s: float = 60.0, sounding: Sequence[Stretch] = ()
+) -> AudioFeatures:
     """The ten features of a decoded track (16-bit mono WAV at 22.05 kHz) whose ``tags`` are known.
 
     At most ``max_analysed_s`` seconds are read, in evenly spaced excerpts of 15 s, whatever the length of the track; a
-    shorter track is read whole. Loudness too is that of the excerpts. Raises TonestreamError (corrupt_audio).
+    shorter track is read whole. Where the ``sounding`` parts of the track are known the rest of it counts for nothing.
+    Loudness too is that of the excerpts. Raises TonestreamError (corrupt_audio).
     """
     if isinstance(file, Path):
         with file.open("rb") as opened:
-            return measure_wav(opened, tags, max_analysed_s)
+            return measure_wav(opened, tags, max_analysed_s, sounding)
     with open_wav(file, SAMPLE_RATE) as wav:
         duration_s = wav.getnframes() / SAMPLE_RATE
-        return _features(_excerpts(wav, max_analysed_s), tags, duration_s)
+        return _features(_excerpts(wav, max_analysed_s, sounding), tags, duration_s)
 
 
-def _excerpts(wav: wave.Wave_read, max_analysed_s: float) -> list[Array]:
-    total = wav.getnframes()
+def _excerpts(wav: wave.Wave_read, max_analysed_s: float, sounding: Sequence[Stretch]) -> list[Array]:
+    frames = wav.getnframes()
+    stretches = [
+        (min(stretch.start_s * SAMPLE_RATE, frames), min(stretch.end_s * SAMPLE_RATE, frames)) for stretch in sounding
+    ] or [(0, frames)]
+    excerpts = []
+    for start, length in _spread(sum(end - start for start, end in stretches), max_analysed_s):
+        for first, last in _pieces(stretches, start, length):
+            wav.setpos(first)
+            excerpts.append(read_samples(wav, last - first))
+    return excerpts
+
+
+def _spread(total: int, max_analysed_s: float) -> list[tuple[int, int]]:
+    """Where the excerpts of ``total`` samples begin, and how long they are."""
     most = round(max_analysed_s * SAMPLE_RATE)
     if total <= most:
-        return [read_samples(wav, total)]
+        return [(0, total)]
     count = max(1, round(max_analysed_s / _EXCERPT_S))
     length = most // count
     # The gaps before, between and after the excerpts are equal: fades at both ends stay out.
     starts = [round((total - most) * (i + 1) / (count + 1)) + i * length for i in range(count)]
-    excerpts = []
-    for start in starts:
-        wav.setpos(start)
-        excerpts.append(read_samples(wav, length))
-    return excerpts
+    return [(start, length) for start in starts]
+
+
+def _pieces(stretches: Sequence[tuple[int, int]], start: int, length: int) -> Iterator[tuple[int, int]]:
+    """The samples [from, to) of the track that ``length`` samples of its stretches are, laid end to end."""
+    passed = 0
+    for first, last in stretches:
+        begin, end = max(start - passed, 0), min(start + length - passed, last - first)
+        if begin < end:
+            yield first + begin, first + end
+        passed += last - first
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,15 +150,17 @@ class _Sound:
 
 
 def _features(excerpts: Sequence[Array], tags: Tags, duration_s: float) -> AudioFeatures:
+    # A constant offset is no sound. Without this it would be the loudest there is.
+    excerpts = [part - part.mean(dtype=np.float64).astype(np.float32) if len(part) else part for part in excerpts]
     loudness = integrated_loudness(np.concatenate([block_powers(part, SAMPLE_RATE) for part in excerpts]))
-    sound = _listen(excerpts, loudness) if loudness > SILENCE_DB else None
+    level = max(loudness, SILENCE_DB)
+    sound = _listen(excerpts, level) if any(_sounds(part) for part in excerpts) else None
     if sound is None:
-        level = max(loudness, SILENCE_DB)
         return AudioFeatures(duration_s * 1000.0, 0.0, level, 0.0, 0.0, 0.5, 0.5, 0.0, 0.0, 0.5)
     return AudioFeatures(
         duration_ms=duration_s * 1000.0,
         tempo=sound.rhythm.tempo,
-        loudness=min(loudness, 0.0),
+        loudness=min(level, 0.0),
         energy=energy(sound, tags),
         danceability=danceability(sound, tags),
         acousticness=acousticness(sound, tags),
@@ -142,6 +169,11 @@ def _features(excerpts: Sequence[Array], tags: Tags, duration_s: float) -> Audio
         speechiness=speechiness(sound, tags),
         valence=valence(sound, tags),
     )
+
+
+def _sounds(samples: Array) -> bool:
+    """Whether anything sounds in it, by the rule for segments."""
+    return any(not is_silent(samples[at : at + _BLOCK]) for at in range(0, len(samples), _BLOCK))
 
 
 def _listen(excerpts: Sequence[Array], loudness: float) -> _Sound | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -14,6 +14,12 @@ from shared.audio.spec import FeatureSpec
 #: A segment whose RMS level is below this, in dB relative to full scale, is silence. It lies above the noise of
 #: 16-bit quantisation (about -98 dBFS) and of lossy coding of silence, and below the quietest passages of music.
 SILENCE_DBFS: Final = -70.0
+#: Silence that is shorter than this, in seconds, belongs to the music around it.
+LONG_SILENCE_S: Final = 15
+#: A message names no more stretches.
+MOST_STRETCHES: Final = 64
+#: Over so many seconds the level is averaged before a part of a track is called silent.
+_BLOCK_S: Final = 3
 
 
 def segment_count(samples: int, spec: FeatureSpec) -> int:
@@ -34,25 +40,75 @@ def chosen_segments(count: int, limit: int | None) -> Sequence[int]:
     return [(2 * part + 1) * count // (2 * limit) for part in range(limit)]
 
 
-def heard_segments(count: int, limit: int | None, spec: FeatureSpec, levels_dbfs: Sequence[float]) -> Sequence[int]:
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A part of the track from ``start_s`` to ``end_s``, in whole seconds."""
+
+    start_s: int
+    end_s: int
+
+
+def sounding_stretches(levels_dbfs: Sequence[float]) -> tuple[Stretch, ...]:
+    """The parts of a track in which something sounds, in order; none where nothing does.
+
+    ``levels_dbfs`` are the levels of the track's seconds, without their constant offset. Silence shorter than
+    ``LONG_SILENCE_S`` belongs to the stretches around it: the pauses and the fades of ordinary music are no reason to
+    look elsewhere. At most ``MOST_STRETCHES`` are kept apart.
+
+    >>> sounding_stretches([-20.0] * 30 + [float("-inf")] * 60 + [-20.0] * 9)
+    (Stretch(start_s=0, end_s=30), Stretch(start_s=90, end_s=99))
+    """
+    powers = np.power(10.0, np.asarray(levels_dbfs, np.float64) / 10.0)
+    found: list[Stretch] = []
+    least = LONG_SILENCE_S
+    for start in range(0, len(powers), _BLOCK_S):
+        # The mean over as long as a segment lasts, so that this rule and ``is_silent`` agree.
+        block = powers[start : start + _BLOCK_S]
+        if block.mean() >= 10.0 ** (SILENCE_DBFS / 10.0):
+            found.append(Stretch(start, start + len(block)))
+    if not found:
+        return ()
+    if found[0].start_s < least:
+        found[0] = Stretch(0, found[0].end_s)
+    if len(powers) - found[-1].end_s < least:
+        found[-1] = Stretch(found[-1].start_s, len(powers))
+    joined = _joined(found, least)
+    while len(joined) > MOST_STRETCHES:
+        least *= 2
+        joined = _joined(joined, least)
+    return tuple(joined)
+
+
+def _joined(stretches: Sequence[Stretch], least_gap_s: int) -> list[Stretch]:
+    joined = [stretches[0]]
+    for stretch in stretches[1:]:
+        if stretch.start_s - joined[-1].end_s < least_gap_s:
+            joined[-1] = Stretch(joined[-1].start_s, stretch.end_s)
+        else:
+            joined.append(stretch)
+    return joined
+
+
+def heard_segments(count: int, limit: int | None, spec: FeatureSpec, sounding: Sequence[Stretch]) -> Sequence[int]:
     """As ``chosen_segments``, but among those in which something sounds; silent ones only where these are too few.
 
-    ``levels_dbfs`` are the levels of the track's seconds, without their constant offset.
+    ``sounding`` are the track's ``sounding_stretches``. One that sounds as a whole is sampled as ``chosen_segments``
+    says, and so is one of which nothing is known.
     """
     chosen = chosen_segments(count, limit)
     if limit is None or len(chosen) == count:
         return chosen
-    sounding = [number for number in range(count) if _sounds(number, spec, levels_dbfs)]
-    if len(sounding) == count or not sounding:
+    heard = [number for number in range(count) if _within(number, spec, sounding)]
+    if len(heard) == count or not heard:
         return chosen
-    heard = {sounding[number] for number in chosen_segments(len(sounding), limit)}
-    silent = [number for number in range(count) if number not in heard]
-    return sorted(heard | {silent[number] for number in chosen_segments(len(silent), limit - len(heard))})
+    taken = {heard[number] for number in chosen_segments(len(heard), limit)}
+    silent = [number for number in range(count) if number not in taken]
+    return sorted(taken | {silent[number] for number in chosen_segments(len(silent), limit - len(taken))})
 
 
-def _sounds(number: int, spec: FeatureSpec, levels_dbfs: Sequence[float]) -> bool:
-    first, last = int(number * spec.segment_s), math.ceil((number + 1) * spec.segment_s)
-    return any(level >= SILENCE_DBFS for level in levels_dbfs[first:last])
+def _within(number: int, spec: FeatureSpec, stretches: Sequence[Stretch]) -> bool:
+    first_s, last_s = number * spec.segment_s, (number + 1) * spec.segment_s
+    return any(stretch.start_s < last_s and first_s < stretch.end_s for stretch in stretches)
 
 
 def level_dbfs(samples: npt.NDArray[np.float32]) -> float:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 import numpy as np
 
 from shared.audio.features import features
-from shared.audio.segments import is_silent
+from shared.audio.segments import Stretch, is_silent
 from shared.audio.wav import iter_segments
 
 if TYPE_CHECKING:
@@ -20,18 +21,21 @@ TAG_SEGMENTS: Final = 12
 _BATCH: Final = 1
 
 
-def track_tags(wav: BinaryIO, model: TagModel, limit: int = TAG_SEGMENTS) -> dict[str, float]:
+def track_tags(
+    wav: BinaryIO, model: TagModel, limit: int = TAG_SEGMENTS, sounding: Sequence[Stretch] = ()
+) -> dict[str, float]:
     """Mean probability of each tag over at most ``limit`` segments of a decoded track (16-bit mono WAV), by name.
 
-    Segments in which nothing sounds are left out; empty where that leaves none. Time and memory do not grow with the
+    They are taken from the ``sounding`` parts of it, where these are known. Segments in which nothing sounds are left
+    out; empty where that leaves none. Time and memory do not grow with the
     track. Reads from where ``wav`` stands. Raises TonestreamError (corrupt_audio).
     """
     spec = model.manifest.require_feature_spec()
     heard = []
-    for _, segments in iter_segments(wav, spec, _BATCH, limit):
-        sounding = np.array([not is_silent(segment) for segment in segments])
-        if sounding.any():
-            _, tags = model.predict(features(segments[sounding], spec))
+    for _, segments in iter_segments(wav, spec, _BATCH, limit, sounding=sounding):
+        heard_here = np.array([not is_silent(segment) for segment in segments])
+        if heard_here.any():
+            _, tags = model.predict(features(segments[heard_here], spec))
             heard.append(tags)
     if not heard:
         return {}

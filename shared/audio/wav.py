@@ -10,7 +10,7 @@ from typing import BinaryIO, Final
 import numpy as np
 import numpy.typing as npt
 
-from shared.audio.segments import chosen_segments, segment_count
+from shared.audio.segments import Stretch, heard_segments, segment_count
 from shared.audio.spec import FeatureSpec
 from shared.contracts.errors import ErrorCode, TonestreamError
 
@@ -50,16 +50,24 @@ def read_samples(opened: wave.Wave_read, count: int) -> npt.NDArray[np.float32]:
 
 
 def iter_segments(
-    file: BinaryIO, spec: FeatureSpec, batch: int, limit: int | None = None, chosen: Sequence[int] | None = None
+    file: BinaryIO,
+    spec: FeatureSpec,
+    batch: int,
+    limit: int | None = None,
+    chosen: Sequence[int] | None = None,
+    sounding: Sequence[Stretch] = (),
 ) -> Iterator[tuple[Sequence[int], npt.NDArray[np.float32]]]:
     """The whole segments of the track, at most ``batch`` at a time: (their positions in it, float32 [n, samples]).
 
-    With ``limit`` only the ``chosen_segments`` are read, with ``chosen`` these. Holds one batch in memory, however long
+    With ``limit`` only the ``heard_segments`` are read, with ``chosen`` these. Holds one batch in memory, however long
     the track is. Raises TonestreamError (corrupt_audio).
     """
     with open_wav(file, spec.sample_rate) as opened:
         count = segment_count(opened.getnframes(), spec)
-        positions = chosen_segments(count, limit) if chosen is None else [one for one in chosen if one < count]
+        if chosen is None:
+            positions = heard_segments(count, limit, spec, sounding)
+        else:
+            positions = [one for one in chosen if one < count]
         for start in range(0, len(positions), batch):
             part = positions[start : start + batch]
             samples = np.empty((len(part), spec.segment_samples), np.float32)

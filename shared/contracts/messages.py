@@ -184,11 +184,15 @@ class Recipe(_Frozen):
     answer_version: int
 
 
+_WholeSeconds = Annotated[int, Field(ge=0, le=1_000_000)]
+
+
 class IngestedAudio(_Frozen):
     """The decoded audio: 22.05 kHz mono 16-bit WAV in the blob store, named by the hash of its samples.
 
     ``segments`` are those that will be listened to: of a long track perhaps not all. ``chosen`` are their positions
-    where they are not spread evenly over the track, as some of it is silent.
+    where they are not spread evenly over the track, as some of it is silent. ``sounding`` are the parts of such a track
+    in which something sounds, [from, to] in seconds; empty where all of it does, or where nobody looked.
     """
 
     blob: Annotated[str, StringConstraints(min_length=1, max_length=MAX_BLOB_LENGTH)]
@@ -196,6 +200,7 @@ class IngestedAudio(_Frozen):
     duration_s: Seconds
     segments: Annotated[int, Field(ge=0, le=100_000)]
     chosen: tuple[Annotated[int, Field(ge=0, le=100_000)], ...] | None = None
+    sounding: tuple[tuple[_WholeSeconds, _WholeSeconds], ...] = ()
 
 
 class IngestedTrack(_Message):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,16 @@ import pytest
 
 from shared.audio.containers import SEARCHED_BYTES, container
 from shared.audio.decode import DecodedAudio, DecodeLimits, decode, find_ffmpeg
-from shared.audio.segments import SILENCE_DBFS, chosen_segments, heard_segments
+from shared.audio.segments import (
+    LONG_SILENCE_S,
+    MOST_STRETCHES,
+    SILENCE_DBFS,
+    Stretch,
+    chosen_segments,
+    heard_segments,
+    is_silent,
+    sounding_stretches,
+)
 from shared.audio.spec import FeatureSpec
 from shared.contracts.errors import ErrorCode, TonestreamError
 
@@ -182,14 +192,143 @@ def test_the_level_of_each_second_is_known(make: Callable[..., Path], decoded: C
 def test_segments_are_chosen_among_those_that_sound() -> None:
     levels = [-20.0] * 18 + [float("-inf")] * 1200
     count, limit = 406, 10
-    heard = list(heard_segments(count, limit, SPEC, levels))
+    heard = list(heard_segments(count, limit, SPEC, sounding_stretches(levels)))
     assert len(heard) == limit and heard == sorted(set(heard))
     assert set(range(6)) <= set(heard), "all that sounds is heard"
     middle = [float("-inf")] * 600 + [-20.0] * 300 + [float("-inf")] * 318
-    assert all(200 <= number <= 299 for number in heard_segments(count, limit, SPEC, middle))
+    assert all(200 <= number <= 299 for number in heard_segments(count, limit, SPEC, sounding_stretches(middle)))
 
 
 @pytest.mark.parametrize("levels", [[-20.0] * 1218, [float("-inf")] * 1218])
 def test_where_all_or_nothing_sounds_segments_are_spread_evenly_as_ever(levels: list[float]) -> None:
     for count, limit in ((406, 10), (5, 10), (406, None)):
-        assert list(heard_segments(count, limit, SPEC, levels)) == list(chosen_segments(count, limit))
+        assert list(heard_segments(count, limit, SPEC, sounding_stretches(levels))) == list(
+            chosen_segments(count, limit)
+        )
+
+
+@pytest.mark.parametrize(
+    "levels",
+    [[-20.0] * 300 + [float("-inf")] * 14, [float("-inf")] * 14 + [-20.0] * 300,
+     [-20.0] * 100 + [float("-inf")] * 14 + [-20.0] * 100, [-20.0] * 10 + [-69.9] * 200],
+)  # fmt: skip
+def test_a_track_without_long_silence_is_sampled_evenly_as_ever(levels: list[float]) -> None:
+    count = len(levels) // 3
+    stretches = sounding_stretches(levels)
+    assert stretches == (Stretch(0, len(levels)),)
+    assert list(heard_segments(count, 10, SPEC, stretches)) == list(chosen_segments(count, 10))
+
+
+def test_ticks_in_silence_are_silence_by_the_one_rule_for_segments() -> None:
+    tick = np.zeros(3 * 22050, np.float32)
+    tick[:22050] = 10 ** (-69.0 / 20) * np.resize([1.0, -1.0], 22050)
+    assert is_silent(tick)
+    levels = [-69.0 if second % 3 == 0 else float("-inf") for second in range(1200)]
+    assert sounding_stretches(levels) == ()
+    levels[600:618] = [-20.0] * 18
+    assert sounding_stretches(levels) == (Stretch(600, 618),)
+
+
+def test_a_track_of_many_pauses_is_described_in_few_words() -> None:
+    levels = ([-20.0] * 3 + [float("-inf")] * 30) * 400
+    stretches = sounding_stretches(levels)
+    assert 1 <= len(stretches) <= MOST_STRETCHES
+    assert stretches[0].start_s == 0 and len(levels) - stretches[-1].end_s <= 30
+    assert sounding_stretches([-20.0] * 3 + [float("-inf")] * LONG_SILENCE_S + [-20.0] * 3)[0] == Stretch(0, 3)
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "mp4"])
+def test_the_stream_that_is_marked_as_default_is_heard_as_in_a_player(
+    suffix: str, make: Callable[..., Path], decoded: Callable[[bytes], DecodedAudio]
+) -> None:
+    sources = ("-f", "lavfi", "-i", "sine=d=3:f=440", "-f", "lavfi", "-i", "sine=d=3:f=1000:r=44100")
+    marks = ("-disposition:a:0", "0", "-disposition:a:1", "default")
+    both = make(f"two.{suffix}", "-map", "0", "-map", "1", "-c:a", "aac", *marks, source=sources)
+    second = make(f"second.{suffix}", "-map", "1", "-c:a", "aac", source=sources)
+    assert decoded(both.read_bytes()).sha256 == decoded(second.read_bytes()).sha256
+
+
+def test_a_stream_that_is_empty_or_of_an_unknown_kind_is_passed_over(
+    make: Callable[..., Path], decoded: Callable[[bytes], DecodedAudio]
+) -> None:
+    sources = ("-f", "lavfi", "-i", "sine=d=3:f=440", "-f", "lavfi", "-i", "sine=d=3:f=1000:r=44100")
+    content = make(
+        "unknown.mkv", "-map", "0", "-map", "1", "-c:a:0", "aac", "-c:a:1", "flac", source=sources
+    ).read_bytes()
+    assert decoded(content.replace(b"A_AAC", b"A_XYZ")).duration_s == pytest.approx(3.0, abs=0.1)
+    empty = ("-filter_complex", "[0:a]atrim=0:0[e]", "-map", "[e]", "-map", "1", "-c:a", "aac")
+    assert decoded(make("empty.mkv", *empty, source=sources).read_bytes()).duration_s == pytest.approx(3.0, abs=0.1)
+    with pytest.raises(TonestreamError, match="in a format that is not read") as caught:
+        decoded(content.replace(b"A_AAC", b"A_XYZ").replace(b"A_FLAC", b"A_XYZW"))
+    assert caught.value.code is ErrorCode.UNSUPPORTED_MEDIA
+
+
+def test_channels_that_cancel_for_a_part_of_the_track_are_not_mixed_away(
+    make: Callable[..., Path], decoded: Callable[[bytes], DecodedAudio]
+) -> None:
+    half = "aevalsrc='0.3*sin(2*PI*440*t)|0.3*sin(2*PI*440*t)*if(lt(t,6),1,-1)':d=12:s=44100"
+    audio = decoded(make("half.wav", source=("-f", "lavfi", "-i", half)).read_bytes())
+    assert audio.levels_dbfs == pytest.approx([-13.5] * 12, abs=0.2)
+
+
+def test_surround_channels_that_cancel_are_not_mixed_away(
+    make: Callable[..., Path], decoded: Callable[[bytes], DecodedAudio]
+) -> None:
+    rear = "aevalsrc='0|0|0|0|0.3*sin(2*PI*440*t)|-0.3*sin(2*PI*440*t)':c=5.1:d=4:s=44100"
+    assert decoded(make("rear.flac", source=("-f", "lavfi", "-i", rear)).read_bytes()).level_dbfs > -40.0
+
+
+def test_ordinary_stereo_keeps_the_samples_that_its_results_are_cached_by(
+    make: Callable[..., Path], decoded: Callable[[bytes], DecodedAudio], ffmpeg: str
+) -> None:
+    wide = "aevalsrc='0.3*sin(2*PI*440*t)*min(1,t)|0.2*sin(2*PI*660*t)*min(1,12-t)':d=12:s=44100"
+    for name, options, source in (
+        ("wide.flac", (), ("-f", "lavfi", "-i", wide)),
+        ("faded.flac", ("-af", "apad=pad_dur=8"), ("-f", "lavfi", "-i", wide)),
+        ("quiet.flac", ("-af", "volume=-40dB"), ("-f", "lavfi", "-i", wide)),
+        ("music.mp3", (), ("-i", str(SAMPLE))),
+        ("music.m4a", ("-c:a", "aac"), ("-i", str(SAMPLE))),
+    ):
+        file = make(name, *options, source=source)
+        mean = ("-map", "0:a:0", "-ac", "1", "-ar", "22050", "-bitexact", "-c:a", "pcm_s16le", "-f", "s16le", "-")
+        plain = subprocess.run([ffmpeg, "-loglevel", "error", "-i", file, *mean], check=True, capture_output=True)
+        assert decoded(file.read_bytes()).sha256 == hashlib.sha256(plain.stdout).hexdigest(), name
+
+
+BARE = {
+    "a.flac": (), "a.wav": (), "b.ogg": ("-c:a", "libvorbis"), "b.m4a": ("-c:a", "aac"), "b.mka": ("-c:a", "flac"),
+    "a.wv": ("-frame_size", "4096", "-compression_level", "0"), "c.ts": ("-c:a", "aac"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BARE)
+def test_what_servers_and_disks_leave_may_stand_before_any_file(
+    name: str, make: Callable[..., Path], decoded: Callable[[bytes], DecodedAudio]
+) -> None:
+    content = make(name, *BARE[name]).read_bytes()
+    plain = decoded(content).sha256
+    header = b"HTTP/1.1 200 OK\r\nContent-Type: audio/x\r\n\r\n"
+    for before in (bytes(3000), b"\r\n", header, b"ID3\x03\0\0\0\0\x02\x00" + bytes(256)):
+        assert decoded(before + content).sha256 == plain, before[:20]
+
+
+def test_a_transport_stream_that_begins_within_a_packet_or_has_check_sums_is_read(
+    make: Callable[..., Path], decoded: Callable[[bytes], DecodedAudio]
+) -> None:
+    content = make("d.ts", "-c:a", "aac").read_bytes()
+    packets = [content[at : at + 188] for at in range(0, len(content), 188)]
+    for odd in (content[100:], b"".join(packet + bytes(16) for packet in packets)):
+        assert decoded(odd).duration_s == pytest.approx(4.0, abs=0.2)
+
+
+def test_a_rifx_file_may_have_anything_before_its_format(
+    make: Callable[..., Path], decoded: Callable[[bytes], DecodedAudio]
+) -> None:
+    wav = make("e.wav", "-bitexact", "-map_metadata", "-1").read_bytes()
+    fields = (
+        wav[19:15:-1] + wav[21:19:-1] + wav[23:21:-1] + wav[27:23:-1] + wav[31:27:-1] + wav[33:31:-1] + wav[35:33:-1]
+    )
+    samples = np.frombuffer(wav[44:], "<i2").astype(">i2").tobytes()
+    junk = b"JUNK\0\0\0\x1c" + bytes(28)
+    rifx = b"RIFX" + wav[7:3:-1] + b"WAVE" + junk + b"fmt " + fields + b"data" + wav[43:39:-1] + samples
+    assert decoded(rifx).sha256 == decoded(wav).sha256

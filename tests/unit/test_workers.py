@@ -262,6 +262,41 @@ def test_the_mood_of_audio_says_that_it_was_measured(blobs: BlobStore, tmp_path:
     assert mood.features["duration_ms"] == pytest.approx(12_000)
 
 
+def test_music_among_long_silence_has_the_mood_of_the_music(blobs: BlobStore, tmp_path: Path) -> None:
+    hidden = np.concatenate([np.zeros(300 * RATE, np.float32), music(18.0), np.zeros(300 * RATE, np.float32)])
+    track = stored(blobs, tmp_path, hidden)
+    assert track.audio is not None
+    known = track.model_copy(update={"audio": track.audio.model_copy(update={"sounding": ((300, 318),)})})
+    (outcome,) = handle(mood_worker(blobs), known)
+    assert isinstance(outcome, Outcome)
+    (mood,) = outcome.messages
+    (alone,) = handle(mood_worker(blobs), stored(blobs, tmp_path, music(18.0)))
+    assert isinstance(alone, Outcome) and isinstance(mood, MoodPrediction)
+    (expected,) = alone.messages
+    assert isinstance(expected, MoodPrediction) and mood.features is not None and expected.features is not None
+    heard = {name: value for name, value in expected.features.items() if name != "duration_ms"}
+    assert {name: value for name, value in mood.features.items() if name in heard} == pytest.approx(heard, abs=1e-4)
+
+
+def test_what_is_loud_enough_for_a_genre_is_loud_enough_for_a_mood(blobs: BlobStore, tmp_path: Path) -> None:
+    quiet = music(9.0)
+    quiet *= 10 ** (-66.0 / 20) / float(np.sqrt(np.mean(np.square(quiet))))
+    for samples in (quiet, quiet + np.float32(0.3)):
+        (verdict,) = handle(mood_worker(blobs), stored(blobs, tmp_path, samples))
+        assert isinstance(verdict, Outcome), verdict
+
+
+def test_a_constant_offset_has_no_mood(blobs: BlobStore, tmp_path: Path) -> None:
+    (verdict,) = handle(mood_worker(blobs), stored(blobs, tmp_path, np.full(9 * RATE, 0.5, np.float32)))
+    assert code(verdict) is ErrorCode.SILENT_AUDIO
+
+
+def test_audio_that_an_older_worker_announced_can_still_be_read() -> None:
+    older = {"blob": "blob:audio/x.wav", "sha256": "ab" * 32, "duration_s": 9.0, "segments": 3}
+    audio = IngestedAudio.model_validate(older)
+    assert audio.sounding == () and audio.chosen is None
+
+
 def test_silence_has_no_mood(blobs: BlobStore, tmp_path: Path) -> None:
     track = stored(blobs, tmp_path, np.zeros(9 * RATE, np.float32))
     (verdict,) = handle(mood_worker(blobs), track)
