@@ -21,6 +21,8 @@ from shared.settings import SettingsError
 from shared.tls_files import check_tls_files
 
 MEMORY_SCHEME = "memory://"
+#: How long a server may take to say why it ends a TLS connection, seconds.
+_ALERT_S: Final = 1.0
 #: How a script begins its refusal to write on behalf of a record whose partition has another owner by now.
 FENCED: Final = "FENCED"
 
@@ -80,7 +82,7 @@ def require_trust(client: redis.Redis) -> str | None:
     except redis.ResponseError as error:
         raise DependencyError(f"Redis does not answer as it should: {error}") from error
     except redis.RedisError as error:
-        cause = _tls_fault(error)
+        cause = _tls_fault(error) or _tls_refusal(client)
         if cause is not None:
             raise DependencyError(
                 f"the TLS connection to Redis fails: {cause}; check TONESTREAM_REDIS_URL and _REDIS_SSL_CAFILE"
@@ -93,6 +95,31 @@ def _tls_fault(error: BaseException) -> ssl.SSLError | None:
     while cause is not None and not isinstance(cause, ssl.SSLError):
         cause = cause.__cause__ or cause.__context__
     return None if isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError) else cause
+
+
+def _tls_refusal(client: redis.Redis) -> ssl.SSLError | None:
+    """Why the server ends TLS connections, where it does so after the handshake: a client certificate is missing.
+
+    With TLS 1.3 the client may send its first command before that alert arrives. It then finds a closed connection,
+    and never reads the alert. Here nothing is sent.
+    """
+    pool: Any = client.connection_pool
+    if not issubclass(pool.connection_class, redis.SSLConnection):
+        return None
+    connection: Any = pool.make_connection()
+    connection.redis_connect_func = _only_listen
+    try:
+        connection.connect()
+    except redis.RedisError as error:
+        return _tls_fault(error)
+    finally:
+        connection.disconnect()
+    return None
+
+
+def _only_listen(connection: Any) -> None:
+    connection._parser.on_connect(connection)
+    connection.can_read(_ALERT_S)
 
 
 @lru_cache(maxsize=8)
