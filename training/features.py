@@ -17,9 +17,10 @@ import numpy.typing as npt
 import scipy.signal
 
 import shared.audio
-from shared.audio.decode import DecodeLimits, decode, find_ffmpeg
+from shared.audio.decode import DecodedAudio, DecodeLimits, decode, find_ffmpeg
 from shared.audio.features import features
-from shared.audio.measures import measure_wav
+from shared.audio.level import at_gain, gain_db, track_level
+from shared.audio.measures import levelled, measure_wav
 from shared.audio.spec import FeatureSpec
 from shared.audio.track_tags import track_tags
 from shared.audio.wav import iter_segments
@@ -101,16 +102,18 @@ def _clip_features(path: Path, spec: FeatureSpec, cache: Path, bandwidth_hz: int
 def measured_features(
     paths: Sequence[Path], cache: Path, threads: int, tagger: TagModel, progress: Progress = _SILENT
 ) -> npt.NDArray[np.float64]:
-    """The ten features measured from each file, [n, 10] in ``AUDIO_FEATURES`` order and units, as they are served.
+    """The ten features measured from each file, [n, 10] in ``AUDIO_FEATURES`` order and units, as the mood network gets
+    them: the loudness is that at the reference level.
 
     ``tagger`` hears the tags. Cached like the others. Raises TonestreamError for a file that cannot be decoded.
     """
 
     def compute(path: Path) -> Array:
-        with _decoded(path) as wav, wav.open("rb") as opened:
-            tags = track_tags(opened, tagger)
+        with _decoded(path) as decoded, decoded.path.open("rb") as opened:
+            level_dbfs = track_level(decoded.levels_dbfs)
+            tags = track_tags(opened, tagger, track_level_dbfs=level_dbfs)
             opened.seek(0)
-            measured = measure_wav(opened, tags).as_dict()
+            measured = levelled(measure_wav(opened, tags, track_level_dbfs=level_dbfs), level_dbfs).as_dict()
         return np.array([measured[name] for name in AUDIO_FEATURES], np.float32)
 
     recipe = f"measures|{tagger.manifest.model_id}"
@@ -121,18 +124,22 @@ def measured_features(
 
 
 def read_segments(path: Path, spec: FeatureSpec) -> Array:
-    """The whole segments of an audio file, float32 [n, samples]. All at once: for clips, not for hours."""
-    with _decoded(path) as wav, wav.open("rb") as opened:
+    """The whole segments of an audio file at the level of ``spec``, float32 [n, samples].
+
+    All at once: for clips, not for hours.
+    """
+    with _decoded(path) as decoded, decoded.path.open("rb") as opened:
         batches = [samples for _, samples in iter_segments(opened, spec, _BATCH)]
-    return np.concatenate([np.empty((0, spec.segment_samples), np.float32), *batches])
+    segments = np.concatenate([np.empty((0, spec.segment_samples), np.float32), *batches])
+    if spec.level_dbfs is None:
+        return segments
+    return at_gain(segments, gain_db(track_level(decoded.levels_dbfs), spec.level_dbfs))
 
 
 @contextmanager
-def _decoded(path: Path) -> Iterator[Path]:
+def _decoded(path: Path) -> Iterator[DecodedAudio]:
     with tempfile.TemporaryDirectory() as folder:
-        wav = Path(folder) / "decoded.wav"
-        decode(path, wav, DecodeLimits(), find_ffmpeg())
-        yield wav
+        yield decode(path, Path(folder) / "decoded.wav", DecodeLimits(), find_ffmpeg())
 
 
 def _cached(cache: Path, recipe: str, path: Path, compute: Callable[[Path], Array]) -> Array:

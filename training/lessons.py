@@ -22,6 +22,7 @@ import numpy.typing as npt
 import soxr
 import tensorflow as tf
 
+from shared.audio import level as audio_level
 from shared.audio import log_mel, mfcc, wav
 from shared.audio.features import features
 from shared.audio.mfcc import mel_power
@@ -44,7 +45,7 @@ TAG_MODEL: Final = Path(__file__).resolve().parent.parent / "models" / "music-ta
 _SPEEDS: Final = (0.85, 0.93, 1.08, 1.18)
 _MIXES: Final = 20
 _MIX_LEVEL_DB: Final = 9.0
-_MIX_RMS: Final = 0.1
+_MIX_RMS: Final = 10.0 ** (audio_level.REFERENCE_DBFS / 20.0)
 #: Segments taken of a file without a genre, evenly spaced: long ones are no better teachers than short ones.
 _SEGMENTS_A_FILE: Final = 60
 _BATCH: Final = 16
@@ -257,7 +258,7 @@ def _placed(heard: dict[str, npt.NDArray[Any]], first: int, second: npt.NDArray[
 @remembered
 def _code_hash() -> str:
     """Hash of the code that lessons follow from: what another version of it computed is of no use."""
-    sources = [Path(inspect.getfile(module)) for module in (mfcc, log_mel, wav, musicnn)]
+    sources = [Path(inspect.getfile(module)) for module in (audio_level, mfcc, log_mel, wav, musicnn)]
     return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
 
 

@@ -94,10 +94,10 @@ class FeatureExtraction(TrackByTrackService):
             chosen = track.audio.chosen
             for positions, samples in iter_segments(wav, spec, _BATCH_SEGMENTS, track.audio.segments, chosen):
                 started = time.perf_counter()
-                matrices = features(samples, spec)
+                matrices = features(samples, spec, track.audio.level_dbfs)
                 each_ms = (time.perf_counter() - started) * 1000 / len(samples)
                 for position, segment, matrix in zip(positions, samples, matrices, strict=True):
-                    silent = is_silent(segment)
+                    silent = is_silent(segment, track.audio.level_dbfs)
                     messages.append(self._message(track, spec, len(messages), position, silent, matrix, each_ms))
         if len(messages) != track.audio.segments:
             raise TonestreamError(

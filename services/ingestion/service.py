@@ -16,6 +16,7 @@ from services.ingestion.fetch import AllowList, Fetched, Fetcher, FetchLimits, V
 from services.ingestion.lanes import CutShortError, Lane, Patience, Try, final
 from services.ingestion.tags import read_tags
 from shared.audio.decode import DecodedAudio, DecodeLimits, DecodeTimeoutError, decode, find_ffmpeg
+from shared.audio.level import track_level
 from shared.audio.segments import Stretch, chosen_segments, heard_segments, segment_count, sounding_stretches
 from shared.blobs.audio import AudioBlobs
 from shared.blobs.store import UPLOADS, BlobGoneError, BlobStore
@@ -405,6 +406,7 @@ class Ingestion(TrackByTrackService):
             sounding=()
             if list(sounding) == [Stretch(0, len(decoded.levels_dbfs))]
             else tuple((stretch.start_s, stretch.end_s) for stretch in sounding),
+            level_dbfs=round(track_level(decoded.levels_dbfs), 2) if sounding else None,
         )
 
     @contextlib.contextmanager

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Self
 
-from shared.audio.measures import measure_wav
+from shared.audio.measures import levelled, measure_wav
 from shared.audio.segments import Stretch
 from shared.audio.track_tags import track_tags
 from shared.blobs.store import BlobStore
 from shared.catalogue import Catalogue, held_by
 from shared.contracts.codec import Message
 from shared.contracts.errors import ErrorCode, HeldError, TonestreamError
-from shared.contracts.features import AUDIO_FEATURES
+from shared.contracts.features import AUDIO_FEATURES, AudioFeatures
 from shared.contracts.messages import ErrorReport, IngestedTrack, MoodPrediction, MoodSource, Stage
 from shared.contracts.topics import Channel
 from shared.loaded_models import LoadedModels
@@ -87,9 +88,10 @@ class MoodWorker(TrackByTrackService):
         if track.answered_elsewhere:
             return Outcome()
         started = time.perf_counter()
-        features, source = self._features(track)
+        heard = self._features(track)
+        features = heard.features.as_dict()
         model = self._models.own if track.recipe is None else self._models.get(track.recipe.mood_model)
-        probabilities = model.predict(features, source)
+        probabilities = model.predict(heard.judged.as_dict(), heard.source)
         return Outcome(
             (
                 MoodPrediction(
@@ -97,7 +99,7 @@ class MoodWorker(TrackByTrackService):
                     track_key=track.track_key,
                     probabilities={label: round(p, 6) for label, p in probabilities.items()},
                     features={name: round(features[name], 6) for name in AUDIO_FEATURES},
-                    source=source,
+                    source=heard.source,
                     model=model.manifest.model_id,
                     calibration=model.manifest.calibration,
                     timings_ms={self.stage.value: (time.perf_counter() - started) * 1000},
@@ -109,10 +111,11 @@ class MoodWorker(TrackByTrackService):
         report = error.report if isinstance(error, AlreadyReportedError) else ErrorReport.of(error, self.stage)
         return Outcome((MoodPrediction(request_id=origin.request_id, track_key=origin.track_key, error=report),))
 
-    def _features(self, track: IngestedTrack) -> tuple[dict[str, float], MoodSource]:
+    def _features(self, track: IngestedTrack) -> _Heard:
         if track.spotify_id is not None and self._spotify is not None:
             try:
-                return self._spotify.audio_features(track.spotify_id).as_dict(), "spotify"
+                told = self._spotify.audio_features(track.spotify_id)
+                return _Heard(told, told, "spotify")
             except TonestreamError as error:
                 if track.audio is None:
                     raise
@@ -124,20 +127,30 @@ class MoodWorker(TrackByTrackService):
                 ErrorCode.TOO_SHORT, f"{track.audio.duration_s:.2f} s of audio are too short for a mood"
             )
         tagger = self._taggers.own if track.recipe is None else self._taggers.get(track.recipe.tag_model)
+        level_dbfs = track.audio.level_dbfs
         sounding = tuple(Stretch(start_s, end_s) for start_s, end_s in track.audio.sounding)
         with self._blobs.open(track.audio.blob) as wav:
-            tags = track_tags(wav, tagger, sounding=sounding)
+            tags = track_tags(wav, tagger, sounding=sounding, track_level_dbfs=level_dbfs)
             if not tags:
                 raise TonestreamError(ErrorCode.SILENT_AUDIO, "the track is silent from beginning to end")
             wav.seek(0)
-            measured = measure_wav(wav, tags, sounding=sounding)
-        return measured.as_dict(), "audio"
+            measured = measure_wav(wav, tags, sounding=sounding, track_level_dbfs=level_dbfs)
+        return _Heard(measured, levelled(measured, level_dbfs), "audio")
 
     @staticmethod
     def _no_audio(track: IngestedTrack) -> TonestreamError:
         if track.error is None:
             return TonestreamError(ErrorCode.NO_AUDIO, "there is no audio")
         return AlreadyReportedError(track.error)
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """The ten ``features`` as people read them, and as the mood network ``judged`` them: measured ones at one level."""
+
+    features: AudioFeatures
+    judged: AudioFeatures
+    source: MoodSource
 
 
 class AlreadyReportedError(TonestreamError):

@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import IO, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from shared.audio.containers import Container, container
+from shared.audio.level import LevelMeter
 from shared.contracts.errors import AbandonedError, DependencyError, ErrorCode, TonestreamError, TransientError
 
 #: Sample rate of all decoded audio, Hz.
@@ -446,7 +446,7 @@ def _write_wav(pcm: IO[bytes], destination: Path, max_duration_s: float) -> Deco
     max_duration_s = min(max_duration_s, _MOST_IN_WAV / (SAMPLE_RATE * _BYTES_PER_SAMPLE))
     most = int(max_duration_s * SAMPLE_RATE) * _BYTES_PER_SAMPLE
     digest = hashlib.sha256()
-    levels = _Levels()
+    levels = LevelMeter(SAMPLE_RATE)
     written = 0
     with destination.open("wb") as file, wave.open(file, "wb") as wav:
         wav.setnchannels(1)
@@ -464,42 +464,10 @@ def _write_wav(pcm: IO[bytes], destination: Path, max_duration_s: float) -> Deco
             whole = len(chunk) - len(chunk) % _BYTES_PER_SAMPLE
             digest.update(chunk[:whole])
             wav.writeframesraw(chunk[:whole])
-            levels.add(np.frombuffer(chunk[:whole], "<i2"))
+            levels.add(np.frombuffer(chunk[:whole], "<i2").astype(np.float32) / np.float32(32768.0))
             rest = chunk[whole:]
     each, whole_track = levels.read()
     return DecodedAudio(destination, written // _BYTES_PER_SAMPLE, digest.hexdigest(), each, whole_track)
-
-
-class _Levels:
-    """The level of each second of a track that comes in pieces."""
-
-    def __init__(self) -> None:
-        self._powers: list[float] = []
-        self._rest = np.empty(0, np.int16)
-        self._counts: list[int] = []
-
-    def add(self, samples: npt.NDArray[np.int16]) -> None:
-        """The next samples [n], of 16 bits."""
-        samples = np.concatenate((self._rest, samples))
-        seconds = len(samples) // SAMPLE_RATE
-        if seconds:
-            self._append(samples[: seconds * SAMPLE_RATE].reshape(seconds, SAMPLE_RATE))
-        self._rest = samples[seconds * SAMPLE_RATE :]
-
-    def read(self) -> tuple[tuple[float, ...], float]:
-        """The levels of the seconds and of the whole, dB relative to full scale."""
-        if len(self._rest):
-            self._append(self._rest[np.newaxis])
-        powers, counts = np.array(self._powers), np.array(self._counts)
-        with np.errstate(divide="ignore"):
-            each = 10.0 * np.log10(powers)
-            whole = 10.0 * np.log10(np.average(powers, weights=counts)) if len(powers) else -np.inf
-        return tuple(float(level) for level in each), float(whole)
-
-    def _append(self, seconds: npt.NDArray[np.int16]) -> None:
-        scaled = seconds.astype(np.float32) / np.float32(32768.0)
-        self._powers += [float(power) for power in scaled.var(axis=1, dtype=np.float64)]
-        self._counts += [seconds.shape[1]] * len(seconds)
 
 
 class _Complaints:

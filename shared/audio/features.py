@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from shared.audio.level import at_gain, gain_db
 from shared.audio.log_mel import log_mel
 from shared.audio.mfcc import mfcc
 from shared.audio.spec import FeatureSpec
@@ -12,10 +13,14 @@ from shared.audio.spec import FeatureSpec
 Array = npt.NDArray[np.float32]
 
 
-def features(segments: Array, spec: FeatureSpec) -> Array:
+def features(segments: Array, spec: FeatureSpec, track_level_dbfs: float | None = None) -> Array:
     """Features of ``segments``, float32 [n, samples] in [-1, 1] at ``spec.sample_rate``, as float32
     [n, frames, coefficients].
 
-    Those of a segment do not depend on the others. Raises ValueError for segments of another length than the spec's.
+    Where ``spec`` names a level they are first brought to it from ``track_level_dbfs``, that of the track they are
+    parts of (`shared.audio.level.track_level`), or left alone where that is not known. Those of a segment do not depend
+    on the others. Raises ValueError for segments of another length than the spec's.
     """
+    if spec.level_dbfs is not None:
+        segments = at_gain(segments, gain_db(track_level_dbfs, spec.level_dbfs))
     return log_mel(segments, spec) if spec.kind == "log_mel" else mfcc(segments, spec)

@@ -6,6 +6,8 @@ Three are measurements in the plain sense:
 - ``tempo``: BPM, 50 to 220, or 0 where there is no beat; the periodicity of onsets, with a preference for what people
   tap (`shared.audio.rhythm`, after Ellis 2007).
 - ``loudness``: dB, -60 to 0; integrated loudness of the mono mix in LUFS (`shared.audio.loudness`, ITU-R BS.1770-4).
+  It alone depends on the volume: the others are taken of the track at one level (`shared.audio.level`), and the mood
+  learns from the loudness at that level (``levelled``).
 
 The seven others are estimates without a unit, 0 to 1. Spotify has never published how it computes its own: each follows
 the one sentence that Spotify says about the feature, keeps its order (more of it is a higher number), and does not
@@ -25,7 +27,7 @@ from __future__ import annotations
 
 import wave
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
@@ -35,6 +37,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.audio.decode import SAMPLE_RATE
+from shared.audio.level import BLOCK_S, SILENCE_DBFS, LevelMeter, at_gain, gain_db, track_level
 from shared.audio.loudness import block_powers, integrated_loudness
 from shared.audio.mfcc import mel_basis, power_spectrum
 from shared.audio.rhythm import Rhythm, onset_strength, rhythm
@@ -60,7 +63,7 @@ _TOP_HZ: Final = 8000.0
 _FLOOR: Final = 1e-8
 _EXCERPT_S: Final = 15.0
 #: As long as a segment, in samples.
-_BLOCK: Final = 3 * SAMPLE_RATE
+_BLOCK: Final = BLOCK_S * SAMPLE_RATE
 _PITCH_HZ: Final = (100.0, 2000.0)
 _VOICE_HZ: Final = (300.0, 3400.0)
 _TREBLE_HZ: Final = 2500.0
@@ -76,13 +79,18 @@ def measure(samples: Array, tags: Tags = NO_TAGS) -> AudioFeatures:
     """
     if samples.ndim != 1:
         raise ValueError(f"one channel [n] is needed, not {samples.shape}")
-    return _features([samples], tags, len(samples) / SAMPLE_RATE)
+    return _features([samples], tags, len(samples) / SAMPLE_RATE, _own_level([samples]))
 
 
 def measure_wav(
-    file: Path | BinaryIO, tags: Tags = NO_TAGS, max_analysed_s: float = 60.0, sounding: Sequence[Stretch] = ()
+    file: Path | BinaryIO,
+    tags: Tags = NO_TAGS,
+    max_analysed_s: float = 60.0,
+    sounding: Sequence[Stretch] = (),
+    track_level_dbfs: float | None = None,
 ) -> AudioFeatures:
-    """The ten features of a decoded track (16-bit mono WAV at 22.05 kHz) whose ``tags`` are known.
+    """The ten features of a decoded track (16-bit mono WAV at 22.05 kHz) whose ``tags`` are known, and whose level
+    (`shared.audio.level.track_level`); that of the excerpts stands in where it is not.
 
     At most ``max_analysed_s`` seconds are read, in evenly spaced excerpts of 15 s, whatever the length of the track; a
     shorter track is read whole. Where the ``sounding`` parts of the track are known the rest of it counts for nothing.
@@ -90,10 +98,26 @@ def measure_wav(
     """
     if isinstance(file, Path):
         with file.open("rb") as opened:
-            return measure_wav(opened, tags, max_analysed_s, sounding)
+            return measure_wav(opened, tags, max_analysed_s, sounding, track_level_dbfs)
     with open_wav(file, SAMPLE_RATE) as wav:
         duration_s = wav.getnframes() / SAMPLE_RATE
-        return _features(_excerpts(wav, max_analysed_s, sounding), tags, duration_s)
+        excerpts = _excerpts(wav, max_analysed_s, sounding)
+    level_dbfs = _own_level(excerpts) if track_level_dbfs is None else track_level_dbfs
+    return _features(excerpts, tags, duration_s, level_dbfs)
+
+
+def levelled(features: AudioFeatures, track_level_dbfs: float | None) -> AudioFeatures:
+    """``features`` of a track of that level as they would be at the reference level: another loudness."""
+    return replace(features, loudness=min(features.loudness + gain_db(track_level_dbfs), 0.0))
+
+
+def _own_level(excerpts: Sequence[Array]) -> float:
+    levels: list[float] = []
+    for part in excerpts:
+        meter = LevelMeter(SAMPLE_RATE)
+        meter.add(part)
+        levels += meter.read()[0]
+    return track_level(levels)
 
 
 def _excerpts(wav: wave.Wave_read, max_analysed_s: float, sounding: Sequence[Stretch]) -> list[Array]:
@@ -149,18 +173,21 @@ class _Sound:
     rhythm: Rhythm
 
 
-def _features(excerpts: Sequence[Array], tags: Tags, duration_s: float) -> AudioFeatures:
+def _features(excerpts: Sequence[Array], tags: Tags, duration_s: float, level_dbfs: float) -> AudioFeatures:
+    gain = gain_db(level_dbfs)
     # A constant offset is no sound. Without this it would be the loudest there is.
-    excerpts = [part - part.mean(dtype=np.float64).astype(np.float32) if len(part) else part for part in excerpts]
-    loudness = integrated_loudness(np.concatenate([block_powers(part, SAMPLE_RATE) for part in excerpts]))
-    level = max(loudness, SILENCE_DB)
-    sound = _listen(excerpts, level) if any(_sounds(part) for part in excerpts) else None
+    flat = [part - part.mean(dtype=np.float64).astype(np.float32) if len(part) else part for part in excerpts]
+    at_reference = [at_gain(part, gain) for part in flat]
+    levelled_lufs = integrated_loudness(np.concatenate([block_powers(part, SAMPLE_RATE) for part in at_reference]))
+    loudness = min(max(levelled_lufs - gain, SILENCE_DB), 0.0)
+    heard = any(_sounds(part, level_dbfs) for part in flat)
+    sound = _listen(at_reference, levelled_lufs) if heard else None
     if sound is None:
-        return AudioFeatures(duration_s * 1000.0, 0.0, level, 0.0, 0.0, 0.5, 0.5, 0.0, 0.0, 0.5)
+        return AudioFeatures(duration_s * 1000.0, 0.0, loudness, 0.0, 0.0, 0.5, 0.5, 0.0, 0.0, 0.5)
     return AudioFeatures(
         duration_ms=duration_s * 1000.0,
         tempo=sound.rhythm.tempo,
-        loudness=min(level, 0.0),
+        loudness=loudness,
         energy=energy(sound, tags),
         danceability=danceability(sound, tags),
         acousticness=acousticness(sound, tags),
@@ -171,9 +198,10 @@ def _features(excerpts: Sequence[Array], tags: Tags, duration_s: float) -> Audio
     )
 
 
-def _sounds(samples: Array) -> bool:
-    """Whether anything sounds in it, by the rule for segments."""
-    return any(not is_silent(samples[at : at + _BLOCK]) for at in range(0, len(samples), _BLOCK))
+def _sounds(samples: Array, level_dbfs: float) -> bool:
+    """Whether anything sounds in a part of a track of that level, by the rules for tracks and for segments."""
+    blocks = (samples[at : at + _BLOCK] for at in range(0, len(samples), _BLOCK))
+    return level_dbfs >= SILENCE_DBFS and any(not is_silent(block, level_dbfs) for block in blocks)
 
 
 def _listen(excerpts: Sequence[Array], loudness: float) -> _Sound | None:

@@ -9,17 +9,13 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from shared.audio.level import BLOCK_S, SILENCE_DBFS, block_powers, silence_dbfs, track_level
 from shared.audio.spec import FeatureSpec
 
-#: A segment whose RMS level is below this, in dB relative to full scale, is silence. It lies above the noise of
-#: 16-bit quantisation (about -98 dBFS) and of lossy coding of silence, and below the quietest passages of music.
-SILENCE_DBFS: Final = -70.0
 #: Silence that is shorter than this, in seconds, belongs to the music around it.
 LONG_SILENCE_S: Final = 15
 #: A message names no more stretches.
 MOST_STRETCHES: Final = 64
-#: Over so many seconds the level is averaged before a part of a track is called silent.
-_BLOCK_S: Final = 3
 
 
 def segment_count(samples: int, spec: FeatureSpec) -> int:
@@ -53,25 +49,23 @@ def sounding_stretches(levels_dbfs: Sequence[float]) -> tuple[Stretch, ...]:
 
     ``levels_dbfs`` are the levels of the track's seconds, without their constant offset. Silence shorter than
     ``LONG_SILENCE_S`` belongs to the stretches around it: the pauses and the fades of ordinary music are no reason to
-    look elsewhere. At most ``MOST_STRETCHES`` are kept apart.
+    look elsewhere. At most ``MOST_STRETCHES`` are kept apart. What is silence depends on the level of the track
+    (`shared.audio.level.silence_dbfs`); nothing sounds in a track that is below -70 dBFS itself.
 
     >>> sounding_stretches([-20.0] * 30 + [float("-inf")] * 60 + [-20.0] * 9)
     (Stretch(start_s=0, end_s=30), Stretch(start_s=90, end_s=99))
     """
-    powers = np.power(10.0, np.asarray(levels_dbfs, np.float64) / 10.0)
-    found: list[Stretch] = []
-    least = LONG_SILENCE_S
-    for start in range(0, len(powers), _BLOCK_S):
-        # The mean over as long as a segment lasts, so that this rule and ``is_silent`` agree.
-        block = powers[start : start + _BLOCK_S]
-        if block.mean() >= 10.0 ** (SILENCE_DBFS / 10.0):
-            found.append(Stretch(start, start + len(block)))
-    if not found:
+    level, seconds = track_level(levels_dbfs), len(levels_dbfs)
+    if level < SILENCE_DBFS:
         return ()
+    # The mean over as long as a segment lasts, so that this rule and ``is_silent`` agree.
+    sounds = np.flatnonzero(block_powers(levels_dbfs) >= 10.0 ** (silence_dbfs(level) / 10.0)) * BLOCK_S
+    found = [Stretch(int(start), min(int(start) + BLOCK_S, seconds)) for start in sounds]
+    least = LONG_SILENCE_S
     if found[0].start_s < least:
         found[0] = Stretch(0, found[0].end_s)
-    if len(powers) - found[-1].end_s < least:
-        found[-1] = Stretch(found[-1].start_s, len(powers))
+    if seconds - found[-1].end_s < least:
+        found[-1] = Stretch(found[-1].start_s, seconds)
     joined = _joined(found, least)
     while len(joined) > MOST_STRETCHES:
         least *= 2
@@ -122,6 +116,8 @@ def level_dbfs(samples: npt.NDArray[np.float32]) -> float:
     return 10.0 * float(np.log10(power)) if power > 0.0 else float("-inf")
 
 
-def is_silent(samples: npt.NDArray[np.float32]) -> bool:
-    """Whether nothing sounds in ``samples`` [n] in [-1, 1]. A constant offset is no sound."""
-    return level_dbfs(samples - samples.mean(dtype=np.float64).astype(np.float32)) < SILENCE_DBFS
+def is_silent(samples: npt.NDArray[np.float32], track_level_dbfs: float | None = None) -> bool:
+    """Whether nothing sounds in ``samples`` [n] in [-1, 1], a part of a track of that level. A constant offset is no
+    sound."""
+    offset = samples.mean(dtype=np.float64).astype(np.float32)
+    return level_dbfs(samples - offset) < silence_dbfs(track_level_dbfs)

@@ -6,8 +6,12 @@ from typing import Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from shared.audio.level import REFERENCE_DBFS
+
 #: Fields that say nothing in a spec of that kind. They are not written: the model ID is a hash of what is.
 _FOREIGN: Final = {"mfcc": frozenset({"kind", "analysis_rate"}), "log_mel": frozenset({"n_mfcc"})}
+#: A field of its own time: specs from before it are written as they were.
+_LEVEL: Final = frozenset({"level_dbfs"})
 
 
 class FeatureSpec(BaseModel):
@@ -18,6 +22,8 @@ class FeatureSpec(BaseModel):
     padding, under a Hann window, and spectra are power: librosa's defaults.
 
     ``mfcc``: decibels clipped 80 below the segment's loudest value, orthonormal DCT-II, ``n_mfcc`` coefficients kept.
+    ``level_dbfs``: the level to which the whole track is brought before anything else, in dB relative to full scale
+    (`shared.audio.level.track_level`), so that nothing depends on the volume; None: it is taken as it is.
     ``log_mel``: each segment is resampled to ``analysis_rate`` (Hz) first; log10(1 + 10000 * power) of each mel band.
     """
 
@@ -32,6 +38,7 @@ class FeatureSpec(BaseModel):
     n_fft: int = Field(2048, gt=0)
     hop_length: int = Field(512, gt=0)
     n_mels: int = Field(128, gt=0)
+    level_dbfs: float | None = Field(None, le=0)
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
@@ -49,7 +56,8 @@ class FeatureSpec(BaseModel):
 
     @model_serializer(mode="wrap")
     def _without_foreign_fields(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: value for name, value in dump(self).items() if name not in _FOREIGN[self.kind]}
+        foreign = _FOREIGN[self.kind] | (_LEVEL if self.level_dbfs is None else frozenset())
+        return {name: value for name, value in dump(self).items() if name not in foreign}
 
     @property
     def segment_samples(self) -> int:
@@ -75,10 +83,16 @@ class FeatureSpec(BaseModel):
 
 
 #: 130 frames of 13 coefficients from 3 s at 22.05 kHz.
-MFCC13 = FeatureSpec(id="mfcc13-22050hz-3s-v1")
+MFCC13 = FeatureSpec(id="mfcc13-22050hz-3s-v2", level_dbfs=REFERENCE_DBFS)
 #: 130 frames of 40 coefficients.
-MFCC40 = FeatureSpec(id="mfcc40-22050hz-3s-v1", n_mfcc=40)
+MFCC40 = FeatureSpec(id="mfcc40-22050hz-3s-v2", n_mfcc=40, level_dbfs=REFERENCE_DBFS)
 #: 188 frames of 96 bands, 0 to 8 kHz, from 3 s.
 LOG_MEL96 = FeatureSpec(
-    id="logmel96-16000hz-3s-v1", kind="log_mel", analysis_rate=16000, n_fft=512, hop_length=256, n_mels=96
+    id="logmel96-16000hz-3s-v2",
+    kind="log_mel",
+    analysis_rate=16000,
+    n_fft=512,
+    hop_length=256,
+    n_mels=96,
+    level_dbfs=REFERENCE_DBFS,
 )

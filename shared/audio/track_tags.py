@@ -22,20 +22,24 @@ _BATCH: Final = 1
 
 
 def track_tags(
-    wav: BinaryIO, model: TagModel, limit: int = TAG_SEGMENTS, sounding: Sequence[Stretch] = ()
+    wav: BinaryIO,
+    model: TagModel,
+    limit: int = TAG_SEGMENTS,
+    sounding: Sequence[Stretch] = (),
+    track_level_dbfs: float | None = None,
 ) -> dict[str, float]:
     """Mean probability of each tag over at most ``limit`` segments of a decoded track (16-bit mono WAV), by name.
 
-    They are taken from the ``sounding`` parts of it, where these are known. Segments in which nothing sounds are left
-    out; empty where that leaves none. Time and memory do not grow with the
-    track. Reads from where ``wav`` stands. Raises TonestreamError (corrupt_audio).
+    They are taken from the ``sounding`` parts of it, and brought to one level from that of the track, where these are
+    known. Segments in which nothing sounds are left out; empty where that leaves none. Time and memory do not grow with
+    the track. Reads from where ``wav`` stands. Raises TonestreamError (corrupt_audio).
     """
     spec = model.manifest.require_feature_spec()
     heard = []
     for _, segments in iter_segments(wav, spec, _BATCH, limit, sounding=sounding):
-        heard_here = np.array([not is_silent(segment) for segment in segments])
+        heard_here = np.array([not is_silent(segment, track_level_dbfs) for segment in segments])
         if heard_here.any():
-            _, tags = model.predict(features(segments[heard_here], spec))
+            _, tags = model.predict(features(segments[heard_here], spec, track_level_dbfs))
             heard.append(tags)
     if not heard:
         return {}

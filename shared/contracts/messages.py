@@ -193,6 +193,8 @@ class IngestedAudio(_Frozen):
     ``segments`` are those that will be listened to: of a long track perhaps not all. ``chosen`` are their positions
     where they are not spread evenly over the track, as some of it is silent. ``sounding`` are the parts of such a track
     in which something sounds, [from, to] in seconds; empty where all of it does, or where nobody looked.
+    ``level_dbfs`` is the level of the track (`shared.audio.level.track_level`), dB relative to full scale, from which
+    it is brought to one level; missing in messages of versions before it was measured.
     """
 
     blob: Annotated[str, StringConstraints(min_length=1, max_length=MAX_BLOB_LENGTH)]
@@ -201,6 +203,7 @@ class IngestedAudio(_Frozen):
     segments: Annotated[int, Field(ge=0, le=100_000)]
     chosen: tuple[Annotated[int, Field(ge=0, le=100_000)], ...] | None = None
     sounding: tuple[tuple[_WholeSeconds, _WholeSeconds], ...] = ()
+    level_dbfs: Annotated[float, Field(ge=-200.0, le=10.0, allow_inf_nan=False)] | None = None
 
 
 class IngestedTrack(_Message):

@@ -1,0 +1,96 @@
+"""The level of a track. Nothing that is said of it depends on that, but for its loudness."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float32]
+
+#: To this level a track is brought before it is judged: the median of the clips that the genre models learnt from.
+REFERENCE_DBFS: Final = -18.0
+#: What is quieter than this, in a track at the reference level, is silence. It lies below the quietest passages of
+#: music and above the noise of lossy coding.
+SILENCE_DBFS: Final = -70.0
+#: What is quieter than this is silence at any volume: 16-bit quantisation alone makes a noise of about -98 dBFS.
+NOISE_DBFS: Final = -90.0
+#: As long as a segment, in whole seconds.
+BLOCK_S: Final = 3
+_RELATIVE_GATE_DB: Final = 10.0
+
+
+class LevelMeter:
+    """The level of each second of a track that comes in pieces."""
+
+    def __init__(self, sample_rate: int) -> None:
+        """``sample_rate`` in Hz."""
+        self._rate = sample_rate
+        self._powers: list[float] = []
+        self._rest = np.empty(0, np.float32)
+        self._counts: list[int] = []
+
+    def add(self, samples: Array) -> None:
+        """The next samples, float32 [n] in [-1, 1]."""
+        samples = np.concatenate((self._rest, samples))
+        seconds = len(samples) // self._rate
+        if seconds:
+            self._append(samples[: seconds * self._rate].reshape(seconds, self._rate))
+        self._rest = samples[seconds * self._rate :]
+
+    def read(self) -> tuple[tuple[float, ...], float]:
+        """The levels of the seconds and of the whole without their constant offset, dB relative to full scale."""
+        if len(self._rest):
+            self._append(self._rest[np.newaxis])
+            self._rest = self._rest[:0]
+        powers, counts = np.array(self._powers), np.array(self._counts)
+        with np.errstate(divide="ignore"):
+            each = 10.0 * np.log10(powers)
+            whole = 10.0 * np.log10(np.average(powers, weights=counts)) if len(powers) else -np.inf
+        return tuple(float(level) for level in each), float(whole)
+
+    def _append(self, seconds: Array) -> None:
+        self._powers += [float(power) for power in seconds.var(axis=1, dtype=np.float64)]
+        self._counts += [seconds.shape[1]] * len(seconds)
+
+
+def block_powers(levels_dbfs: Sequence[float]) -> npt.NDArray[np.float64]:
+    """Mean squares of the blocks of ``BLOCK_S`` seconds whose seconds have these levels; the last may be shorter."""
+    powers = np.power(10.0, np.asarray(levels_dbfs, np.float64) / 10.0)
+    return np.array([powers[start : start + BLOCK_S].mean() for start in range(0, len(powers), BLOCK_S)])
+
+
+def track_level(levels_dbfs: Sequence[float]) -> float:
+    """The level of a track, dB relative to full scale, from those of its seconds (`DecodedAudio.levels_dbfs`).
+
+    It is the mean power of its blocks, gated as in ITU-R BS.1770: first of those above ``NOISE_DBFS``, then of those
+    no more than 10 dB below that mean. Silence and quiet passages do not change it. Negative infinity where no block
+    is above ``NOISE_DBFS``. A gain changes it by just that gain.
+
+    >>> round(track_level([-20.0] * 30 + [float("-inf")] * 60), 3)
+    -20.0
+    """
+    powers = block_powers(levels_dbfs)
+    audible = powers[powers > 10.0 ** (NOISE_DBFS / 10.0)]
+    if not audible.size:
+        return float("-inf")
+    gate = audible.mean() / 10.0 ** (_RELATIVE_GATE_DB / 10.0)
+    return 10.0 * float(np.log10(audible[audible >= gate].mean()))
+
+
+def gain_db(level_dbfs: float | None, to_dbfs: float = REFERENCE_DBFS) -> float:
+    """What brings a track of ``level_dbfs`` to the level ``to_dbfs``, dB. 0 where its level is not known."""
+    return to_dbfs - level_dbfs if level_dbfs is not None and np.isfinite(level_dbfs) else 0.0
+
+
+def at_gain(samples: Array, db: float) -> Array:
+    """``samples`` at a gain of ``db``. They may exceed full scale."""
+    return samples if db == 0.0 else samples * np.float32(10.0 ** (db / 20.0))
+
+
+def silence_dbfs(track_level_dbfs: float | None = None) -> float:
+    """The level below which a segment of a track of that level is silence. Of a track at the reference level where its
+    level is not known."""
+    return max(NOISE_DBFS, SILENCE_DBFS - gain_db(track_level_dbfs))
