@@ -20,7 +20,7 @@ import shared.audio
 from shared.audio.decode import DecodedAudio, DecodeLimits, decode, find_ffmpeg
 from shared.audio.features import features
 from shared.audio.level import at_gain, gain_db, track_level
-from shared.audio.measures import levelled, measure_wav
+from shared.audio.measures import measure_wav
 from shared.audio.spec import FeatureSpec
 from shared.audio.track_tags import track_tags
 from shared.audio.wav import iter_segments
@@ -113,7 +113,7 @@ def measured_features(
             level_dbfs = track_level(decoded.levels_dbfs)
             tags = track_tags(opened, tagger, track_level_dbfs=level_dbfs)
             opened.seek(0)
-            measured = levelled(measure_wav(opened, tags, track_level_dbfs=level_dbfs), level_dbfs).as_dict()
+            measured = measure_wav(opened, tags, track_level_dbfs=level_dbfs).levelled.as_dict()
         return np.array([measured[name] for name in AUDIO_FEATURES], np.float32)
 
     recipe = f"measures|{tagger.manifest.model_id}"

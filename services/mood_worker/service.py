@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Self
 
-from shared.audio.measures import levelled, measure_wav
+from shared.audio.measures import measure_wav
 from shared.audio.segments import Stretch
 from shared.audio.track_tags import track_tags
 from shared.blobs.store import BlobStore
@@ -135,7 +135,7 @@ class MoodWorker(TrackByTrackService):
                 raise TonestreamError(ErrorCode.SILENT_AUDIO, "the track is silent from beginning to end")
             wav.seek(0)
             measured = measure_wav(wav, tags, sounding=sounding, track_level_dbfs=level_dbfs)
-        return _Heard(measured, levelled(measured, level_dbfs), "audio")
+        return _Heard(measured.features, measured.levelled, "audio")
 
     @staticmethod
     def _no_audio(track: IngestedTrack) -> TonestreamError:

@@ -7,7 +7,7 @@ Three are measurements in the plain sense:
   tap (`shared.audio.rhythm`, after Ellis 2007).
 - ``loudness``: dB, -60 to 0; integrated loudness of the mono mix in LUFS (`shared.audio.loudness`, ITU-R BS.1770-4).
   It alone depends on the volume: the others are taken of the track at one level (`shared.audio.level`), and the mood
-  learns from the loudness at that level (``levelled``).
+  learns from the loudness at that level (``Measured.levelled``).
 
 The seven others are estimates without a unit, 0 to 1. Spotify has never published how it computes its own: each follows
 the one sentence that Spotify says about the feature, keeps its order (more of it is a higher number), and does not
@@ -79,7 +79,7 @@ def measure(samples: Array, tags: Tags = NO_TAGS) -> AudioFeatures:
     """
     if samples.ndim != 1:
         raise ValueError(f"one channel [n] is needed, not {samples.shape}")
-    return _features([samples], tags, len(samples) / SAMPLE_RATE, _own_level([samples]))
+    return _measured([samples], tags, len(samples) / SAMPLE_RATE, _own_level([samples])).features
 
 
 def measure_wav(
@@ -88,7 +88,7 @@ def measure_wav(
     max_analysed_s: float = 60.0,
     sounding: Sequence[Stretch] = (),
     track_level_dbfs: float | None = None,
-) -> AudioFeatures:
+) -> Measured:
     """The ten features of a decoded track (16-bit mono WAV at 22.05 kHz) whose ``tags`` are known, and whose level
     (`shared.audio.level.track_level`); that of the excerpts stands in where it is not.
 
@@ -103,12 +103,16 @@ def measure_wav(
         duration_s = wav.getnframes() / SAMPLE_RATE
         excerpts = _excerpts(wav, max_analysed_s, sounding)
     level_dbfs = _own_level(excerpts) if track_level_dbfs is None else track_level_dbfs
-    return _features(excerpts, tags, duration_s, level_dbfs)
+    return _measured(excerpts, tags, duration_s, level_dbfs)
 
 
-def levelled(features: AudioFeatures, track_level_dbfs: float | None) -> AudioFeatures:
-    """``features`` of a track of that level as they would be at the reference level: another loudness."""
-    return replace(features, loudness=min(features.loudness + gain_db(track_level_dbfs), 0.0))
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The ten ``features`` of a track as it was recorded, and the same ``levelled``: with the loudness that it has at
+    the reference level."""
+
+    features: AudioFeatures
+    levelled: AudioFeatures
 
 
 def _own_level(excerpts: Sequence[Array]) -> float:
@@ -173,15 +177,23 @@ class _Sound:
     rhythm: Rhythm
 
 
-def _features(excerpts: Sequence[Array], tags: Tags, duration_s: float, level_dbfs: float) -> AudioFeatures:
+def _measured(excerpts: Sequence[Array], tags: Tags, duration_s: float, level_dbfs: float) -> Measured:
     gain = gain_db(level_dbfs)
     # A constant offset is no sound. Without this it would be the loudest there is.
     flat = [part - part.mean(dtype=np.float64).astype(np.float32) if len(part) else part for part in excerpts]
     at_reference = [at_gain(part, gain) for part in flat]
     levelled_lufs = integrated_loudness(np.concatenate([block_powers(part, SAMPLE_RATE) for part in at_reference]))
-    loudness = min(max(levelled_lufs - gain, SILENCE_DB), 0.0)
     heard = any(_sounds(part, level_dbfs) for part in flat)
     sound = _listen(at_reference, levelled_lufs) if heard else None
+    levelled = _features(sound, tags, duration_s, _in_range(levelled_lufs))
+    return Measured(replace(levelled, loudness=_in_range(levelled_lufs - gain)), levelled)
+
+
+def _in_range(loudness: float) -> float:
+    return min(max(loudness, SILENCE_DB), 0.0)
+
+
+def _features(sound: _Sound | None, tags: Tags, duration_s: float, loudness: float) -> AudioFeatures:
     if sound is None:
         return AudioFeatures(duration_s * 1000.0, 0.0, loudness, 0.0, 0.0, 0.5, 0.5, 0.0, 0.0, 0.5)
     return AudioFeatures(

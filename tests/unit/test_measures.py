@@ -85,13 +85,13 @@ def test_a_stereo_reference_tone_of_minus_23_lufs_reads_3_db_less_in_mono() -> N
     assert measure(sine(1000.0, -23.0, 20.0)).loudness == pytest.approx(-23.0 - 3.01, abs=0.1)
 
 
-@pytest.mark.parametrize("gain_db", [-6.0, -20.0])
-def test_loudness_follows_the_gain_and_nothing_else_but_energy_does(gain_db: float) -> None:
+@pytest.mark.parametrize("gain_db", [-6.0, -20.0, -30.0])
+def test_loudness_follows_the_gain_and_nothing_else_does(gain_db: float) -> None:
     track = (clicks(120.0, 15.0) + chord()) * 0.5
     loud, quiet = measure(track).as_dict(), measure(track * np.float32(10 ** (gain_db / 20))).as_dict()
-    assert quiet.pop("loudness") - loud.pop("loudness") == pytest.approx(gain_db, abs=0.1)
-    assert quiet.pop("energy") < loud.pop("energy")
-    assert quiet == pytest.approx(loud, abs=0.03)
+    expected = max(loud.pop("loudness") + gain_db, SILENCE_DB)
+    assert quiet.pop("loudness") == pytest.approx(expected, abs=0.1)
+    assert quiet == pytest.approx(loud, abs=1e-3)
 
 
 def test_pauses_are_gated_out_of_the_loudness() -> None:
@@ -121,9 +121,9 @@ def test_every_feature_is_finite_and_in_its_range(track: Array) -> None:
     assert measured["duration_ms"] == pytest.approx(len(track) / RATE * 1000)
 
 
-def test_loud_noise_has_more_energy_and_is_less_acoustic_than_a_soft_chord() -> None:
+def test_noise_with_a_beat_has_more_energy_and_is_less_acoustic_than_a_chord() -> None:
     loud, soft = measure(noise(0.3) + clicks(130.0, 15.0)), measure(chord())
-    assert loud.energy > soft.energy + 0.3
+    assert loud.energy > soft.energy + 0.2
     assert loud.acousticness < soft.acousticness - 0.3
 
 
@@ -246,7 +246,7 @@ def test_the_measures_need_no_tensorflow() -> None:
 
 def test_a_short_track_is_measured_whole_by_both_ways_in() -> None:
     pcm = np.round(clicks(110.0, 20.0) * 32767)
-    measured = measure_wav(io.BytesIO(wav_bytes(pcm))).as_dict()
+    measured = measure_wav(io.BytesIO(wav_bytes(pcm))).features.as_dict()
     expected = measure((pcm / 32768).astype(np.float32)).as_dict()
     assert measured == pytest.approx(expected)
 
@@ -254,10 +254,10 @@ def test_a_short_track_is_measured_whole_by_both_ways_in() -> None:
 def test_excerpts_of_a_long_steady_track_measure_like_the_whole(tmp_path: Path) -> None:
     file = tmp_path / "long.wav"
     file.write_bytes(wav_bytes(np.round(clicks(110.0, 150.0) * 32767)))
-    measured = measure_wav(file, max_analysed_s=45.0)
+    measured = measure_wav(file, max_analysed_s=45.0).features
     assert measured.duration_ms == pytest.approx(150_000)
     assert measured.tempo == pytest.approx(110.0, rel=0.02)
-    assert measured.loudness == pytest.approx(measure_wav(file, max_analysed_s=200.0).loudness, abs=0.2)
+    assert measured.loudness == pytest.approx(measure_wav(file, max_analysed_s=200.0).features.loudness, abs=0.2)
 
 
 def test_a_track_of_three_hours_takes_no_more_time_or_memory_than_one_of_minutes() -> None:
@@ -265,7 +265,7 @@ def test_a_track_of_three_hours_takes_no_more_time_or_memory_than_one_of_minutes
     tracemalloc.start()
     started = time.perf_counter()
     try:
-        measured = measure_wav(endless_wav(3.0))
+        measured = measure_wav(endless_wav(3.0)).features
         elapsed = time.perf_counter() - started
         _, peak = tracemalloc.get_traced_memory()
     finally:

@@ -78,7 +78,7 @@ def test_a_manifest_from_before_a_field_keeps_its_model_id(tmp_path: Path) -> No
         "model_id", "kind", "labels", "feature_spec", "scalers", "temperature", "weights", "sha256", "versions",
         "command", "figures",
     }  # fmt: skip
-    folder = genre_folder(tmp_path / "m")
+    folder = genre_folder(tmp_path / "m", feature_spec=FeatureSpec(id="mfcc13-22050hz-3s-v1"))
     written = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps({name: written[name] for name in known & written.keys()}))
     manifest = load_manifest(folder)

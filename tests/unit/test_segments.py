@@ -197,11 +197,12 @@ def test_a_spec_says_what_shape_its_features_have() -> None:
 
 def test_a_spec_is_written_without_what_its_kind_does_not_have() -> None:
     assert set(MFCC13.model_dump()) == {
-        "id", "sample_rate", "segment_s", "n_mfcc", "n_fft", "hop_length", "n_mels"
+        "id", "sample_rate", "segment_s", "n_mfcc", "n_fft", "hop_length", "n_mels", "level_dbfs"
     }  # fmt: skip
     assert set(LOG_MEL96.model_dump()) == {
-        "id", "kind", "sample_rate", "analysis_rate", "segment_s", "n_fft", "hop_length", "n_mels"
+        "id", "kind", "sample_rate", "analysis_rate", "segment_s", "n_fft", "hop_length", "n_mels", "level_dbfs"
     }  # fmt: skip
+    assert "level_dbfs" not in FeatureSpec(id="one-from-before-there-was-a-level").model_dump()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from shared.audio.mfcc import mfcc
+from shared.audio.features import features
+from shared.audio.level import LevelMeter, track_level
 from shared.audio.spec import LOG_MEL96, MFCC40
 from shared.contracts.labels import GENRES
 from training import genre_mfcc, genre_musicnn, lessons, student
@@ -153,7 +154,10 @@ def test_without_chance_augmentation_leaves_the_mfccs_that_serve(
     monkeypatch.setattr(student.tf, "roll", lambda values, *_: values)
     originals = heard[heard.original]
     samples, _ = soundfile.read(clips[0].path, dtype="float32")
-    served = mfcc(samples[: 2 * MFCC40.segment_samples].reshape(2, -1), MFCC40)
+    meter = LevelMeter(MFCC40.sample_rate)
+    meter.add(samples)
+    segments = samples[: 2 * MFCC40.segment_samples].reshape(2, -1)
+    served = features(segments, MFCC40, track_level(meter.read()[0]))
     learnt_from = augmented(originals.decibels[:2], originals.level[:2]).numpy()
     # A third of a decibel a step, and 16-bit samples on the way.
     assert np.abs(learnt_from - served).max() < 1.0

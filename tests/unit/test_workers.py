@@ -166,9 +166,9 @@ def test_of_a_long_track_only_the_chosen_segments_are_computed_and_keep_their_ti
 ) -> None:
     computed: list[int] = []
 
-    def counted(segments: np.ndarray, spec: Any) -> np.ndarray:
+    def counted(segments: np.ndarray, spec: Any, level_dbfs: float) -> np.ndarray:
         computed.append(len(segments))
-        return features_of(segments, spec)
+        return features_of(segments, spec, level_dbfs)
 
     monkeypatch.setattr("services.feature_extraction.service.features", counted)
     track = stored(blobs, tmp_path, music(19.0))

@@ -1,0 +1,52 @@
+"""The answer does not depend on the volume: the whole pipeline in one process, on real music at several levels."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from services.cli.embedded import EmbeddedPipeline
+from shared.audio.decode import find_ffmpeg
+from shared.contracts.messages import Status, TrackRequest, TrackResult
+from shared.settings import Settings
+
+SAMPLES = Path(__file__).resolve().parent.parent.parent / "samples"
+#: gravel-road, at -30 dB, turned from country to classical; at -40 dB each turned to hiphop.
+TRACKS = ("gravel-road", "iron-orchard", "late-tram", "slow-ferry")
+GAINS_DB = (0, -30, -40)
+
+
+@pytest.mark.parametrize("model", ["musicnn-lstm", "mfcc-lstm"])
+def test_the_answer_does_not_depend_on_the_volume(tmp_path: Path, model: str) -> None:
+    results = classified(tmp_path, model)
+    for track in TRACKS:
+        original, *quiet = (results[track, gain] for gain in GAINS_DB)
+        assert original.genre is not None and original.mood is not None
+        for result, gain in zip(quiet, GAINS_DB[1:], strict=True):
+            assert result.status is Status.OK and result.genre is not None and result.mood is not None
+            # In a 16-bit file at -40 dB the noise of quantisation is 40 dB below the music.
+            tolerance = 0.05 if gain == -30 else 0.1
+            said = f"{track} at {gain} dB: {result.genre.probabilities} {result.mood.probabilities}"
+            assert result.genre.label == original.genre.label, said
+            assert result.genre.probabilities == pytest.approx(original.genre.probabilities, abs=tolerance), said
+            assert result.mood.probabilities == pytest.approx(original.mood.probabilities, abs=tolerance), said
+            # What people read still says how loud it is.
+            told = result.mood.features["loudness"]
+            assert told == pytest.approx(max(original.mood.features["loudness"] + gain, -60.0), abs=0.5)
+
+
+def classified(folder: Path, model: str) -> dict[tuple[str, int], TrackResult]:
+    """Each track at each gain, as a 16-bit file."""
+    files = {(track, gain): folder / f"{track}{gain}.flac" for track in TRACKS for gain in GAINS_DB}
+    for (track, gain), file in files.items():
+        command = [find_ffmpeg(), "-v", "error", "-i", str(SAMPLES / f"{track}.mp3"), "-af", f"volume={gain}dB"]
+        subprocess.run([*command, "-sample_fmt", "s16", str(file)], check=True)
+    with EmbeddedPipeline(Settings(genre_model=model)) as pipeline:
+        requests = [
+            TrackRequest(request_id=f"{track}{gain}", audio_url=pipeline.upload(file))
+            for (track, gain), file in files.items()
+        ]
+        found = {result.request_id: result for result in pipeline.classify(requests)}
+    return {(track, gain): found[f"{track}{gain}"] for track, gain in files}
