@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 from typing import Final, Literal, Self
 from urllib.parse import unquote, urlencode, urlsplit
@@ -250,6 +251,7 @@ class Settings(BaseSettings):
             raise SettingsError(f"{SECRETS_DIR_VARIABLE}: there is no folder {named!r}")
         if not folder.is_dir():
             return init_settings, env_settings
+        _require_readable(folder, str(cls.model_config.get("env_prefix", "")).lower())
         files = SecretsSettingsSource(settings_cls, secrets_dir=folder, env_ignore_empty=True)
         return init_settings, env_settings, files
 
@@ -352,6 +354,33 @@ class Settings(BaseSettings):
             if self.kafka_sasl_password is not None:
                 security["sasl_plain_password"] = self.kafka_sasl_password.get_secret_value()
         return security
+
+
+def _require_readable(folder: Path, prefix: str) -> None:
+    """Raises SettingsError for a file of the folder that holds a setting and cannot be read as one."""
+    path = folder
+    try:
+        for path in sorted(folder.iterdir()):
+            if not path.name.lower().startswith(prefix):
+                continue
+            if path.is_dir():
+                raise SettingsError(f"{path} is a folder; a file with the value of that setting is needed")
+            path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path} holds no text: byte {error.start} is no UTF-8") from error
+    except PermissionError as error:
+        raise SettingsError(f"{path} cannot be read by user {os.geteuid()}: {_belonging(path)}") from error
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _belonging(path: Path) -> str:
+    try:
+        found = path.stat()
+    except OSError as error:
+        return str(error.strerror or error)
+    mode = stat.S_IMODE(found.st_mode)
+    return f"it belongs to user {found.st_uid} and group {found.st_gid}, with mode {mode:04o}"
 
 
 def _named(group: str, names: list[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from pathlib import Path
 
@@ -114,3 +115,47 @@ def test_a_folder_of_secrets_that_is_named_must_be_there(monkeypatch: pytest.Mon
     monkeypatch.setenv("TONESTREAM_SECRETS_DIR", str(tmp_path / "missing"))
     with pytest.raises(SettingsError, match="TONESTREAM_SECRETS_DIR: there is no folder"):
         Settings()
+
+
+def secret(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str = "tonestream_vote") -> Path:
+    monkeypatch.setenv("TONESTREAM_SECRETS_DIR", str(folder))
+    return folder / name
+
+
+def test_a_secret_that_may_not_be_read_is_named_with_its_owner_and_mode(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = secret(tmp_path, monkeypatch)
+    file.write_text("majority")
+    file.chmod(0o400)
+
+    def refused(path: Path, *_: object, **__: object) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_text", refused)
+    with pytest.raises(SettingsError) as caught:
+        Settings()
+    owner, group = file.stat().st_uid, file.stat().st_gid
+    assert str(caught.value) == (
+        f"{file} cannot be read by user {os.geteuid()}: it belongs to user {owner} and group {group}, with mode 0400"
+    )
+
+
+def test_a_secret_that_is_no_text_or_no_file_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = secret(tmp_path, monkeypatch)
+    file.write_bytes(b"soft\xff")
+    with pytest.raises(SettingsError, match=r"tonestream_vote holds no text: byte 4 is no UTF-8"):
+        Settings()
+    file.unlink()
+    file.mkdir()  # as Docker makes one where the file to be mounted is missing
+    with pytest.raises(SettingsError, match=r"tonestream_vote is a folder; a file"):
+        Settings()
+
+
+def test_what_else_lies_in_the_folder_of_secrets_is_not_looked_at(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    secret(tmp_path, monkeypatch, "other-programs-key").write_bytes(b"\xff\xfe")
+    (tmp_path / "folder").mkdir()
+    secret(tmp_path, monkeypatch).write_text("majority\n")
+    assert Settings().vote == "majority"
