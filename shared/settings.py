@@ -148,6 +148,11 @@ class Settings(BaseSettings):
         description="Private hosts that may be fetched from, separated by commas: host, host:port, network or"
         " network:port, e.g. `10.1.0.0/16,media.local:8080`. Public hosts on ports 80 and 443 need no entry.",
     )
+    local_files: Path | None = Field(
+        None,
+        description="Folder whose files requests may name, e.g. `file:///music/song.mp3`; ingestion reads nothing"
+        " outside of it. `tonestream submit` names the files of this folder instead of copying them. Default none.",
+    )
     max_track_s: float = Field(4 * 3600.0, gt=0, description="Longest track, in seconds of decoded audio.")
     decode_first_timeout_s: float = Field(
         20.0,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from services.cli.scan import LeftOut, Scan, reason
-from shared.contracts.tracks import looks_like_spotify
+from shared.contracts.tracks import FILE_SCHEME, looks_like_spotify, path_of_file_url
 
 #: No path is meant: there is none of that name, or no path can have it. A URL may be too long for one.
 _NO_SUCH_PATH = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL})
@@ -58,10 +58,19 @@ def _one(argument: str, scan: Scan) -> Iterator[Input]:
         return
     if looks_like_spotify(argument):
         yield Input("spotify", argument)
+    elif argument.lower().startswith(FILE_SCHEME):
+        yield _of_file_url(argument)
     elif "://" in argument:
         yield Input("url", argument)
     else:
         yield Input("unknown", argument)
+
+
+def _of_file_url(url: str) -> Input:
+    try:
+        return Input("file", path_of_file_url(url))
+    except ValueError as error:
+        return Input("file", url, str(error))
 
 
 def _at_home(argument: str) -> str:

@@ -9,6 +9,7 @@ import sys
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from services.cli import redacted_logs
@@ -111,10 +112,12 @@ class _Maker:
 
     def check(self, given: Input) -> None:
         """Raises UsageError for what no request can be made of."""
-        if given.kind == "file" and "blob_url" not in self._settings.model_fields_set:
+        stored = "blob_url" in self._settings.model_fields_set
+        if given.kind == "file" and not stored and not self._is_within_reach(given.path):
             raise UsageError(
                 "it is no URL and no Spotify track. A local file can be submitted where this machine and the workers"
-                " share a blob store (TONESTREAM_BLOB_URL); `tonestream classify` needs none"
+                " share a folder (TONESTREAM_LOCAL_FILES) or a blob store (TONESTREAM_BLOB_URL); `tonestream classify`"
+                " needs neither"
             )
         if given.fault is not None:
             raise UsageError(given.fault)
@@ -124,7 +127,10 @@ class _Maker:
             raise UsageError("there is no regular file of that name")
 
     def make(self, given: Input) -> TrackRequest:
-        """The request. A file is copied to the blob store. Raises UsageError, DependencyError."""
+        """The request. A file is named where ingestion may read it, else copied to the blob store.
+
+        Raises UsageError, DependencyError.
+        """
         from shared.blobs.store import UPLOADS, BlobStore
 
         request_id = uuid.uuid4().hex
@@ -135,11 +141,24 @@ class _Maker:
                 pass
         except OSError as error:
             raise UsageError(f"the file cannot be read: {reason(given.path, error)}") from error
+        if self._is_within_reach(given.path):
+            named = remote_request(Input("url", _whole(given.path).as_uri()), request_id, self._force, self._model)
+            return named.model_copy(update={"source": shown_source(given)})
         if self._blobs is None:
             self._blobs = BlobStore(self._settings.blob_url)
         reference = self._blobs.put(given.path, f"{UPLOADS}/{request_id}")
         upload = remote_request(Input("url", reference), request_id, self._force, self._model)
         return upload.model_copy(update={"source": shown_source(given)})
+
+    def _is_within_reach(self, path: Path) -> bool:
+        """Whether ingestion reads that file where it is."""
+        folder = self._settings.local_files
+        return folder is not None and _whole(path).is_relative_to(folder.absolute())
+
+
+def _whole(path: Path) -> Path:
+    """The absolute path without ``..``; links are followed by who reads the file."""
+    return Path(os.path.normpath(path.absolute()))
 
 
 def _made(

@@ -14,6 +14,7 @@ from typing import ClassVar, Final, Self
 
 from services.ingestion.fetch import AllowList, Fetched, Fetcher, FetchLimits, Validators
 from services.ingestion.lanes import CutShortError, Lane, Patience, Try, final
+from services.ingestion.local_files import LocalFiles
 from services.ingestion.tags import read_tags
 from shared.audio.decode import DecodedAudio, DecodeLimits, DecodeTimeoutError, decode, find_ffmpeg
 from shared.audio.level import track_level
@@ -46,7 +47,7 @@ from shared.contracts.messages import (
 )
 from shared.contracts.retry import Retry, RetryNote
 from shared.contracts.topics import RETENTION_MS, Channel
-from shared.contracts.tracks import BLOB_SCHEME
+from shared.contracts.tracks import BLOB_SCHEME, FILE_SCHEME
 from shared.fault_points import AUDIO_STORED, LEAD_TAKEN, REQUEST_ENTERED, SOURCE_REMEMBERED, fault_point
 from shared.recipe import Recipes, mood_sources, result_key, source_work
 from shared.runtime.service import Delivery, Origin, Outcome, TrackByTrackService
@@ -130,6 +131,7 @@ class Ingestion(TrackByTrackService):
         lane: Lane,
         patience: Patience,
         fetcher: Fetcher,
+        local_files: LocalFiles,
         spotify: SpotifyClient | None,
         decode_file: Callable[[Path, Path, Event], DecodedAudio],
         catalogue: Catalogue,
@@ -147,6 +149,7 @@ class Ingestion(TrackByTrackService):
         self._patience = patience
         self._decoders = BoundedSemaphore(decoders)
         self._fetcher = fetcher
+        self._local_files = local_files
         self._spotify = spotify
         self._decode = decode_file
         self._catalogue = catalogue
@@ -188,6 +191,7 @@ class Ingestion(TrackByTrackService):
                 ),
                 allow,
             ),
+            local_files=LocalFiles(settings.local_files),
             spotify=spotify_client(settings),
             decode_file=lambda source, destination, abandoned: decode(source, destination, limits, ffmpeg, abandoned),
             catalogue=catalogue,
@@ -347,6 +351,9 @@ class Ingestion(TrackByTrackService):
             except BlobGoneError as error:
                 # Whoever named it was mistaken, or came too late.
                 raise TonestreamError(ErrorCode.FETCH_FAILED, error.message) from error
+            return _Fetched(file)
+        if url.lower().startswith(FILE_SCHEME):
+            self._local_files.fetch(url, file)
             return _Fetched(file)
         known = None if request.force else self._results.known_source(request.track_key)
         validators = None if known is None else Validators(known.etag, known.last_modified)

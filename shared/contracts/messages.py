@@ -98,10 +98,11 @@ class _Message(_Frozen):
 class TrackRequest(_Message):
     """user -> ingestion: classify this track.
 
-    One or both of ``track_id`` (Spotify ID, URI or open.spotify.com URL) and ``audio_url`` (http, https, or a
-    ``blob:`` reference). With both, the audio comes from the URL and the names from Spotify. ``force`` computes the
-    answer anew where one is cached. ``source`` is what the result calls the track; default the URL or ID as given.
-    ``model`` is the genre model to ask, by its folder's name or its model ID; default the installation's own.
+    One or both of ``track_id`` (Spotify ID, URI or open.spotify.com URL) and ``audio_url`` (http, https, a ``blob:``
+    reference, or ``file:///`` and the path of a file in the folder that ingestion may read). With both, the audio comes
+    from the URL and the names from Spotify. ``force`` computes the answer anew where one is cached. ``source`` is what
+    the result calls the track; default the URL or ID as given. ``model`` is the genre model to ask, by its folder's
+    name or its model ID; default the installation's own.
     """
 
     model_config = ConfigDict(extra="forbid")

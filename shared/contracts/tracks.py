@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Sequence
 from typing import Final
-from urllib.parse import SplitResult, parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, unquote_to_bytes, urlsplit
 
 #: Scheme of a reference into the blob store, e.g. ``blob:uploads/4f2a...``.
 BLOB_SCHEME: Final = "blob:"
+#: Scheme of a file of the machine that ingestion runs on, e.g. ``file:///music/song.mp3``.
+FILE_SCHEME: Final = "file:"
 #: Signed addresses of object stores are long: a session token alone may have thousands of characters.
 MAX_URL_LENGTH: Final = 8192
 #: Object stores take names of 1,024 bytes, the folder of all blobs included.
@@ -110,7 +113,7 @@ def looks_like_spotify(text: str) -> bool:
 
 
 def checked_audio_url(text: str) -> str:
-    """An ``http``/``https`` URL or a ``blob:`` reference, as it was given. Raises ValueError with the reason."""
+    """A URL (http, https, file) or a ``blob:`` reference, as it was given. Raises ValueError with the reason."""
     text = text.strip()
     if len(text) > MAX_URL_LENGTH:
         raise ValueError(f"may have at most {MAX_URL_LENGTH} characters; this one has {len(text)}")
@@ -128,14 +131,30 @@ def checked_audio_url(text: str) -> str:
         raise ValueError("it names a Spotify track and leads to no audio file; give it as track_id")
     if any(ord(character) <= 0x20 or ord(character) == 0x7F for character in text):
         raise ValueError("a URL holds no spaces or control characters; percent-encode them")
+    if text.lower().startswith(FILE_SCHEME):
+        path_of_file_url(text)
+        return text
     url = _split(text)
     if url.scheme.lower() not in {"http", "https"}:
         if not url.scheme:
             raise ValueError("a URL begins with http:// or https://")
-        raise ValueError(f"only http and https URLs can be fetched; this one has the scheme {url.scheme[:40]!r}")
+        raise ValueError(f"only http, https and file URLs can be fetched; this one has the scheme {url.scheme[:40]!r}")
     if not url.hostname:
         raise ValueError("the URL names no host")
     return text
+
+
+def path_of_file_url(url: str) -> str:
+    """The absolute path that a ``file:`` URL names on the machine that reads it. Raises ValueError with the reason."""
+    found = _split(url)
+    if found.netloc.lower() not in {"", "localhost"} or not found.path.startswith("/"):
+        raise ValueError("a file URL names an absolute path and no host: file:///music/song.mp3")
+    if found.query or found.fragment:
+        raise ValueError("? and # in a file URL are to be percent-encoded: %3F and %23")
+    path = os.fsdecode(unquote_to_bytes(found.path))
+    if "\0" in path:
+        raise ValueError("no path holds a zero byte")
+    return path
 
 
 def without_credentials(text: str) -> str:
@@ -170,7 +189,7 @@ def track_key(spotify_id: str | None, audio_url: str | None) -> str:
         return f"spotify:{spotify_id}"
     if audio_url is None:
         raise ValueError("a track has a Spotify ID, an audio URL or both")
-    kind = "blob" if audio_url.startswith(BLOB_SCHEME) else "url"
+    kind = "blob" if audio_url.startswith(BLOB_SCHEME) else "url"  # a file URL is one, too
     return f"{kind}:{hashlib.sha256(audio_url.encode()).hexdigest()[:32]}"
 
 
