@@ -13,7 +13,7 @@ import numpy.typing as npt
 import scipy.fft
 import tensorflow as tf
 
-from shared.audio.mfcc import mel_basis
+from shared.audio.mel_filters import mel_basis
 from shared.audio.spec import MFCC40
 from training.lessons import DECIBELS, Lessons
 from training.teacher import Teacher, tag_scores

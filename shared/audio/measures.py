@@ -39,7 +39,8 @@ import numpy.typing as npt
 from shared.audio.decode import SAMPLE_RATE
 from shared.audio.level import BLOCK_S, SILENCE_DBFS, LevelMeter, at_gain, gain_db, track_level
 from shared.audio.loudness import block_powers, integrated_loudness
-from shared.audio.mfcc import mel_basis, power_spectrum
+from shared.audio.mel_filters import mel_basis
+from shared.audio.mfcc import power_spectrum
 from shared.audio.rhythm import Rhythm, onset_strength, rhythm
 from shared.audio.segments import Stretch, is_silent
 from shared.audio.tag_scores import likely

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import scipy.fft
 import scipy.signal
 
-from shared.audio.librosa_filters import librosa_filters
+from shared.audio.mel_filters import mel_basis
 from shared.audio.spec import FeatureSpec
 
 Array = npt.NDArray[np.float32]
@@ -64,14 +64,6 @@ def power_to_db(power: Array) -> Array:
     decibels = 10.0 * np.log10(np.maximum(_AMIN, power))
     clipped: Array = np.maximum(decibels, decibels.max() - _TOP_DB)
     return clipped
-
-
-@lru_cache(maxsize=8)
-def mel_basis(sample_rate: int, n_fft: int, n_mels: int) -> Array:
-    """librosa's mel filter bank, transposed to [1 + n_fft // 2, n_mels]."""
-    basis: Array = np.ascontiguousarray(librosa_filters().mel(sr=sample_rate, n_fft=n_fft, n_mels=n_mels).T)
-    basis.flags.writeable = False
-    return basis
 
 
 @lru_cache(maxsize=8)
