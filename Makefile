@@ -6,13 +6,14 @@ INPUT ?= samples
 SERVICE ?= genre-worker
 N ?= 2
 MUSIC ?= .cache/music
+RUN ?= --help
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
 # Through the environment, so that the shell does not take a URL's & and ; for its own.
 export INPUT
 
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos fuzz lint test-services up down logs scale train docs clean
+.PHONY: help run test chaos fuzz lint test-services up cli down logs scale train docs clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -39,8 +40,15 @@ lint: $(VENV)/.test ## ruff and mypy
 audit: $(VENV)/.test ## known vulnerabilities of the installed packages
 	$(VENV)/bin/python deploy/setup/audit.py $(VENV)
 
-up: ## build the images, start Kafka, Redis and the five services
-	$(COMPOSE) up --build --detach
+up: ## build the images, start Kafka, Redis and the five services (as many workers of each as there are)
+	@scales=; for service in ingestion feature-extraction genre-worker mood-worker aggregator; do \
+		running=$$($(COMPOSE) ps -q $$service 2>/dev/null | wc -l); \
+		if [ $$running -gt 1 ]; then scales="$$scales --scale $$service=$$(($$running))"; fi; \
+	done; \
+	set -x; $(COMPOSE) up --build --detach $$scales
+
+cli: ## the command line in a container, e.g. make cli RUN="results --follow"
+	@$(COMPOSE) run --rm cli $(RUN)
 
 down: ## stop them; data stays in the volumes
 	$(COMPOSE) down
