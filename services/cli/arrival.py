@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
+from services.cli.stopping import StopRequest
 from shared.bus.base import BusUnavailableError
 from shared.runtime.health import Pulse
 
@@ -35,7 +36,7 @@ class _Attempt(Generic[Reached]):
         self._done = threading.Event()
         threading.Thread(target=self._run, name="arrival", daemon=True).start()
 
-    def result(self, stopping: threading.Event) -> Reached:
+    def result(self, stopping: StopRequest) -> Reached:
         """What ``reach`` returned or raised. Raises StoppedEarlyError."""
         while not self._done.wait(0.05):
             if stopping.is_set():
@@ -53,7 +54,7 @@ class _Attempt(Generic[Reached]):
             self._done.set()
 
 
-def wait_for(name: str, reach: Callable[[], Reached], pulse: Pulse, stopping: threading.Event) -> Reached:
+def wait_for(name: str, reach: Callable[[], Reached], pulse: Pulse, stopping: StopRequest) -> Reached:
     """What ``reach`` returns, once the server ``name`` is there. One line of log says that it is away, one it came.
 
     Raises StoppedEarlyError, and whatever ``reach`` raises that waiting does not help against.

@@ -15,13 +15,13 @@ def loop_class(service: Service) -> type[ServiceLoop]:
 
 
 class LoopThread(threading.Thread):
-    """Runs a loop; sets ``woken`` when it has ended. ``error`` is what ended it, if it was not told to stop."""
+    """Runs a loop; sets ``ended`` when it has. ``error`` is what ended it, if it was not told to stop."""
 
-    def __init__(self, loop: ServiceLoop, name: str, woken: threading.Event) -> None:
+    def __init__(self, loop: ServiceLoop, name: str, ended: threading.Event) -> None:
         super().__init__(name=name, daemon=True)
         self.error: BaseException | None = None
         self._loop = loop
-        self._woken = woken
+        self._ended = ended
 
     def run(self) -> None:
         try:
@@ -29,4 +29,4 @@ class LoopThread(threading.Thread):
         except BaseException as error:
             self.error = error
         finally:
-            self._woken.set()
+            self._ended.set()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
-import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -17,6 +17,7 @@ from services.cli.arrival import AwayError, StoppedEarlyError, wait_for
 from services.cli.loops import LoopThread, loop_class
 from services.cli.registry import build_services
 from services.cli.status import OK
+from services.cli.stopping import StopRequest
 from shared.bus.base import Bus, Membership
 from shared.bus.connect import kafka_bus
 from shared.cache.connection import Keys, connect, require_trust
@@ -54,8 +55,7 @@ def run_worker(stage: Stage, settings: Settings) -> int:
     ``end_process``.
     """
     worker = _Worker(stage, settings)
-    signal.signal(signal.SIGTERM, worker.stop)
-    signal.signal(signal.SIGINT, worker.stop)
+    worker.stopping.listen()
     with worker:
         status = worker.run()
     log.info("stopped", extra={"service": stage.value})
@@ -81,8 +81,8 @@ class _Worker:
         self._topics = Topics(settings.topic_prefix)
         self._keys = Keys(settings.redis_prefix)
         self._pulses = Pulses()
-        self._stopping = threading.Event()
-        self._woken = threading.Event()  # by a signal, or by a loop that has ended
+        self.stopping = StopRequest(self._pulses.stop_asked)
+        self._ended = threading.Event()  # a loop has
         self._loops: list[ServiceLoop] = []
         self._held = ExitStack()
 
@@ -102,15 +102,6 @@ class _Worker:
     def __exit__(self, *exception: object) -> None:
         self._held.close()
 
-    def stop(self, signal_number: int, frame: object) -> None:
-        """The handler of signals."""
-        log.info("stopping", extra={"signal": signal.Signals(signal_number).name})
-        self._stopping.set()
-        self._pulses.stop_asked()
-        self._woken.set()
-        for loop in self._loops:
-            loop.stop()
-
     def run(self) -> int:
         """Start, work, stop. Returns the exit status."""
         client = connect(self._settings.redis_url.get_secret_value())
@@ -127,14 +118,13 @@ class _Worker:
         self._watch(memberships)
         for number, (service, membership) in enumerate(zip(services, memberships, strict=True)):
             self._loops.append(self._loop(service, membership, client, first=not number))
-        threads = [LoopThread(loop, one.name, self._woken) for loop, one in zip(self._loops, services, strict=True)]
-        if self._stopping.is_set():
-            for loop in self._loops:
-                loop.stop()
+        threads = [LoopThread(loop, one.name, self._ended) for loop, one in zip(self._loops, services, strict=True)]
         for thread in threads:
             thread.start()
         log.info("started", extra={"service": self._stage.value})
-        self._woken.wait()
+        self.stopping.wait(math.inf, self._ended.is_set)
+        if self.stopping.is_set():
+            log.info("stopping", extra={"signal": self.stopping.name})
         # A worker is there as a whole or not at all: where one of its loops has ended, the others end too.
         for loop in self._loops:
             loop.stop()
@@ -156,10 +146,10 @@ class _Worker:
                     memberships.append(bus.join(self._topics.group(service.name), inputs))
             return memberships
 
-        wait_for("Redis", redis_answers, self._pulses.first, self._stopping)
+        wait_for("Redis", redis_answers, self._pulses.first, self.stopping)
         for service in services:
             service.start()
-        return wait_for("Kafka", joined, self._pulses.first, self._stopping)
+        return wait_for("Kafka", joined, self._pulses.first, self.stopping)
 
     def _watch(self, memberships: list[Membership]) -> None:
         probe = RedisProbe(connect(self._settings.redis_url.get_secret_value(), _PROBE_TIMEOUT_S))
@@ -199,7 +189,7 @@ class _Worker:
             pause_s = self._settings.dead_letter_pause_s
             log.critical("%s", limit, extra={"service": self._stage.value, "ends_in_s": pause_s})
             self._pulses.stopped(str(limit))
-            self._stopping.wait(pause_s)
+            self.stopping.wait(pause_s)
             return DeadLetterLimitError.EXIT_STATUS
         for error in errors:
             raise error
