@@ -7,9 +7,11 @@ import json
 import logging
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any, Final, Literal
 
 _context: ContextVar[dict[str, str]] = ContextVar("tonestream_log_context", default={})  # noqa: B039 (never mutated)
@@ -20,7 +22,11 @@ _CONNECTIONS: Final = ("kafka.cluster", "kafka.net.connection", "kafka.net.manag
 
 _MINUTE_S: Final = 60.0
 
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_REPEATING: Final = "repeating"
+#: ``extra`` of a line that is said again and again while something is away.
+REPEATING: Final = MappingProxyType({_REPEATING: True})
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", _REPEATING}
 
 
 @contextlib.contextmanager
@@ -66,22 +72,29 @@ class TextFormatter(logging.Formatter):
 
 
 class NotAgain(logging.Filter):
-    """Lets a line of kafka-python through once a minute: while a broker is away it says the same every second."""
+    """Lets what is said again and again through once a minute, and says how often it was left out.
+
+    That is all of kafka-python, which says the same of every partition every second while a broker is away, and
+    our own lines with ``REPEATING``.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._clock = clock
-        self._said: dict[tuple[str, str], float] = {}
+        self._until: dict[tuple[str, str], float] = {}
+        self._left_out: Counter[tuple[str, str]] = Counter()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if not record.name.startswith("kafka."):
+        if not record.name.startswith("kafka.") and not getattr(record, _REPEATING, False):
             return True
         now = self._clock()
-        self._said = {line: until for line, until in self._said.items() if until > now}
-        line = (record.name, record.getMessage())
-        if line in self._said:
+        line = (record.name, str(record.msg))
+        if now < self._until.get(line, 0.0):
+            self._left_out[line] += 1
             return False
-        self._said[line] = now + _MINUTE_S
+        self._until[line] = now + _MINUTE_S
+        if count := self._left_out.pop(line, 0):
+            record.msg, record.args = f"{record.getMessage()} (and {count} times before)", None
         return True
 
 

@@ -35,6 +35,7 @@ from shared.runtime import metrics
 from shared.runtime.crashes import ALONE_DEATHS, SILENT_DEATHS, CrashLoop, Deaths, Handling, Unit, Unrecorded, in_units
 from shared.runtime.dead_letters import DeadLetterLimit, DeadLetterLimitError
 from shared.runtime.health import Pulse
+from shared.runtime.logs import REPEATING
 from shared.runtime.policy import LoopPolicy
 from shared.runtime.redaction import Redactor
 from shared.runtime.service import Service
@@ -211,7 +212,7 @@ class ServiceLoop:
             self._service.tidy(self._membership.committed)
             self._handling.tidy(self._membership.committed)
         except (DependencyError, BackPressureError) as error:
-            log.warning("tick put off: %s", error)
+            log.warning("tick put off: %s", error, extra=REPEATING)
         except BusError:
             raise
         except Exception:
@@ -318,7 +319,7 @@ class ServiceLoop:
                     raise StoppedError from None
 
     def _drop_batch(self, reason: str, error: Exception) -> None:
-        log.warning("batch dropped uncommitted, to be redone: %s", error, extra={"reason": reason})
+        log.warning("batch dropped uncommitted, to be redone: %s", error, extra={"reason": reason, **REPEATING})
         self._give_up_what_is_in_hand()
         metrics.REWINDS.labels(self._name, reason).inc()
         if self._epochs is not None:
@@ -326,7 +327,7 @@ class ServiceLoop:
         try:
             self._membership.rewind()
         except (BusUnavailableError, FencedError) as again:
-            log.warning("rewind put off: %s", again)
+            log.warning("rewind put off: %s", again, extra=REPEATING)
 
     # Time
 
@@ -354,7 +355,7 @@ class ServiceLoop:
                 self._pulse.polled()
             except (BusUnavailableError, FencedError) as error:
                 self._pulse.moved()
-                log.warning("keep-alive failed: %s", error)
+                log.warning("keep-alive failed: %s", error, extra=REPEATING)
         return future.result()
 
     def _patiently(self, work: Callable[[], Result]) -> Result:
@@ -368,7 +369,7 @@ class ServiceLoop:
                 self._pulse.waiting(str(error))
                 self._handling.withdraw()
                 delay = self._policy.wait_s(failures)
-                log.warning("waiting for a dependency: %s", error, extra={"retry_in_s": round(delay, 2)})
+                log.warning("waiting for a dependency: %s", error, extra={"retry_in_s": round(delay, 2), **REPEATING})
                 self._sleep(delay)
             finally:
                 self._pulse.waiting(None)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -23,20 +23,30 @@ _STOP_S = 40.0
 
 
 class Pipeline:
-    """A context manager: creates the topics, starts one worker a service, ends them all."""
+    """A context manager: creates the topics, starts one worker of each of ``services``, ends them all."""
 
-    def __init__(self, folder: Path, bootstrap_servers: str, redis_url: str, prefix: str, **settings: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        bootstrap_servers: str,
+        redis_url: str,
+        prefix: str,
+        *,
+        services: Sequence[str] = SERVICE_NAMES,
+        **settings: str,
+    ) -> None:
         self.folder = folder
         self.bootstrap_servers = bootstrap_servers
         self.topics = Topics(prefix)
         self.environment = worker_environment(folder, bootstrap_servers, redis_url, prefix, **settings)
         self.workers: list[tuple[str, subprocess.Popen[bytes]]] = []
         self._started = 0
+        self._services = services
 
     def __enter__(self) -> Self:
         created = self.command("topics", "create")
         assert created.returncode == 0, created.stderr
-        for service in SERVICE_NAMES:
+        for service in self._services:
             self.start(service)
         return self
 

@@ -18,7 +18,7 @@ import pytest
 
 from shared.runtime import metrics
 from shared.runtime.health import Contact, HealthServer, Pulse
-from shared.runtime.logs import NotAgain
+from shared.runtime.logs import REPEATING, NotAgain
 from shared.runtime.watchdog import Attendance
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -170,17 +170,25 @@ def test_a_worker_that_is_stuck_ends_itself_and_logs_what_its_threads_do(where: 
         assert "MainThread" in line["stacks"] and "watchdog" in line["stacks"]
 
 
-def test_what_kafka_python_says_every_second_is_logged_once_a_minute() -> None:
+def test_what_is_said_again_and_again_is_logged_once_a_minute_with_a_count() -> None:
     now = [0.0]
     once = NotAgain(lambda: now[0])
 
-    def passes(logger: str, message: str) -> bool:
-        return once.filter(logging.makeLogRecord({"name": logger, "msg": message}))
+    def said(logger: str, message: str, *values: object, **extra: object) -> str | None:
+        record = logging.makeLogRecord({"name": logger, "msg": message, "args": values, **extra})
+        return record.getMessage() if once.filter(record) else None
 
-    assert passes("kafka.coordinator", "no coordinator") and not passes("kafka.coordinator", "no coordinator")
-    assert passes("kafka.coordinator", "something else") and passes("shared.bus", "x") and passes("shared.bus", "x")
+    assert said("kafka.coordinator", "no answer from %s", "node 1") == "no answer from node 1"
+    assert said("kafka.coordinator", "no answer from %s", "node 2") is None, "the same of another node"
+    assert said("kafka.coordinator", "something else") == "something else"
+    assert said("shared.bus", "x") == said("shared.bus", "x") == "x", "what is not marked is always said"
+    for count in range(30):
+        assert (said("shared.runtime.loop", "put off: %s", "away", **REPEATING) is None) is (count > 0)
     now[0] = 61.0
-    assert passes("kafka.coordinator", "no coordinator")
+    assert said("kafka.coordinator", "no answer from %s", "node 1") == "no answer from node 1 (and 1 times before)"
+    assert said("shared.runtime.loop", "put off: %s", "away", **REPEATING) == "put off: away (and 29 times before)"
+    now[0] = 122.0
+    assert said("shared.runtime.loop", "put off: %s", "away", **REPEATING) == "put off: away"
 
 
 _STUCK_POLL = """
