@@ -146,7 +146,8 @@ class Settings(BaseSettings):
     fetch_allow: str = Field(
         "",
         description="Private hosts that may be fetched from, separated by commas: host, host:port, network or"
-        " network:port, e.g. `10.1.0.0/16,media.local:8080`. Public hosts on ports 80 and 443 need no entry.",
+        " network:port, e.g. `10.1.0.0/16,media.local:8080`. Public hosts on ports 80 and 443 need no entry."
+        " The installation's own Kafka and Redis stay closed whatever stands here.",
     )
     local_files: Path | None = Field(
         None,

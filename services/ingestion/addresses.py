@@ -42,6 +42,11 @@ def is_public(address: Address) -> bool:
     return address.is_global and not address.is_multicast and not closed
 
 
+def is_open_to_all(address: Address, port: int) -> bool:
+    """Whether it is a public web address, which needs no entry."""
+    return port in PUBLIC_PORTS and is_public(address)
+
+
 @dataclass(frozen=True, slots=True)
 class _Entry:
     """``port`` None: any port."""
@@ -74,9 +79,15 @@ class AllowList:
 
     def permits(self, host: str, address: Address, port: int) -> bool:
         """Whether a connection to ``address`` (which ``host`` resolved to) may be opened."""
-        if any(entry.permits(host.lower().rstrip("."), address, port) for entry in self.entries):
-            return True
-        return port in PUBLIC_PORTS and is_public(address)
+        return is_open_to_all(address, port) or bool(self._entries_for(host, address, port))
+
+    def names_the_port(self, host: str, address: Address, port: int) -> bool:
+        """Whether an entry permits just this port of that host or address."""
+        return any(entry.port == port for entry in self._entries_for(host, address, port))
+
+    def _entries_for(self, host: str, address: Address, port: int) -> list[_Entry]:
+        name = host.lower().rstrip(".")
+        return [entry for entry in self.entries if entry.permits(name, address, port)]
 
 
 def _parse(text: str) -> _Entry:

@@ -13,8 +13,9 @@ from typing import Any, Final
 import certifi
 import httpcore
 
-from services.ingestion.addresses import AllowList
+from services.ingestion.addresses import Address, AllowList, is_open_to_all
 from services.ingestion.lookup import LookUps
+from services.ingestion.own_servers import OwnServers
 from shared.contracts.errors import AbandonedError, ErrorCode, TonestreamError, TransientError
 
 #: How long it takes at most to notice that a download was abandoned, seconds.
@@ -75,8 +76,11 @@ class GuardedBackend(httpcore.NetworkBackend):
     second look-up for a hostile name server to answer differently.
     """
 
-    def __init__(self, allow: AllowList, look_ups: LookUps, allowance: Allowance, connect_s: float) -> None:
+    def __init__(
+        self, allow: AllowList, own: OwnServers, look_ups: LookUps, allowance: Allowance, connect_s: float
+    ) -> None:
         self._allow = allow
+        self._own = own
         self._look_ups = look_ups
         self._allowance = allowance
         self._connect_s = connect_s
@@ -93,11 +97,7 @@ class GuardedBackend(httpcore.NetworkBackend):
         addresses = self._addresses(host, port)
         for address in addresses:
             # One bad address among good ones is a name server playing games: all of them are refused.
-            if not self._allow.permits(host, ipaddress.ip_address(address.partition("%")[0]), port):
-                raise TonestreamError(
-                    ErrorCode.FETCH_FORBIDDEN,
-                    f"{host}:{port} is not a public web address; an operator can allow it (TONESTREAM_FETCH_ALLOW)",
-                )
+            self._require_permission(host, ipaddress.ip_address(address.partition("%")[0]), port)
         failure: Exception = httpcore.ConnectError(f"the host {host!r} has no address")
         for address in addresses:
             try:
@@ -107,6 +107,21 @@ class GuardedBackend(httpcore.NetworkBackend):
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
         raise failure
+
+    def _require_permission(self, host: str, address: Address, port: int) -> None:
+        if not self._allow.permits(host, address, port):
+            raise TonestreamError(
+                ErrorCode.FETCH_FORBIDDEN,
+                f"{host}:{port} is not a public web address; an operator can allow it (TONESTREAM_FETCH_ALLOW)",
+            )
+        if is_open_to_all(address, port):
+            return
+        if self._own.cover(address, port, self._allow.names_the_port(host, address, port)):
+            raise TonestreamError(
+                ErrorCode.FETCH_FORBIDDEN,
+                f"{host}:{port} leads to a server that the services themselves work with; TONESTREAM_FETCH_ALLOW does"
+                " not open it",
+            )
 
     def connect_unix_socket(
         self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None

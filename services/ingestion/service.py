@@ -15,6 +15,7 @@ from typing import ClassVar, Final, Self
 from services.ingestion.fetch import AllowList, Fetched, Fetcher, FetchLimits, Validators
 from services.ingestion.lanes import CutShortError, Lane, Patience, Try, final
 from services.ingestion.local_files import LocalFiles
+from services.ingestion.own_servers import endpoints
 from services.ingestion.tags import read_tags
 from shared.audio.decode import DecodedAudio, DecodeLimits, DecodeTimeoutError, decode, find_ffmpeg
 from shared.audio.level import track_level
@@ -190,6 +191,7 @@ class Ingestion(TrackByTrackService):
                     max_redirects=settings.fetch_max_redirects,
                 ),
                 allow,
+                own=endpoints(settings),
             ),
             local_files=LocalFiles(settings.local_files),
             spotify=spotify_client(settings),
