@@ -61,6 +61,8 @@ def _status(arguments: Sequence[str] | None) -> int:
     except (UsageError, SettingsError) as error:
         output.complain(redact(str(error)))
         return WRONG_USAGE
+    except ModuleNotFoundError as error:
+        output.complain(f"{error}: this installation lacks what the command needs; pip install 'tonestream[all]'")
     except (BusError, DependencyError, ModelError, RuntimeError, ImportError) as error:
         # RuntimeError: a missing program (ffmpeg), a service that ended. All say what to do.
         output.complain(redact(str(error)))

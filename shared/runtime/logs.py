@@ -17,8 +17,8 @@ from typing import Any, Final, Literal
 _context: ContextVar[dict[str, str]] = ContextVar("tonestream_log_context", default={})  # noqa: B039 (never mutated)
 
 #: Where kafka-python logs every attempt to connect, several a second while a broker is away. Whoever waits for a broker
-#: says so once, and an error that ends a command names the reason. Its selector tells of each look-up of a name that took
-#: long, as many do then.
+#: says so once, and an error that ends a command names the reason. Its selector tells of each slow look-up of a
+#: name, as many are then.
 _CONNECTIONS: Final = (
     "kafka.cluster",
     "kafka.net.connection",
