@@ -11,8 +11,9 @@ from shared.contracts.messages import Recipe
 from shared.models import ModelManifest
 from shared.settings import Settings
 
-#: Raise when the same audio and models would give another answer, e.g. after a change to the vote or the measures.
-ANSWER_VERSION: Final = 2
+#: Raise when the same bytes and models would give another answer, e.g. after a change to the vote, the measures, the
+#: choice of segments or the formats that are read.
+ANSWER_VERSION: Final = 3
 _DIGITS: Final = 16
 
 

@@ -50,7 +50,7 @@ from shared.contracts.retry import Retry, RetryNote
 from shared.contracts.topics import RETENTION_MS, Channel
 from shared.contracts.tracks import BLOB_SCHEME, FILE_SCHEME
 from shared.fault_points import AUDIO_STORED, LEAD_TAKEN, REQUEST_ENTERED, SOURCE_REMEMBERED, fault_point
-from shared.recipe import Recipes, mood_sources, result_key, source_work
+from shared.recipe import ANSWER_VERSION, Recipes, mood_sources, result_key, source_work
 from shared.runtime.service import Delivery, Origin, Outcome, TrackByTrackService
 from shared.settings import Settings, SettingsError
 from shared.spotify import SpotifyClient, SpotifyTrack, spotify_client
@@ -358,6 +358,8 @@ class Ingestion(TrackByTrackService):
             self._local_files.fetch(url, file)
             return _Fetched(file)
         known = None if request.force else self._results.known_source(request.track_key)
+        if known is not None and known.answer_version != ANSWER_VERSION:
+            known = None
         validators = None if known is None else Validators(known.etag, known.last_modified)
         fetched = self._download(url, file, validators, tried)
         if fetched.not_modified and known is not None:
@@ -442,7 +444,11 @@ class Ingestion(TrackByTrackService):
             self._results.remember_source(
                 request.track_key,
                 KnownSource(
-                    etag=fetched.etag, last_modified=fetched.last_modified, audio_sha256=audio_sha256, error=error
+                    etag=fetched.etag,
+                    last_modified=fetched.last_modified,
+                    audio_sha256=audio_sha256,
+                    error=error,
+                    answer_version=ANSWER_VERSION,
                 ),
             )
 

@@ -15,7 +15,8 @@ from shared.contracts.messages import ErrorReport, TrackResult
 class KnownSource(BaseModel):
     """What the last download of a URL gave: its validators, and the audio's hash or why there is none.
 
-    Of use only with validators: a server that confirms them (304) confirms that the audio is the same.
+    Of use only with validators: a server that confirms them (304) confirms that the audio is the same. And only to the
+    ``answer_version`` that wrote it: another may read what this one refused.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -24,6 +25,7 @@ class KnownSource(BaseModel):
     last_modified: str | None = None
     audio_sha256: str | None = None
     error: ErrorReport | None = None
+    answer_version: int = 0
 
 
 class ResultCache:

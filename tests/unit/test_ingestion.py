@@ -25,7 +25,7 @@ from shared.contracts.codec import encode
 from shared.contracts.errors import DependencyError, ErrorCode, TonestreamError
 from shared.contracts.messages import ErrorReport, IngestedTrack, Stage, Status, Track, TrackRequest, TrackResult
 from shared.contracts.retry import RetryNote
-from shared.recipe import Recipes, result_key
+from shared.recipe import ANSWER_VERSION, Recipes, result_key
 from shared.runtime.service import Delivery, Origin, Outcome, Verdict
 from shared.settings import Settings
 from shared.work_folder import PREFIX
@@ -176,6 +176,19 @@ def test_a_file_that_cannot_be_decoded_is_remembered_as_such(bench: Bench) -> No
     again = bench.track("r2", audio_url=url)
     assert again.error is not None and again.error.code is ErrorCode.UNSUPPORTED_MEDIA
     assert bench.web.count("/bad.mp3") == 2
+
+
+def test_what_another_version_refused_is_tried_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.web.add("/a.mp3", b"no audio" * 100, headers=ETAG)
+    url = bench.web.url("/a.mp3")
+    with monkeypatch.context() as before:
+        before.setattr("services.ingestion.service.ANSWER_VERSION", ANSWER_VERSION - 1)
+        refused = bench.verdict(bench.delivery("r1", audio_url=url))
+        assert isinstance(refused, TonestreamError)
+        bench.ended("r1")
+    # The server would still confirm its ETag; what it sends can be read by now.
+    bench.web.add("/a.mp3", SAMPLE.read_bytes(), headers=ETAG)
+    assert bench.track("r2", audio_url=url).audio is not None
 
 
 def test_the_same_request_twice_is_answered_once_but_a_redelivered_one_again(bench: Bench) -> None:
