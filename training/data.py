@@ -106,9 +106,9 @@ def _check_genres(found: set[str], where: Path) -> None:
 
 
 def audio_files(folder: Path) -> list[Path]:
-    """Every audio file in ``folder`` and below, in order of name. Hidden files are none."""
+    """Every audio file in ``folder`` and below, in order of name. What macOS keeps beside them (``._*``) is none."""
     return sorted(
         file
         for file in folder.rglob("*")
-        if file.suffix.lower() in _AUDIO_SUFFIXES and not file.name.startswith(".") and file.is_file()
+        if file.suffix.lower() in _AUDIO_SUFFIXES and not file.name.startswith("._") and file.is_file()
     )

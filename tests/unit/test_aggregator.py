@@ -109,6 +109,7 @@ class Bench:
     def __init__(self, folder: str) -> None:
         self.client = connect(f"memory://{random.random()}")
         self.keys = Keys("t")
+        self.folder = folder
         self.blobs = BlobStore(f"file://{folder}")
         state = self.state()
         self.audio = AudioBlobs(self.blobs, self.client, self.keys, state.requests, state.fences, 1000)
@@ -668,7 +669,7 @@ def test_an_answer_by_a_model_that_is_not_installed_here_brings_its_calibration(
         mood().model_copy(update={"model": "newer-mood", "calibration": brought}),
     ]
     with_it = answered(bench, {}, parts)
-    installed = answered(Bench(str(bench.blobs)), {"genre-model": brought, "mood-model": brought})
+    installed = answered(Bench(bench.folder), {"genre-model": brought, "mood-model": brought})
     assert with_it.genre is not None and installed.genre is not None and with_it.mood is not None
     assert with_it.genre.probabilities == installed.genre.probabilities
     assert with_it.genre.uncertain and with_it.mood.uncertain

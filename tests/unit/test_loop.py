@@ -199,7 +199,7 @@ def test_at_the_entry_an_invalid_request_is_answered_and_not_buried(monkeypatch:
         mine, nobodys = bench.tracks(2)
     assert mine.request_id == "mine"
     assert mine.error is not None and mine.error.code is ErrorCode.INVALID_REQUEST
-    assert "audio_url: only http and https" in mine.error.message
+    assert "audio_url: only http, https and file URLs" in mine.error.message
     assert nobodys.request_id.startswith("unit.requests/")
     assert bench.dead.poll(1, 0.0) == []
 

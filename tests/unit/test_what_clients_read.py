@@ -139,7 +139,7 @@ REFUSED: Final[list[tuple[bytes, str]]] = [
     (body(audio_url="example.org/a.mp3"), "audio_url: a URL begins with http:// or https://"),
     (
         body(audio_url="ftp://e.org"),
-        "audio_url: only http and https URLs can be fetched; this one has the scheme 'ftp'",
+        "audio_url: only http, https and file URLs can be fetched; this one has the scheme 'ftp'",
     ),
     (body(audio_url="https:///a.mp3"), "audio_url: the URL names no host"),
     (body(audio_url="https://e.org:99999/"), "audio_url: the URL's host or port cannot be read"),
