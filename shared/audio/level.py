@@ -56,7 +56,7 @@ class LevelMeter:
         self._counts += [seconds.shape[1]] * len(seconds)
 
 
-def block_powers(levels_dbfs: Sequence[float]) -> npt.NDArray[np.float64]:
+def mean_squares(levels_dbfs: Sequence[float]) -> npt.NDArray[np.float64]:
     """Mean squares of the blocks of ``BLOCK_S`` seconds whose seconds have these levels; the last may be shorter."""
     powers = np.power(10.0, np.asarray(levels_dbfs, np.float64) / 10.0)
     return np.array([powers[start : start + BLOCK_S].mean() for start in range(0, len(powers), BLOCK_S)])
@@ -72,7 +72,7 @@ def track_level(levels_dbfs: Sequence[float]) -> float:
     >>> round(track_level([-20.0] * 30 + [float("-inf")] * 60), 3)
     -20.0
     """
-    powers = block_powers(levels_dbfs)
+    powers = mean_squares(levels_dbfs)
     audible = powers[powers > 10.0 ** (NOISE_DBFS / 10.0)]
     if not audible.size:
         return float("-inf")

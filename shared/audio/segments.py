@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from shared.audio.level import BLOCK_S, SILENCE_DBFS, block_powers, silence_dbfs, track_level
+from shared.audio.level import BLOCK_S, SILENCE_DBFS, mean_squares, silence_dbfs, track_level
 from shared.audio.spec import FeatureSpec
 
 #: Silence that is shorter than this, in seconds, belongs to the music around it.
@@ -59,7 +59,7 @@ def sounding_stretches(levels_dbfs: Sequence[float]) -> tuple[Stretch, ...]:
     if level < SILENCE_DBFS:
         return ()
     # The mean over as long as a segment lasts, so that this rule and ``is_silent`` agree.
-    sounds = np.flatnonzero(block_powers(levels_dbfs) >= 10.0 ** (silence_dbfs(level) / 10.0)) * BLOCK_S
+    sounds = np.flatnonzero(mean_squares(levels_dbfs) >= 10.0 ** (silence_dbfs(level) / 10.0)) * BLOCK_S
     found = [Stretch(int(start), min(int(start) + BLOCK_S, seconds)) for start in sounds]
     least = LONG_SILENCE_S
     if found[0].start_s < least:

@@ -10,7 +10,7 @@ from shared.audio.level import REFERENCE_DBFS
 
 #: Fields that say nothing in a spec of that kind. They are not written: the model ID is a hash of what is.
 _FOREIGN: Final = {"mfcc": frozenset({"kind", "analysis_rate"}), "log_mel": frozenset({"n_mfcc"})}
-#: A field of its own time: specs from before it are written as they were.
+#: Not written either where it is not set: specs from before there was such a field keep their models' IDs.
 _LEVEL: Final = frozenset({"level_dbfs"})
 
 
@@ -21,9 +21,10 @@ class FeatureSpec(BaseModel):
     ``n_mels`` mel bands (Slaney's scale and normalisation, 0 Hz to half the rate). Frames are centred with zero
     padding, under a Hann window, and spectra are power: librosa's defaults.
 
-    ``mfcc``: decibels clipped 80 below the segment's loudest value, orthonormal DCT-II, ``n_mfcc`` coefficients kept.
     ``level_dbfs``: the level to which the whole track is brought before anything else, in dB relative to full scale
     (`shared.audio.level.track_level`), so that nothing depends on the volume; None: it is taken as it is.
+
+    ``mfcc``: decibels clipped 80 below the segment's loudest value, orthonormal DCT-II, ``n_mfcc`` coefficients kept.
     ``log_mel``: each segment is resampled to ``analysis_rate`` (Hz) first; log10(1 + 10000 * power) of each mel band.
     """
 
