@@ -13,7 +13,7 @@ COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose
 export INPUT
 
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos fuzz lint test-services up cli down logs scale train docs clean
+.PHONY: help run test chaos fuzz lint lock audit test-services up cli down logs scale train docs clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -36,6 +36,10 @@ lint: $(VENV)/.test ## ruff and mypy
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
+
+lock: $(VENV)/.test ## resolve the dependencies anew and write down their versions and hashes
+	$(VENV)/bin/pip install --quiet uv
+	deploy/setup/lock.sh $(VENV)/bin/uv
 
 audit: $(VENV)/.test ## known vulnerabilities of the installed packages
 	$(VENV)/bin/python deploy/setup/audit.py $(VENV)
@@ -77,10 +81,10 @@ clean: ## remove the virtual environment and caches
 test-services:
 	@deploy/setup/test-services.sh
 
-$(VENV)/.run: pyproject.toml
-	@deploy/setup/venv.sh $(VENV) all
+$(VENV)/.run: pyproject.toml deploy/requirements/laptop.txt
+	@deploy/setup/venv.sh $(VENV) laptop
 	@touch $@
 
-$(VENV)/.test: pyproject.toml
+$(VENV)/.test: pyproject.toml deploy/requirements/test.txt
 	@deploy/setup/venv.sh $(VENV) test
 	@touch $@ $(VENV)/.run

@@ -5,6 +5,7 @@ set -u
 
 missing=""
 command -v redis-server >/dev/null || missing="$missing redis-server"
+command -v espeak-ng >/dev/null || missing="$missing espeak-ng"
 if [ -z "${KAFKA_BOOTSTRAP_SERVERS:-}" ] && ! docker info >/dev/null 2>&1; then
     command -v java >/dev/null || missing="$missing default-jre-headless"
     command -v mvn >/dev/null || missing="$missing maven"

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Make the virtual environment $1 with a Python of at least 3.11 and install this project with the extra $2 into it.
+# Make the virtual environment $1 with a Python of at least 3.11 and install this project into it, with the dependencies of
+# its extra $2 (laptop, test): the very files that deploy/requirements names by their hashes.
 set -eu
 
 venv=$1
@@ -35,4 +36,6 @@ if [ ! -x "$venv/bin/pip" ] && ! make_venv; then
     }
 fi
 echo "installing Tonestream into $venv (a few minutes the first time)" >&2
-"$venv/bin/pip" install --quiet --disable-pip-version-check --editable ".[$extra]"
+pip() { "$venv/bin/pip" --quiet --disable-pip-version-check "$@"; }
+pip install --require-hashes --requirement "deploy/requirements/$extra.txt"
+pip install --no-deps --editable .
