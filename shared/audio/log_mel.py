@@ -24,6 +24,7 @@ def log_mel(segments: Array, spec: FeatureSpec) -> Array:
     transposed, each segment having been resampled alone: its features never depend on its neighbours. Raises
     ValueError for another length than the spec's, and for a spec of another kind.
 
+    >>> from shared.audio.spec import LOG_MEL96
     >>> log_mel(np.zeros((2, LOG_MEL96.segment_samples), np.float32), LOG_MEL96).shape
     (2, 188, 96)
     """

@@ -26,6 +26,7 @@ def mfcc(segments: Array, spec: FeatureSpec) -> Array:
     segment alone: decibels are clipped relative to the loudest value of that segment, not of the batch, so a
     segment's features never depend on its neighbours. Raises ValueError for another length than the spec's.
 
+    >>> from shared.audio.spec import MFCC13
     >>> mfcc(np.zeros((2, MFCC13.segment_samples), np.float32), MFCC13).shape
     (2, 130, 13)
     """
