@@ -49,6 +49,12 @@ def run(
     )  # fmt: skip
 
 
+def heed_signals() -> None:
+    """In a child: whoever started the tests may ignore some, as nohup does, and children inherit that."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def together(*processes: Sequence[str]) -> list[subprocess.CompletedProcess[bytes]]:
     """Several commands side by side: each waits ten seconds for a broker."""
     with ThreadPoolExecutor(len(processes)) as pool:
@@ -137,7 +143,7 @@ def test_what_is_finished_is_shown_whatever_ends_the_run(number: int, status: in
         (tmp_path / name).write_bytes(b"x")
     process = subprocess.Popen(
         command("classify", ".", module=QUICK), cwd=tmp_path, env=environment(),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=heed_signals,
     )  # fmt: skip
     assert process.stdout is not None
     rows = [process.stdout.readline() for _ in range(5)]
@@ -154,8 +160,9 @@ def test_ctrl_c_at_any_moment_is_no_traceback(after_s: float) -> None:
     # Python itself takes a moment until it reaches us: what it says of a signal before that is its own.
     script = "import services.cli.main as m, sys; print(flush=True); sys.argv[1:] = ['settings']; sys.exit(m.main())"
     process = subprocess.Popen(
-        [sys.executable, "-c", script], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+        [sys.executable, "-c", script], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        preexec_fn=heed_signals,
+    )  # fmt: skip
     assert process.stdout is not None
     process.stdout.readline()
     time.sleep(after_s)

@@ -13,8 +13,8 @@ from shared.contracts.messages import Status, TrackRequest, TrackResult
 from shared.settings import Settings
 
 SAMPLES = Path(__file__).resolve().parent.parent.parent / "samples"
-#: gravel-road, at -30 dB, turned from country to classical; at -40 dB each turned to hiphop.
-TRACKS = ("gravel-road", "iron-orchard", "late-tram", "slow-ferry")
+#: Taken as they were, gravel-road at -30 dB turned from country to classical, and four tracks at -40 dB to hiphop.
+TRACKS = ("gravel-road", "slow-ferry")
 GAINS_DB = (0, -30, -40)
 
 
