@@ -12,7 +12,7 @@ Three roles, no more:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
@@ -165,6 +165,13 @@ class Membership(Protocol):
 
     def rewind(self) -> None:
         """Forget what was polled and not committed: the next poll starts from the committed offsets."""
+        ...
+
+    def put_aside(self, partitions: Collection[tuple[str, int]], seconds: float) -> None:
+        """Deliver nothing of these (topic, partition) pairs for so long, and of the others what there is.
+
+        To be called after ``rewind``. Others that were put aside before stay so for their time.
+        """
         ...
 
     def assigned(self) -> frozenset[tuple[str, int]]:

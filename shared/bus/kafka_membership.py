@@ -8,7 +8,7 @@ import socket
 import time
 import uuid
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -64,6 +64,8 @@ class KafkaMembership(Closing):
         #: The ownership epochs whose records are read from the committed offsets on.
         self._positioned: Mapping[TopicPartition, str] = {}
         self._kept: deque[Record] = deque()
+        #: Until when partitions are put aside.
+        self._aside: dict[TopicPartition, float] = {}
         self._next_pass = 0.0
         self._closed = False
         assignor = CooperativeAssignor()
@@ -99,6 +101,7 @@ class KafkaMembership(Closing):
         deadline = time.monotonic() + timeout_s
         while True:
             if not self._kept:
+                self._pause_what_is_aside()
                 remaining = deadline - time.monotonic()
                 self._fetch(max_records, max(0.0, min(SLICE_S, remaining)))
             if records := self._take_kept(max_records):
@@ -141,6 +144,19 @@ class KafkaMembership(Closing):
         self._positioned = {}
         self._kept.clear()
         self._seek_to_committed()
+
+    def put_aside(self, partitions: Collection[tuple[str, int]], seconds: float) -> None:
+        until = time.monotonic() + seconds
+        self._aside.update({TopicPartition(topic, partition): until for topic, partition in partitions})
+
+    def _pause_what_is_aside(self) -> None:
+        now = time.monotonic()
+        self._aside = {partition: until for partition, until in self._aside.items() if until > now}
+        paused = self._consumer.paused()
+        wanted = self._consumer.assignment() & self._aside.keys()
+        if wanted != paused:
+            self._consumer.resume(*(paused - wanted))
+            self._consumer.pause(*(wanted - paused))
 
     def _fetch(self, max_records: int, timeout_s: float) -> None:
         """Keep what one poll of the client brings. All of it was read from the committed offset of its epoch on."""

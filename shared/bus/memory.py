@@ -15,7 +15,7 @@ import threading
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from shared.bus.base import (
@@ -72,10 +72,11 @@ class _Group:
 
 @dataclass(slots=True)
 class _Progress:
-    """How far a member has polled its partitions, and in which tenure of each."""
+    """How far a member has polled its partitions, and in which tenure of each; until when it leaves some ``aside``."""
 
     positions: dict[Slot, int] = field(default_factory=dict)
     tenures: dict[Slot, int] = field(default_factory=dict)
+    aside: dict[Slot, float] = field(default_factory=dict)
 
 
 class MemoryBus:
@@ -163,6 +164,9 @@ class MemoryBus:
                 if slot not in progress.positions or progress.tenures.get(slot) != state.tenures[slot]:
                     progress.positions[slot] = state.committed[slot]
                     progress.tenures[slot] = state.tenures[slot]
+            if progress.aside:
+                now = time.monotonic()
+                mine = [slot for slot in mine if progress.aside.get(slot, 0.0) <= now]
             return self._collect(mine, progress.positions, max_records)
 
         return self._wait_for(collect, timeout_s)
@@ -391,6 +395,9 @@ class MemoryMembership(Closing):
 
     def rewind(self) -> None:
         self._progress.positions.clear()
+
+    def put_aside(self, partitions: Collection[Slot], seconds: float) -> None:
+        self._progress.aside.update(dict.fromkeys(partitions, time.monotonic() + seconds))
 
     def committed(self, partitions: Sequence[Slot]) -> dict[Slot, int]:
         return self._bus._committed(self._group, partitions)

@@ -43,7 +43,7 @@ from shared.runtime.settling import Held, Settled, Settler, StoppedError
 
 log = logging.getLogger(__name__)
 
-#: Longest pause before a held record is looked at again: what is ready in other partitions goes at this pace.
+#: Longest time for which the partition of a held record is put aside. The others go on meanwhile.
 _LONGEST_HOLD_S: Final = 5.0
 
 Result = TypeVar("Result")
@@ -93,8 +93,10 @@ class ServiceLoop:
         self._abandoned = threading.Event()
         self._name = service.name
         self._next_tick = 0.0
-        #: Turns in which a record was held, since one was last committed.
+        #: Turns in which a record was held, since one of such a partition was last handled.
         self._holds = 0
+        self._held_partitions: frozenset[tuple[str, int]] = frozenset()
+        self._held_because, self._held_until = "", 0.0
         self._side = (
             None if policy.keep_alive_s is None else ThreadPoolExecutor(1, thread_name_prefix=f"{self._name}-batch")
         )
@@ -129,10 +131,7 @@ class ServiceLoop:
                     self._drop_batch("bus_unavailable", error)
                     self._stop.wait(self._policy.wait_s(failures))
                 except HeldError as error:
-                    self._holds += 1
-                    self._pulse.waiting(str(error))
-                    self._drop_batch("held", error)
-                    self._stop.wait(self._hold_s())
+                    self._put_aside(error)
                 except DependencyError as error:
                     failures += 1
                     self._pulse.waiting(str(error))
@@ -193,7 +192,7 @@ class ServiceLoop:
 
     def _reached_the_bus(self) -> None:
         self._pulse.polled()
-        self._pulse.waiting(None)
+        self._pulse.waiting(self._held_because if time.monotonic() < self._held_until else None)
 
     def _finish(self) -> None:
         """What is left to do at a stop, within ``stop_grace_s``. Here a turn ends with its batch: nothing."""
@@ -230,7 +229,19 @@ class ServiceLoop:
             if number and self._stop.is_set():
                 raise StoppedError
             self._commit(self._keeping_alive(partial(self._settle, unit, held)))
+        if not held.partitions and any((one.topic, one.partition) in self._held_partitions for one in records):
+            self._holds = 0
+        self._held_partitions = held.partitions
         held.release()
+
+    def _put_aside(self, error: HeldError) -> None:
+        """Leave the partitions alone in which a record is held, else nothing but these might be delivered again."""
+        self._holds += 1
+        seconds = self._hold_s()
+        self._held_because, self._held_until = str(error), time.monotonic() + seconds
+        self._pulse.waiting(self._held_because)
+        self._drop_batch("held", error)
+        self._membership.put_aside(self._held_partitions, seconds)
 
     def _settle(self, unit: Unit, held: Held) -> list[Settled]:
         if all(held.holds(record) for record in unit.records):
@@ -286,7 +297,6 @@ class ServiceLoop:
                 raise BusUnavailableError(f"the dead letters do not take {settled[0].record.coordinates}") from error
             self._commit([self._settler.bury(settled[0].record, error, settled[0].attempts)])
             return
-        self._holds = 0
         fault_point(COMMITTED)
         self._handling.finished([one.record for one in settled])
         self._limit.count(sum(one.counted for one in settled))

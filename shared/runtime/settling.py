@@ -87,6 +87,11 @@ class Held:
         """Whether ``record`` stands in a partition in which one is held."""
         return (record.topic, record.partition) in self._faults
 
+    @property
+    def partitions(self) -> frozenset[tuple[str, int]]:
+        """The (topic, partition) pairs in which a record is held."""
+        return frozenset(self._faults)
+
     def release(self) -> None:
         """The turn is over. Raises the HeldError of the record that was held first, if one was."""
         for fault in self._faults.values():

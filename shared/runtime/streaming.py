@@ -211,6 +211,7 @@ class StreamingLoop(ServiceLoop):
         if not ready:
             return False
         self._commit([one.settled for one in ready if one.settled])
+        self._holds = 0
         for one in ready:
             self._window[one.partition].popleft()
             metrics.BATCH_SECONDS.labels(self._name).observe(time.monotonic() - one.polled_at)

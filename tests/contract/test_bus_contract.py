@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
@@ -273,6 +274,28 @@ def test_a_rewind_brings_back_what_was_not_committed(bus: Bus, source: str, name
         member.rewind()
         assert _values(_take(member, 20)) == _values(rest)
         assert _values(done + rest) == list(range(30))
+
+
+def test_what_is_put_aside_is_not_delivered_for_its_time_and_all_else_is(bus: Bus, source: str, names: Names) -> None:
+    _publish(bus, _numbered(source, 60))
+    with bus.join(names.group("g"), [source]) as member:
+        first = _take(member, 60)
+        by_partition = Counter((record.topic, record.partition) for record in first)
+        (aside, most), *_ = by_partition.most_common()
+        assert len(by_partition) > 1
+        member.rewind()
+        member.put_aside([aside], 4.0)
+        began = time.monotonic()
+        member.keep_alive()
+        # However small the polls are: the partition with the most records would fill them.
+        others = [record for _ in range(60) for record in member.poll(2, 0.05)]
+        assert time.monotonic() - began < 4.0
+        expected = [record for record in first if (record.topic, record.partition) != aside]
+        assert sorted(_values(others)) == sorted(_values(expected))
+        back = _take(member, most)
+        assert time.monotonic() - began >= 3.5
+        assert {(record.topic, record.partition) for record in back} == {aside}
+        member.commit([], [*others, *back])
 
 
 def test_a_member_is_told_what_its_group_has_committed_and_nothing_else(bus: Bus, source: str, names: Names) -> None:

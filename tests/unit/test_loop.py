@@ -361,6 +361,36 @@ def test_a_record_that_is_held_holds_its_partition_and_the_others_go_out(keep_al
     assert sorted(handled) == sorted([*names, "else", "where", "later"])  # none of them twice
 
 
+def test_a_partition_full_of_held_records_does_not_starve_the_others() -> None:
+    held = [f"held-{number}" for number in range(20)]
+    service = Holding(set(held))
+    bench = Bench(service, replace(PATIENT, batch_records=2))
+    bench.send(*(request(name) for name in held))
+    ready = [f"ready-{number}" for number in range(6)]
+    for name in ready:
+        bench.bus.publisher().publish([outgoing(TOPICS, request(name), key=name)])
+    partitions = {record.partition for record in everything(bench)}
+    assert len(partitions) > 1
+    with running(bench):
+        behind = {name for name in ready if on_the_partition_of(bench, name, held[0])}
+        answered = {track.request_id for track in bench.tracks(len(ready) - len(behind))}
+        assert answered == set(ready) - behind
+        service.missing.clear()
+        assert len(bench.tracks(len(held) + len(behind))) == len(held) + len(behind)
+
+
+def everything(bench: Bench) -> list[Record]:
+    """All requests there are."""
+    with bench.bus.reader([TOPICS.name(Channel.REQUESTS)]) as reader:
+        return reader.poll(1000, 1.0)
+
+
+def on_the_partition_of(bench: Bench, name: str, other: str) -> bool:
+    """Whether the requests of these IDs lie in one partition."""
+    partitions = {decode(Channel.REQUESTS, record.value).request_id: record.partition for record in everything(bench)}
+    return partitions[name] == partitions[other]
+
+
 def test_a_worker_that_stops_leaves_what_is_held_to_the_next_one() -> None:
     bench = Bench(Holding({"held"}))
     bench.send(request("before"), request("held"), request("behind"))
