@@ -30,7 +30,8 @@ _DROPOUT: Final = 0.1
 _CLIP: Final = 4.0
 
 # Augmentation, in decibels of the mel spectrogram, where an equaliser adds a curve and a codec empties the top bands.
-_GAIN_DB: Final = (-10.0, 6.0)
+#: Tracks come at one level; what is left is what segments of them differ by.
+_GAIN_DB: Final = (-3.0, 3.0)
 _EQ_POINTS: Final = 8
 _EQ_DB: Final = 3.0
 _NOISE_SHARE: Final = 0.3
