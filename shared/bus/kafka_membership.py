@@ -155,8 +155,14 @@ class KafkaMembership(Closing):
         paused = self._consumer.paused()
         wanted = self._consumer.assignment() & self._aside.keys()
         if wanted != paused:
-            self._consumer.resume(*(paused - wanted))
             self._consumer.pause(*(wanted - paused))
+            fetcher = self._consumer._fetcher
+            for partition in paused - wanted:
+                # The client would keep what it parsed before the pause until it has nothing else in hand, and read
+                # nothing of the partition meanwhile: for ever, it may be. It is fetched again from the position on.
+                fetcher._paused_partition_records.pop(partition, None)
+                fetcher._paused_completed_fetches.pop(partition, None)
+                self._consumer.resume(partition)
 
     def _fetch(self, max_records: int, timeout_s: float) -> None:
         """Keep what one poll of the client brings. All of it was read from the committed offset of its epoch on."""

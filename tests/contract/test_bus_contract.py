@@ -281,8 +281,12 @@ def test_what_is_put_aside_is_not_delivered_for_its_time_and_all_else_is(bus: Bu
     with bus.join(names.group("g"), [source]) as member:
         first = _take(member, 60)
         by_partition = Counter((record.topic, record.partition) for record in first)
-        (aside, most), *_ = by_partition.most_common()
         assert len(by_partition) > 1
+        member.rewind()
+        # Of the one that is put aside a part is delivered, and the rest lies ready in the client.
+        (record,) = _take(member, 1)
+        aside = (record.topic, record.partition)
+        most = by_partition[aside]
         member.rewind()
         member.put_aside([aside], 4.0)
         began = time.monotonic()
