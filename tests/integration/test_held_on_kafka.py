@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import replace
 
 import pytest
 
@@ -13,8 +12,9 @@ from shared.contracts.codec import decode, outgoing
 from shared.contracts.messages import IngestedTrack
 from shared.contracts.topics import Channel, Topics
 from shared.runtime.loop import ServiceLoop
+from shared.runtime.policy import LoopPolicy
 from tests.support.names import Names
-from tests.unit.test_loop import PATIENT, Holding, request
+from tests.unit.test_loop import Holding, request
 
 pytestmark = pytest.mark.kafka
 
@@ -42,7 +42,7 @@ def test_a_partition_full_of_held_records_starves_no_other(bootstrap_servers: st
     elsewhere = {name for name in READY if partitions[name] != partitions[beside]}
     assert elsewhere
     membership = bus.join(topics.group("g"), [topics.name(Channel.REQUESTS)])
-    loop = ServiceLoop(service, membership, topics, replace(PATIENT, batch_records=2))
+    loop = ServiceLoop(service, membership, topics, LoopPolicy(batch_records=2))
     running = threading.Thread(target=loop.run, daemon=True)
     running.start()
     answered: set[str] = set()
