@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
 from shared.bus.base import BusUnavailableError
 from shared.runtime.health import Pulse
-
-log = logging.getLogger(__name__)
+from shared.runtime.outages import Outages
 
 Reached = TypeVar("Reached")
 
@@ -53,25 +51,23 @@ class _Attempt(Generic[Reached]):
             self._done.set()
 
 
-def wait_for(name: str, reach: Callable[[], Reached], pulse: Pulse, stopping: threading.Event) -> Reached:
-    """What ``reach`` returns, once the server ``name`` is there. One line of log says that it is away, one it came.
+def wait_for(
+    name: str, reach: Callable[[], Reached], pulse: Pulse, outages: Outages, stopping: threading.Event
+) -> Reached:
+    """What ``reach`` returns, once the server ``name`` is there.
 
     Raises StoppedEarlyError, and whatever ``reach`` raises that waiting does not help against.
     """
-    away = False
     pulse.waiting(f"{name} has not answered yet")
     while not stopping.is_set():
         try:
             reached = _Attempt(reach).result(stopping)
         except (AwayError, BusUnavailableError) as error:
             pulse.waiting(f"{name} is away: {error}")
-            if not away:
-                log.warning("%s is away; waiting for it: %s", name, error)
-            away = True
+            outages.missed(name, reach, error)
             stopping.wait(_PAUSE_S)
             continue
         pulse.waiting(None)
-        if away:
-            log.info("%s is there", name)
+        outages.back(name)
         return reached
     raise StoppedEarlyError

@@ -24,6 +24,7 @@ from shared.contracts.messages import Stage, TrackRequest, TrackResult
 from shared.contracts.topics import Channel, Topics
 from shared.runtime.health import Pulse
 from shared.runtime.loop import ServiceLoop
+from shared.runtime.outages import Outages
 from shared.runtime.policy import LoopPolicy
 from shared.runtime.service import Service
 from shared.settings import Settings
@@ -81,6 +82,7 @@ class EmbeddedPipeline:
                 for service in services
             ]
             stack.callback(self._stop)
+            outages = Outages()
             for service, membership in zip(services, memberships, strict=True):
                 policy = LoopPolicy(
                     batch_records=max(service.window(settings), self.window),
@@ -91,7 +93,7 @@ class EmbeddedPipeline:
                     stop_grace_s=0.0,  # nobody waits for what has not been answered by then
                 )
                 pulse = Pulse()
-                loop = loop_class(service)(service, membership, self._topics, policy, pulse)
+                loop = loop_class(service)(service, membership, self._topics, policy, pulse, outages=outages)
                 thread = LoopThread(loop, service.name, self._ended)
                 self._pulses.append(pulse)
                 self._loops.append(loop)

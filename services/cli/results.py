@@ -16,6 +16,7 @@ from shared.bus.base import Reader
 from shared.contracts.codec import MalformedMessageError, decode, salvaged_request_id
 from shared.contracts.messages import Status, TrackResult
 from shared.contracts.topics import Channel, Topics
+from shared.runtime.outages import KAFKA, KAFKA_SILENT_S, Outages
 from shared.settings import Settings
 
 
@@ -53,6 +54,7 @@ def _results(options: argparse.Namespace, settings: Settings) -> int:
 def _read(reader: Reader, wanted: set[str] | None, follow: bool, timeout_s: float | None) -> Iterator[TrackResult]:
     """Results in order, those in ``wanted`` (which shrinks by them) or all; to the end, or on and on."""
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    outages = Outages()
     while wanted is None or wanted:
         for record in reader.poll(max_records=500, timeout_s=0.5):
             try:
@@ -66,6 +68,10 @@ def _read(reader: Reader, wanted: set[str] | None, follow: bool, timeout_s: floa
                 if wanted is not None:
                     wanted.discard(result.request_id)
                 yield result
+        if (silent_s := reader.silent_s()) > KAFKA_SILENT_S:
+            outages.missed(KAFKA, reader, f"no answer for {silent_s:.0f} s", silent_s)
+        else:
+            outages.reached(KAFKA, reader)
         if not follow and reader.at_end():
             return
         if deadline is not None and time.monotonic() > deadline:

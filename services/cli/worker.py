@@ -28,6 +28,7 @@ from shared.contracts.topics import Topics
 from shared.runtime.dead_letters import DeadLetterLimitError
 from shared.runtime.health import Contact, HealthServer, Pulses
 from shared.runtime.loop import ServiceLoop
+from shared.runtime.outages import KAFKA, KAFKA_SILENT_S, REDIS, Outages
 from shared.runtime.policy import LoopPolicy
 from shared.runtime.redaction import Redactor
 from shared.runtime.service import Service
@@ -36,8 +37,6 @@ from shared.settings import Settings
 
 log = logging.getLogger(__name__)
 
-#: Kafka is away when it gave no answer for so long: a member that waits for a rebalance asks every 10 s.
-_KAFKA_SILENT_S: Final = 12.0
 #: Redis is asked every 2 s, and given 3 s to answer.
 _REDIS_SILENT_S: Final = 8.0
 _PROBE_TIMEOUT_S: Final = 3.0
@@ -81,6 +80,7 @@ class _Worker:
         self._topics = Topics(settings.topic_prefix)
         self._keys = Keys(settings.redis_prefix)
         self._pulses = Pulses()
+        self._outages = Outages()
         self._stopping = threading.Event()
         self._woken = threading.Event()  # by a signal, or by a loop that has ended
         self._loops: list[ServiceLoop] = []
@@ -156,19 +156,19 @@ class _Worker:
                     memberships.append(bus.join(self._topics.group(service.name), inputs))
             return memberships
 
-        wait_for("Redis", redis_answers, self._pulses.first, self._stopping)
+        wait_for(REDIS, redis_answers, self._pulses.first, self._outages, self._stopping)
         for service in services:
             service.start()
-        return wait_for("Kafka", joined, self._pulses.first, self._stopping)
+        return wait_for(KAFKA, joined, self._pulses.first, self._outages, self._stopping)
 
     def _watch(self, memberships: list[Membership]) -> None:
         probe = RedisProbe(connect(self._settings.redis_url.get_secret_value(), _PROBE_TIMEOUT_S))
         self._held.callback(probe.close)
         self._pulses.first.watch(
-            Contact("Kafka", lambda: max(one.silent_s() for one in memberships), _KAFKA_SILENT_S),
-            Contact("Redis", probe.silent_s, _REDIS_SILENT_S),
+            Contact(KAFKA, lambda: max(one.silent_s() for one in memberships), KAFKA_SILENT_S),
+            Contact(REDIS, probe.silent_s, _REDIS_SILENT_S),
         )
-        self._held.callback(Attendance(self._pulses).close)
+        self._held.callback(Attendance(self._pulses, self._outages).close)
 
     def _loop(self, service: Service, membership: Membership, client: redis.Redis, first: bool) -> ServiceLoop:
         settings = self._settings
@@ -189,6 +189,7 @@ class _Worker:
             RedisHandling(client, self._keys, service.name, settings.state_ttl_s, fences),
             Redactor(settings.secrets()),
             FenceKeeper(client, fences, settings.state_ttl_s),
+            self._outages,
         )
 
     def _status(self, errors: list[BaseException]) -> int:

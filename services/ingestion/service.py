@@ -304,7 +304,7 @@ class Ingestion(TrackByTrackService):
                     return draft.track(cached=fetched.cached, error=fetched.error)
                 return self._from_file(draft, fetched.file, fetched, tried)
         except OSError as error:
-            raise DependencyError(f"the temporary folder cannot be used: {error}") from error
+            raise DependencyError(f"the temporary folder cannot be used: {error}", "the temporary folder") from error
 
     def _spotify_track(self, request: TrackRequest, tried: Try) -> tuple[SpotifyTrack | None, TonestreamError | None]:
         """The names Spotify gives the track. A fault matters only where there is no other way to the audio, or no time

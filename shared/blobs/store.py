@@ -140,7 +140,7 @@ class BlobStore:
         try:
             yield
         except (OSError, ImportError) as error:
-            raise DependencyError(f"the blob store {self._url} cannot be {done}: {error}") from error
+            raise DependencyError(f"the blob store {self._url} cannot be {done}: {error}", "the blob store") from error
 
 
 @contextlib.contextmanager

@@ -29,6 +29,7 @@ from shared.bus.kafka_clients import (
     translated,
 )
 from shared.bus.kafka_membership import KafkaMembership
+from shared.bus.kafka_reach import silent_s
 from shared.bus.roles import Closing
 
 __all__ = ["KafkaBus", "KafkaConfig", "KafkaMembership", "KafkaPublisher", "KafkaReader"]
@@ -236,6 +237,9 @@ class KafkaReader(Closing):
                 return False
             self._ahead.extend(_readable(fetch(self._consumer, _LOOK_AHEAD_RECORDS, timeout_s=0.05)))
         return False
+
+    def silent_s(self) -> float:
+        return silent_s(self._consumer)
 
     def _end_offsets(self, consumer: KafkaConsumer) -> dict[TopicPartition, int]:
         with translated():

@@ -431,6 +431,9 @@ class MemoryReader(Closing):
     def at_end(self) -> bool:
         return self._bus._at_end(self._number)
 
+    def silent_s(self) -> float:
+        return 0.0
+
     def close(self) -> None:
         self._bus._forget_reader(self._number)
 

@@ -116,7 +116,7 @@ def redis_faults() -> Iterator[None]:
         redis.exceptions.LockError,
         redis.exceptions.NoPermissionError,
     ) as error:
-        raise DependencyError(f"Redis cannot be used: {error} (see TONESTREAM_REDIS_URL)") from error
+        raise DependencyError(f"Redis cannot be used: {error} (see TONESTREAM_REDIS_URL)", "Redis") from error
     except redis.ResponseError as error:
         if FENCED in str(error):
             raise FencedError(f"Redis refused a write: {error}") from error

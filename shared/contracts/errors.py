@@ -71,8 +71,13 @@ class AbandonedError(Exception):
 class DependencyError(Exception):
     """Something every message needs (Redis, the blob store, the broker) cannot be used at the moment.
 
-    No message is to blame, so none is failed for it: the worker waits until the dependency is back.
+    No message is to blame, so none is failed for it: the worker waits until the dependency is back. ``dependency`` is
+    its name, for people.
     """
+
+    def __init__(self, message: str = "", dependency: str = "a dependency") -> None:
+        super().__init__(message)
+        self.dependency = dependency
 
 
 class HeldError(DependencyError):

@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import re
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
@@ -18,7 +21,21 @@ _context: ContextVar[dict[str, str]] = ContextVar("tonestream_log_context", defa
 #: says so once, and an error that ends a command names the reason.
 _CONNECTIONS: Final = ("kafka.cluster", "kafka.net.connection", "kafka.net.manager", "kafka.net.transport")
 
-_MINUTE_S: Final = 60.0
+#: Who says the same again and again while a server is away.
+_CLIENTS: Final = ("kafka.", "redis.", "shared.cache.", "shared.bus.kafka_membership")
+#: How kafka-python, in its many words, says that it has no broker, or that its group went on without it meanwhile.
+#: It is all the same news.
+_NO_BROKER: Final = re.compile(
+    "KafkaConnectionError|Disconnected|ECONN|DNS|timed? ?out|KafkaTimeoutError|coordinator dead|NotCoordinator"
+    "|CoordinatorNotAvailable|CoordinatorLoad|Connection (?:refused|reset)|find a node|Cancelled"
+    "|member_id was not|generation id is not",
+    re.IGNORECASE,
+)
+#: What differs between two lines that say the same: numbers, times, addresses of objects, IDs.
+_PARTICULARS: Final = re.compile(r"0x[0-9a-f]+|[0-9a-f]{8,}|[0-9]+(?:\.[0-9]+)?", re.IGNORECASE)
+#: A line that was not said for so long is news again, seconds; and one that never ceases is shown so often.
+_FORGOTTEN_S: Final = 60.0
+_SHOWN_EVERY_S: Final = 300.0
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -65,23 +82,50 @@ class TextFormatter(logging.Formatter):
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
-class NotAgain(logging.Filter):
-    """Lets a line of kafka-python through once a minute: while a broker is away it says the same every second."""
+@dataclass(slots=True)
+class _Said:
+    shown: float
+    last: float
+    repeated: int = 0
+
+
+class Repetitions(logging.Filter):
+    """Shows what clients of servers say for the first time, and of its repetitions one each few minutes, which says as
+    ``repeated`` how many were not shown.
+
+    What they say about a broker that does not answer is one thing, whatever the words, and shown without a traceback.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._clock = clock
-        self._said: dict[tuple[str, str], float] = {}
+        self._said: dict[tuple[str, str], _Said] = {}
+        self._lock = threading.Lock()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if not record.name.startswith("kafka."):
+        if not record.name.startswith(_CLIENTS):
             return True
+        about = record.getMessage() + ("" if record.exc_info is None else f": {record.exc_info[1]}")
+        no_broker = record.name.startswith("kafka.") and _NO_BROKER.search(about) is not None
+        if no_broker and record.exc_info is not None:
+            record.msg, record.args, record.exc_info, record.exc_text = about, (), None, None
+        key = ("kafka", "no broker") if no_broker else (record.name, _PARTICULARS.sub("#", about))
+        with self._lock:
+            return self._is_shown(key, record)
+
+    def _is_shown(self, key: tuple[str, str], record: logging.LogRecord) -> bool:
         now = self._clock()
-        self._said = {line: until for line, until in self._said.items() if until > now}
-        line = (record.name, record.getMessage())
-        if line in self._said:
+        self._said = {one: said for one, said in self._said.items() if now - said.last < _FORGOTTEN_S}
+        said = self._said.get(key)
+        if said is None:
+            self._said[key] = _Said(shown=now, last=now)
+            return True
+        said.last = now
+        if now - said.shown < _SHOWN_EVERY_S:
+            said.repeated += 1
             return False
-        self._said[line] = now + _MINUTE_S
+        record.repeated = said.repeated
+        said.shown, said.repeated = now, 0
         return True
 
 
@@ -90,7 +134,7 @@ def configure(level: str, style: Literal["json", "text"]) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
     if level != "DEBUG":
-        handler.addFilter(NotAgain())
+        handler.addFilter(Repetitions())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)

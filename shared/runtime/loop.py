@@ -35,6 +35,7 @@ from shared.runtime import metrics
 from shared.runtime.crashes import ALONE_DEATHS, SILENT_DEATHS, CrashLoop, Deaths, Handling, Unit, Unrecorded, in_units
 from shared.runtime.dead_letters import DeadLetterLimit, DeadLetterLimitError
 from shared.runtime.health import Pulse
+from shared.runtime.outages import KAFKA, Outages
 from shared.runtime.policy import LoopPolicy
 from shared.runtime.redaction import Redactor
 from shared.runtime.service import Service
@@ -64,7 +65,8 @@ class ServiceLoop:
     """Runs one service on one membership until told to stop.
 
     ``handling`` is where the batch in hand is written down, to find records that kill their worker; ``redact`` keeps
-    secrets out of the dead letters; ``epochs`` is where the ownership epochs of the partitions are noted.
+    secrets out of the dead letters; ``epochs`` is where the ownership epochs of the partitions are noted; ``outages``
+    tells what the process waits for.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class ServiceLoop:
         handling: Handling | None = None,
         redact: Callable[[str], str] | None = None,
         epochs: Epochs | None = None,
+        outages: Outages | None = None,
     ) -> None:
         self._service = service
         self._membership = membership
@@ -85,6 +88,7 @@ class ServiceLoop:
         self._pulse = pulse or Pulse()
         self._handling = handling or Unrecorded()
         self._epochs = epochs
+        self._outages = outages or Outages()
         self._limit = DeadLetterLimit(policy.dead_letter_limit)
         self._settler = Settler(service, topics, policy, self._sleep, redact or Redactor())
         self._stop = threading.Event()
@@ -116,26 +120,31 @@ class ServiceLoop:
                 try:
                     if self._turn():
                         failures = 0
+                        self._outages.reached_again(self)
                 except FencedError as error:
                     # Once is usual when a group changes. Again and again is not, and must not become a busy loop.
-                    self._drop_batch("fenced", error)
+                    self._log_dropped("fenced", error)
+                    self._drop_batch("fenced")
                     if failures:
                         self._stop.wait(self._policy.wait_s(failures))
                     failures += 1
                 except BusUnavailableError as error:
                     failures += 1
                     self._pulse.waiting(f"the bus cannot be used: {error}")
-                    self._drop_batch("bus_unavailable", error)
+                    self._outages.missed(KAFKA, self, error)
+                    self._drop_batch("bus_unavailable")
                     self._stop.wait(self._policy.wait_s(failures))
                 except HeldError as error:
                     self._holds += 1
                     self._pulse.waiting(str(error))
-                    self._drop_batch("held", error)
+                    self._log_dropped("held", error)
+                    self._drop_batch("held")
                     self._stop.wait(self._hold_s())
                 except DependencyError as error:
                     failures += 1
                     self._pulse.waiting(str(error))
-                    self._drop_batch("dependency", error)
+                    self._outages.missed(error.dependency, self, error)
+                    self._drop_batch("dependency")
                     self._stop.wait(self._policy.wait_s(failures))
                 except DeadLetterLimitError as error:
                     self._pulse.stopped(str(error))
@@ -193,6 +202,7 @@ class ServiceLoop:
     def _reached_the_bus(self) -> None:
         self._pulse.polled()
         self._pulse.waiting(None)
+        self._outages.reached(KAFKA, self, self._membership.silent_s())
 
     def _finish(self) -> None:
         """What is left to do at a stop, within ``stop_grace_s``. Here a turn ends with its batch: nothing."""
@@ -210,7 +220,9 @@ class ServiceLoop:
                 self._membership.commit(due, [])
             self._service.tidy(self._membership.committed)
             self._handling.tidy(self._membership.committed)
-        except (DependencyError, BackPressureError) as error:
+        except DependencyError as error:
+            self._outages.missed(error.dependency, self, error)
+        except BackPressureError as error:
             log.warning("tick put off: %s", error)
         except BusError:
             raise
@@ -317,16 +329,22 @@ class ServiceLoop:
                 if self._stop.is_set():
                     raise StoppedError from None
 
-    def _drop_batch(self, reason: str, error: Exception) -> None:
-        log.warning("batch dropped uncommitted, to be redone: %s", error, extra={"reason": reason})
+    def _log_dropped(self, reason: str, error: Exception) -> None:
+        # While Kafka is away, and when it comes back, batches are dropped: that was said.
+        if not self._outages.lasts(KAFKA):
+            log.warning("batch dropped uncommitted, to be redone: %s", error, extra={"reason": reason})
+
+    def _drop_batch(self, reason: str) -> None:
         self._give_up_what_is_in_hand()
         metrics.REWINDS.labels(self._name, reason).inc()
         if self._epochs is not None:
             self._epochs.forget()
         try:
             self._membership.rewind()
-        except (BusUnavailableError, FencedError) as again:
-            log.warning("rewind put off: %s", again)
+        except BusUnavailableError as error:
+            self._outages.missed(KAFKA, self, error)
+        except FencedError as error:
+            log.warning("rewind put off: %s", error)
 
     # Time
 
@@ -352,7 +370,10 @@ class ServiceLoop:
             try:
                 self._membership.keep_alive()
                 self._pulse.polled()
-            except (BusUnavailableError, FencedError) as error:
+            except BusUnavailableError as error:
+                self._pulse.moved()
+                self._outages.missed(KAFKA, self, error)
+            except FencedError as error:
                 self._pulse.moved()
                 log.warning("keep-alive failed: %s", error)
         return future.result()
@@ -362,14 +383,15 @@ class ServiceLoop:
         failures = 0
         while True:
             try:
-                return work()
+                done = work()
+                self._outages.reached_again(self)
+                return done
             except DependencyError as error:
                 failures += 1
                 self._pulse.waiting(str(error))
+                self._outages.missed(error.dependency, self, error)
                 self._handling.withdraw()
-                delay = self._policy.wait_s(failures)
-                log.warning("waiting for a dependency: %s", error, extra={"retry_in_s": round(delay, 2)})
-                self._sleep(delay)
+                self._sleep(self._policy.wait_s(failures))
             finally:
                 self._pulse.waiting(None)
 

@@ -9,7 +9,8 @@ import threading
 import traceback
 from typing import Final, NoReturn
 
-from shared.runtime.health import Contact, Pulse, Pulses
+from shared.runtime.health import Pulse, Pulses
+from shared.runtime.outages import Outages
 
 log = logging.getLogger(__name__)
 
@@ -72,11 +73,11 @@ def stacks() -> str:
 
 
 class Attendance:
-    """Logs when a server of a worker is gone and when it is back, once each."""
+    """Watches the servers of a worker, also while no record needs them."""
 
-    def __init__(self, pulse: Pulse | Pulses, look_every_s: float = 1.0) -> None:
+    def __init__(self, pulse: Pulse | Pulses, outages: Outages, look_every_s: float = 1.0) -> None:
         self._pulse = pulse
-        self._away: set[Contact] = set()
+        self._outages = outages
         self._closed = threading.Event()
         self._look_every_s = look_every_s
         threading.Thread(target=self._watch, name="attendance", daemon=True).start()
@@ -87,9 +88,8 @@ class Attendance:
     def _watch(self) -> None:
         while not self._closed.wait(self._look_every_s):
             for contact in self._pulse.contacts:
-                if contact.away and contact not in self._away:
-                    log.warning("%s has not answered for %.0f s; waiting for it", contact.name, contact.silent_s())
-                    self._away.add(contact)
-                elif not contact.away and contact in self._away:
-                    log.info("%s answers again", contact.name)
-                    self._away.remove(contact)
+                if contact.away:
+                    silent_s = contact.silent_s()
+                    self._outages.missed(contact.name, self, f"no answer for {silent_s:.0f} s", silent_s)
+                else:
+                    self._outages.reached(contact.name, self)

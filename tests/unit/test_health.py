@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kafka.errors import KafkaConnectionError
 
 from shared.runtime import metrics
 from shared.runtime.health import Contact, HealthServer, Pulse
-from shared.runtime.logs import NotAgain
+from shared.runtime.logs import Repetitions
+from shared.runtime.outages import Outages
 from shared.runtime.watchdog import Attendance
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -120,12 +122,37 @@ def test_a_server_that_goes_and_comes_back_makes_one_line_of_log_each(
     silence = [0.0]
     pulse.watch(Contact("Kafka", lambda: silence[0], 10.0))
     with caplog.at_level("INFO"):
-        attendance = Attendance(pulse, look_every_s=0.01)
+        attendance = Attendance(pulse, Outages(calm_s=0.05), look_every_s=0.01)
         for seconds in (0.0, 11.0, 12.0, 0.0, 0.0):
             silence[0] = seconds
             time.sleep(0.1)
         attendance.close()
-    assert caplog.messages == ["Kafka has not answered for 11 s; waiting for it", "Kafka answers again"]
+    assert caplog.messages == ["waiting for Kafka: no answer for 11 s", "Kafka works again after 11 s"]
+
+
+def test_an_outage_is_told_once_with_rare_reminders_until_nobody_misses_the_server(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    now = [1000.0]
+    outages = Outages(lambda: now[0], calm_s=6.0, remind_s=300.0)
+    with caplog.at_level("INFO"):
+        outages.missed("Redis", "loop", "111")
+        outages.missed("Redis", "probe", "no answer for 9 s")
+        for now[0] in range(1001, 1400):
+            outages.missed("Redis", "loop", "111")
+            outages.reached("Redis", "probe")
+        outages.reached("Redis", "loop", silent_s=5.0)  # an answer from before it was missed
+        now[0] = 1405.0
+        outages.reached("Redis", "loop", silent_s=1.0)
+        now[0] = 1408.0
+        outages.missed("Redis", "loop", "111")  # the same fault at the next attempt: the same outage
+        for now[0] in (1410.0, 1417.0, 1418.0):
+            outages.reached_again("loop")
+    assert caplog.messages == [
+        "waiting for Redis: 111",
+        "still waiting for Redis, 300 s by now: 111",
+        "Redis works again after 410 s",
+    ]
 
 
 def test_metrics_are_served_beside_it(server: HealthServer) -> None:
@@ -170,17 +197,56 @@ def test_a_worker_that_is_stuck_ends_itself_and_logs_what_its_threads_do(where: 
         assert "MainThread" in line["stacks"] and "watchdog" in line["stacks"]
 
 
-def test_what_kafka_python_says_every_second_is_logged_once_a_minute() -> None:
+def said_by(logger: str, message: str, error: Exception | None = None) -> logging.LogRecord:
+    trouble = None if error is None else (type(error), error, None)
+    return logging.makeLogRecord({"name": logger, "msg": message, "exc_info": trouble})
+
+
+def test_what_a_client_says_again_and_again_is_shown_once_and_then_with_a_count() -> None:
     now = [0.0]
-    once = NotAgain(lambda: now[0])
+    filtered = Repetitions(lambda: now[0])
 
     def passes(logger: str, message: str) -> bool:
-        return once.filter(logging.makeLogRecord({"name": logger, "msg": message}))
+        return filtered.filter(said_by(logger, message))
 
-    assert passes("kafka.coordinator", "no coordinator") and not passes("kafka.coordinator", "no coordinator")
-    assert passes("kafka.coordinator", "something else") and passes("shared.bus", "x") and passes("shared.bus", "x")
-    now[0] = 61.0
-    assert passes("kafka.coordinator", "no coordinator")
+    assert passes("kafka.net.selector", "Task 0x7f9a ran for 1.2 s")
+    assert not passes("kafka.net.selector", "Task 0x7f9b ran for 5.0 s")
+    assert passes("kafka.net.selector", "something else")
+    assert passes("redis.retry", "one of 3") and not passes("redis.retry", "one of 4")
+    assert passes("services.x", "ours") and passes("services.x", "ours")
+    for now[0] in range(10, 300, 10):
+        assert not passes("kafka.net.selector", "Task 0x7f9b ran for 5.0 s")
+    now[0] = 301.0
+    reminder = said_by("kafka.net.selector", "Task 0x7f9b ran for 5.0 s")
+    assert filtered.filter(reminder) and vars(reminder)["repeated"] == 30
+    now[0] = 365.0
+    later = said_by("kafka.net.selector", "Task 0x7f9c ran for 1.0 s")
+    assert filtered.filter(later) and "repeated" not in vars(later), "after a quiet minute it is news"
+
+
+def test_all_that_kafka_python_says_about_a_broker_that_is_away_is_one_line_without_a_traceback() -> None:
+    filtered = Repetitions(lambda: 0.0)
+    first = said_by("kafka.producer.sender", "Uncaught error", KafkaConnectionError("111 ECONNREFUSED"))
+    assert filtered.filter(first)
+    assert first.getMessage() == "Uncaught error: KafkaConnectionError: 111 ECONNREFUSED" and first.exc_info is None
+    for logger, message in (
+        (
+            "kafka.coordinator",
+            "Error sending FindCoordinatorRequest to node 1 [KafkaConnectionError: 111 ECONNREFUSED]",
+        ),
+        ("kafka.coordinator", "Marking the coordinator dead (node coordinator-1) for group g: Node Disconnected."),
+        ("kafka.net.inet", "DNS lookup failed for kafka:19092, gaierror(-2, 'Name or service not known')"),
+        (
+            "kafka.consumer.fetcher",
+            "Fetch to node 1 failed: [Error 7] RequestTimedOutError: Request timed out after 1 ms",
+        ),
+        (
+            "kafka.coordinator.heartbeat",
+            "Heartbeat: local member_id was not recognized; this consumer needs to re-join",
+        ),
+    ):
+        assert not filtered.filter(said_by(logger, message)), message
+    assert filtered.filter(said_by("kafka.coordinator", "Not authorized to commit offsets for group g"))
 
 
 _STUCK_POLL = """
