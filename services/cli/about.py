@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import http.client
 import json
-import urllib.error
-import urllib.request
 from importlib.metadata import version as package_version
 from typing import Any
 
+from services import health_probe
 from services.cli.output import complain
 from services.cli.status import FAILED, OK, UsageError
 from shared.models import load_manifest
@@ -40,18 +38,13 @@ def _health(options: argparse.Namespace, settings: Settings) -> int:
     port = options.port or settings.health_port
     if not port:
         raise UsageError("which port? Give --port or set TONESTREAM_HEALTH_PORT")
-    probe = "readyz" if options.ready else "livez"
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{probe}", timeout=5) as answer:
-            report, status = answer.read(), OK
-    except urllib.error.HTTPError as error:
-        report, status = error.read(), FAILED
-    except (OSError, http.client.HTTPException) as error:
-        why = getattr(error, "reason", error)
-        complain(f"no worker answers on port {port}: {str(why) or type(why).__name__}")
+        well, report = health_probe.ask(port, options.ready)
+    except health_probe.NoAnswerError as error:
+        complain(str(error))
         return FAILED
-    print(report.decode("utf-8", "replace"))
-    return status
+    print(report)
+    return OK if well else FAILED
 
 
 def _settings(options: argparse.Namespace, settings: Settings) -> int:
