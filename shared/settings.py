@@ -145,7 +145,9 @@ class Settings(BaseSettings):
     fetch_allow: str = Field(
         "",
         description="Private hosts that may be fetched from, separated by commas: host, host:port, network or"
-        " network:port, e.g. `10.1.0.0/16,media.local:8080`. Public hosts on ports 80 and 443 need no entry.",
+        " network:port, e.g. `10.1.0.0/16,media.local:8080`. Public hosts on ports 80 and 443 need no entry. No entry"
+        " opens the ports of this installation's own Kafka and Redis, and only one with a port opens anything else on"
+        " their machines.",
     )
     max_track_s: float = Field(4 * 3600.0, gt=0, description="Longest track, in seconds of decoded audio.")
     decode_first_timeout_s: float = Field(

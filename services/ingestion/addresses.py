@@ -42,6 +42,16 @@ def is_public(address: Address) -> bool:
     return address.is_global and not address.is_multicast and not closed
 
 
+def unwrapped(address: Address) -> Address:
+    """The IPv4 address that an IPv6 address stands for (``::ffff:10.0.0.1``, NAT64), any other address as it is."""
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return address.ipv4_mapped
+        if address in _NAT64:
+            return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address
+
+
 @dataclass(frozen=True, slots=True)
 class _Entry:
     """``port`` None: any port."""
@@ -74,9 +84,23 @@ class AllowList:
 
     def permits(self, host: str, address: Address, port: int) -> bool:
         """Whether a connection to ``address`` (which ``host`` resolved to) may be opened."""
-        if any(entry.permits(host.lower().rstrip("."), address, port) for entry in self.entries):
-            return True
+        return self.is_open(address, port) or any(
+            entry.permits(plain_name(host), address, port) for entry in self.entries
+        )
+
+    def names_port(self, host: str, address: Address, port: int) -> bool:
+        """Whether an entry permits the connection that names its port."""
+        return any(entry.port == port and entry.permits(plain_name(host), address, port) for entry in self.entries)
+
+    @staticmethod
+    def is_open(address: Address, port: int) -> bool:
+        """Whether everybody may connect there: it is a web server of the public internet."""
         return port in PUBLIC_PORTS and is_public(address)
+
+
+def plain_name(host: str) -> str:
+    """The one spelling of a host name: in lower case, without the dot that ends an absolute one."""
+    return host.lower().rstrip(".")
 
 
 def _parse(text: str) -> _Entry:
@@ -96,7 +120,7 @@ def _parse(text: str) -> _Entry:
     try:
         return _Entry(None, ipaddress.ip_network(place, strict=False), number)
     except ValueError:
-        host = place.lower().rstrip(".")
+        host = plain_name(place)
         # A name that ends in a number is a mistyped address.
         if text.startswith("[") or not _HOST.fullmatch(host) or host.rpartition(".")[2].isdigit():
             raise ValueError(f"fetch_allow: {text!r} is neither a host nor a network") from None

@@ -15,6 +15,7 @@ import httpcore
 
 from services.ingestion.addresses import AllowList
 from services.ingestion.lookup import LookUps
+from services.ingestion.own_servers import OwnServers
 from shared.contracts.errors import AbandonedError, ErrorCode, TonestreamError, TransientError
 
 #: How long it takes at most to notice that a download was abandoned, seconds.
@@ -75,8 +76,11 @@ class GuardedBackend(httpcore.NetworkBackend):
     second look-up for a hostile name server to answer differently.
     """
 
-    def __init__(self, allow: AllowList, look_ups: LookUps, allowance: Allowance, connect_s: float) -> None:
+    def __init__(
+        self, allow: AllowList, own: OwnServers, look_ups: LookUps, allowance: Allowance, connect_s: float
+    ) -> None:
         self._allow = allow
+        self._own = own
         self._look_ups = look_ups
         self._allowance = allowance
         self._connect_s = connect_s
@@ -93,11 +97,13 @@ class GuardedBackend(httpcore.NetworkBackend):
         addresses = self._addresses(host, port)
         for address in addresses:
             # One bad address among good ones is a name server playing games: all of them are refused.
-            if not self._allow.permits(host, ipaddress.ip_address(address.partition("%")[0]), port):
+            found = ipaddress.ip_address(address.partition("%")[0])
+            if not self._allow.permits(host, found, port):
                 raise TonestreamError(
                     ErrorCode.FETCH_FORBIDDEN,
                     f"{host}:{port} is not a public web address; an operator can allow it (TONESTREAM_FETCH_ALLOW)",
                 )
+            self._own.check(host, found, port, self._allowance.abandoned)
         failure: Exception = httpcore.ConnectError(f"the host {host!r} has no address")
         for address in addresses:
             try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import ssl
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,6 +20,7 @@ from services.ingestion import answers
 from services.ingestion.addresses import AllowList
 from services.ingestion.connections import Allowance, GuardedBackend, radio, ssl_context
 from services.ingestion.lookup import LookUps, Resolve, resolve
+from services.ingestion.own_servers import OwnServer, OwnServers
 from services.ingestion.urls import Target, redirected
 from shared.audio.texts import HEAD_BYTES, text_instead_of_audio
 from shared.contracts.errors import ErrorCode, TonestreamError, TransientError, megabytes
@@ -67,10 +68,14 @@ class Fetched:
 class Fetcher:
     """Downloads to files. Safe from many threads; every download has connections of its own."""
 
-    def __init__(self, limits: FetchLimits, allow: AllowList, resolver: Resolve = resolve) -> None:
+    def __init__(
+        self, limits: FetchLimits, allow: AllowList, resolver: Resolve = resolve, own: Sequence[OwnServer] = ()
+    ) -> None:
+        """``own`` are servers that are not fetched from, whatever ``allow`` says."""
         self._limits = limits
         self._allow = allow
         self._look_ups = LookUps(resolver)
+        self._own = OwnServers(own, allow, self._look_ups)
 
     def fetch(
         self,
@@ -93,7 +98,7 @@ class Fetcher:
         wire_bytes = self._limits.max_bytes + self._limits.max_bytes // 8 + _WIRE_EXTRA_BYTES
         total_s = self._limits.total_s if total_s is None else min(total_s, self._limits.total_s)
         allowance = Allowance(total_s, wire_bytes, abandoned or threading.Event())
-        backend = GuardedBackend(self._allow, self._look_ups, allowance, self._limits.connect_s)
+        backend = GuardedBackend(self._allow, self._own, self._look_ups, allowance, self._limits.connect_s)
         with httpcore.ConnectionPool(ssl_context=ssl_context(), network_backend=backend) as pool:
             been_at = set()
             for _ in range(self._limits.max_redirects + 1):

@@ -14,6 +14,7 @@ from typing import ClassVar, Final, Self
 
 from services.ingestion.fetch import AllowList, Fetched, Fetcher, FetchLimits, Validators
 from services.ingestion.lanes import CutShortError, Lane, Patience, Try, final
+from services.ingestion.own_servers import own_servers
 from services.ingestion.tags import read_tags
 from shared.audio.decode import DecodedAudio, DecodeLimits, DecodeTimeoutError, decode, find_ffmpeg
 from shared.audio.segments import SILENCE_DBFS, chosen_segments, heard_segments, segment_count
@@ -186,6 +187,7 @@ class Ingestion(TrackByTrackService):
                     max_redirects=settings.fetch_max_redirects,
                 ),
                 allow,
+                own=own_servers(settings),
             ),
             spotify=spotify_client(settings),
             decode_file=lambda source, destination, abandoned: decode(source, destination, limits, ffmpeg, abandoned),
