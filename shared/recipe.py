@@ -12,7 +12,10 @@ from shared.models import ModelManifest
 from shared.settings import Settings
 
 #: Raise when the same audio and models would give another answer, e.g. after a change to the vote or the measures.
-ANSWER_VERSION: Final = 2
+ANSWER_VERSION: Final = 3
+#: Raise when audio is read that was refused before: another format, other damage, another rule for silence. What an
+#: older version refused is then tried again.
+READER_VERSION: Final = 2
 _DIGITS: Final = 16
 
 

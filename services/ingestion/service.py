@@ -48,7 +48,7 @@ from shared.contracts.retry import Retry, RetryNote
 from shared.contracts.topics import RETENTION_MS, Channel
 from shared.contracts.tracks import BLOB_SCHEME
 from shared.fault_points import AUDIO_STORED, LEAD_TAKEN, REQUEST_ENTERED, SOURCE_REMEMBERED, fault_point
-from shared.recipe import Recipes, mood_sources, result_key, source_work
+from shared.recipe import READER_VERSION, Recipes, mood_sources, result_key, source_work
 from shared.runtime.service import Delivery, Origin, Outcome, TrackByTrackService
 from shared.settings import Settings, SettingsError
 from shared.spotify import SpotifyClient, SpotifyTrack, spotify_client
@@ -350,6 +350,8 @@ class Ingestion(TrackByTrackService):
                 raise TonestreamError(ErrorCode.FETCH_FAILED, error.message) from error
             return _Fetched(file)
         known = None if request.force else self._results.known_source(request.track_key)
+        if known is not None and known.error is not None and known.judged_by != READER_VERSION:
+            known = None  # another version refused it; this one may be able to read it
         validators = None if known is None else Validators(known.etag, known.last_modified)
         fetched = self._download(url, file, validators, tried)
         if fetched.not_modified and known is not None:
@@ -429,7 +431,11 @@ class Ingestion(TrackByTrackService):
             self._results.remember_source(
                 request.track_key,
                 KnownSource(
-                    etag=fetched.etag, last_modified=fetched.last_modified, audio_sha256=audio_sha256, error=error
+                    etag=fetched.etag,
+                    last_modified=fetched.last_modified,
+                    audio_sha256=audio_sha256,
+                    error=error,
+                    judged_by=READER_VERSION,
                 ),
             )
 

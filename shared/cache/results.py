@@ -24,6 +24,8 @@ class KnownSource(BaseModel):
     last_modified: str | None = None
     audio_sha256: str | None = None
     error: ErrorReport | None = None
+    #: The ``READER_VERSION`` that came to this error; 0: one that did not say.
+    judged_by: int = 0
 
 
 class ResultCache:

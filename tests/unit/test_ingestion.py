@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import tempfile
 import threading
@@ -18,14 +19,15 @@ from services.ingestion.service import Ingestion
 from shared.blobs.store import BlobGoneError, BlobStore
 from shared.bus.base import Record
 from shared.cache.connection import Keys, connect
-from shared.cache.results import ResultCache
+from shared.cache.results import KnownSource, ResultCache
 from shared.cache.state import RequestState
 from shared.catalogue import Catalogue
 from shared.contracts.codec import encode
 from shared.contracts.errors import DependencyError, ErrorCode, TonestreamError
 from shared.contracts.messages import ErrorReport, IngestedTrack, Stage, Status, Track, TrackRequest, TrackResult
 from shared.contracts.retry import RetryNote
-from shared.recipe import Recipes, result_key
+from shared.contracts.tracks import track_key
+from shared.recipe import READER_VERSION, Recipes, result_key
 from shared.runtime.service import Delivery, Origin, Outcome, Verdict
 from shared.settings import Settings
 from shared.work_folder import PREFIX
@@ -52,6 +54,7 @@ class Bench:
         self.blobs = BlobStore(self.settings.blob_url)
         self.recipe = Recipes(self.settings, Catalogue.of(self.settings)).own
         client, keys = connect(self.settings.redis_url.get_secret_value()), Keys("tonestream")
+        self.client = client
         self.results = ResultCache(client, keys, 1000)
         self.state = RequestState.open(client, keys, Stage.AGGREGATOR.value, 1000, 1000.0)
         self.offsets = itertools.count()
@@ -176,6 +179,23 @@ def test_a_file_that_cannot_be_decoded_is_remembered_as_such(bench: Bench) -> No
     again = bench.track("r2", audio_url=url)
     assert again.error is not None and again.error.code is ErrorCode.UNSUPPORTED_MEDIA
     assert bench.web.count("/bad.mp3") == 2
+
+
+@pytest.mark.parametrize("judged_by", [0, READER_VERSION - 1, READER_VERSION + 1])
+def test_what_another_version_refused_is_fetched_and_judged_anew(bench: Bench, judged_by: int) -> None:
+    bench.web.add("/a.mp3", SAMPLE.read_bytes(), headers=ETAG)
+    url = bench.web.url("/a.mp3")
+    error = ErrorReport(code=ErrorCode.UNSUPPORTED_MEDIA, stage=Stage.INGESTION, message="not an audio file")
+    refused = KnownSource(etag=ETAG["ETag"], error=error, judged_by=judged_by).model_dump(mode="json")
+    if not judged_by:  # as entries were written before there was a version
+        del refused["judged_by"]
+    key = track_key(None, url)
+    bench.client.set(Keys("tonestream")("source", key), json.dumps(refused))
+    track = bench.track("r1", audio_url=url)
+    assert track.error is None and track.audio is not None
+    assert bench.web.count("/a.mp3") == 1, "the server is not asked whether the refused file is the same"
+    known = bench.results.known_source(key)
+    assert known is not None and (known.error, known.judged_by) == (None, READER_VERSION)
 
 
 def test_the_same_request_twice_is_answered_once_but_a_redelivered_one_again(bench: Bench) -> None:
