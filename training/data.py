@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from shared.contracts.labels import GENRES
+from shared.music_files import is_apple_double, is_system_file, is_system_folder
 from training.splits import merge_artists
 
 _AUDIO_SUFFIXES: Final = frozenset(
@@ -106,9 +107,12 @@ def _check_genres(found: set[str], where: Path) -> None:
 
 
 def audio_files(folder: Path) -> list[Path]:
-    """Every audio file in ``folder`` and below, in order of name. Hidden files are none."""
+    """Every audio file in ``folder`` and below, in order of name; none of those that a system keeps for itself."""
     return sorted(
         file
         for file in folder.rglob("*")
-        if file.suffix.lower() in _AUDIO_SUFFIXES and not file.name.startswith(".") and file.is_file()
+        if file.suffix.lower() in _AUDIO_SUFFIXES
+        and file.is_file()
+        and not any(is_system_folder(part) for part in file.relative_to(folder).parts[:-1])
+        and not (is_system_file(file.name) or is_apple_double(file))
     )

@@ -11,17 +11,8 @@ from typing import Final
 
 from shared.audio.containers import container
 from shared.contracts.errors import TonestreamError
+from shared.music_files import MUSIC_SUFFIXES, is_apple_double, is_system_file, is_system_folder
 
-#: Names of music and of films. Such a file is tried, and fails with a reason where it cannot be decoded.
-_MUSIC: Final = frozenset(
-    {
-        ".3ga", ".aa", ".aac", ".aax", ".ac3", ".adts", ".aif", ".aifc", ".aiff", ".alac", ".amr", ".ape",
-        ".au", ".bwf", ".caf", ".dff", ".dsf", ".dts", ".eac3", ".f4a", ".flac", ".gsm", ".m4a", ".m4b", ".m4p",
-        ".m4r", ".m4v", ".mka", ".mkv", ".mov", ".mp1", ".mp2", ".mp3", ".mp4", ".mpc", ".mpga", ".oga", ".ogg",
-        ".ogx", ".opus", ".ra", ".rf64", ".shn", ".snd", ".spx", ".tak", ".tta", ".w64", ".wav", ".wave",
-        ".weba", ".webm", ".wma", ".wv",
-    }
-)  # fmt: skip
 #: Names of files that are no music. A file of any other name is judged by its first bytes.
 _NOT_MUSIC: Final = frozenset(
     {
@@ -33,20 +24,6 @@ _NOT_MUSIC: Final = frozenset(
         ".webloc", ".webp", ".wpl", ".xls", ".xlsx", ".xml", ".xspf", ".xz", ".yaml", ".yml", ".zip", ".zst",
     }
 )  # fmt: skip
-#: What systems put beside people's files, by its name in lower case.
-_SYSTEM_FILES: Final = frozenset(
-    {".ds_store", ".directory", ".localized", ".nomedia", "desktop.ini", "ehthumbs.db", "icon\r", "thumbs.db"}
-)
-_SYSTEM_FOLDERS: Final = frozenset(
-    {
-        ".appledouble", ".documentrevisions-v100", ".fseventsd", ".git", ".hg", ".spotlight-v100", ".svn",
-        ".temporaryitems", "$recycle.bin", "@eadir", "__macosx", "lost+found", "recycler", "system volume information",
-    }
-)  # fmt: skip
-#: ``.Trash``, ``.Trashes``, ``.Trash-1000``.
-_TRASH: Final = ".trash"
-#: Attributes that macOS keeps in a file of their own, where the disk has no place for them: ``._song.mp3``.
-_APPLE_DOUBLE: Final = ("._", b"\x00\x05\x16\x07")
 #: Most kinds of files that are named; the others are counted.
 _MOST_NAMED: Final = 4
 
@@ -123,7 +100,7 @@ class Scan:
         for entry in sorted(entries, key=lambda entry: entry.name):
             try:
                 if entry.is_dir():
-                    if self._is_system_folder(entry.name):
+                    if is_system_folder(entry.name):
                         self._left_out.system[entry.name] += 1
                     else:
                         inside.append(entry.path)
@@ -143,16 +120,13 @@ class Scan:
         seen.add(identity)
         return True
 
-    def _is_system_folder(self, name: str) -> bool:
-        return name.lower() in _SYSTEM_FOLDERS or name.lower().startswith(_TRASH)
-
     def _may_be_music(self, entry: os.DirEntry[str]) -> bool:
         """Whether a file is to be tried; if not, it is counted. Raises OSError where it cannot be told."""
         suffix = Path(entry.name).suffix.lower()
-        if entry.name.lower() in _SYSTEM_FILES or _is_apple_double(entry):
-            self._left_out.system[entry.name if entry.name.lower() in _SYSTEM_FILES else "._*"] += 1
+        if is_system_file(entry.name) or is_apple_double(entry.path):
+            self._left_out.system[entry.name if is_system_file(entry.name) else "._*"] += 1
             return False
-        if suffix in _MUSIC or (suffix not in _NOT_MUSIC and _sounds_like_music(entry)):
+        if suffix in MUSIC_SUFFIXES or (suffix not in _NOT_MUSIC and _sounds_like_music(entry)):
             return True
         self._left_out.not_music[suffix] += 1
         return False
@@ -168,14 +142,6 @@ def _sounds_like_music(entry: os.DirEntry[str]) -> bool:
         return True
     except TonestreamError:
         return False
-
-
-def _is_apple_double(entry: os.DirEntry[str]) -> bool:
-    prefix, magic = _APPLE_DOUBLE
-    if not entry.name.startswith(prefix) or not entry.is_file():
-        return False
-    with open(entry.path, "rb") as file:  # noqa: PTH123 (the path is text here)
-        return file.read(len(magic)) == magic
 
 
 def _identity(path: str | Path) -> tuple[int, int] | None:

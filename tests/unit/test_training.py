@@ -13,7 +13,7 @@ from shared.audio.spec import MFCC13
 from shared.contracts.labels import GENRES
 from tests.unit.test_measures import clicks, noise, sine
 from tests.unit.test_segments import wav_bytes
-from training.data import read_clips
+from training.data import audio_files, read_clips
 from training.features import limit_bandwidth, read_segments
 from training.metrics import (
     accuracy,
@@ -162,6 +162,21 @@ def test_an_index_gives_the_groups_and_without_one_every_file_is_its_own(tmp_pat
     plain = read_clips(folder)
     assert [clip.path for clip in plain] == [clip.path for clip in indexed]
     assert len({clip.group for clip in plain}) == len(plain) == 20
+
+
+def test_clips_whose_names_begin_with_a_dot_are_used_and_what_systems_keep_is_not(tmp_path: Path) -> None:
+    album = tmp_path / "...And Justice for All"
+    for name in (".hidden.mp3", "._song.wav", "song.wav"):
+        (album / ".live").mkdir(parents=True, exist_ok=True)
+        (album / ".live" / name).write_bytes(b"RIFF")
+    for folder, name in (
+        (album, "._song.wav"),
+        (tmp_path / "__MACOSX", "song.wav"),
+        (tmp_path / ".Trash-1000", "a.mp3"),
+    ):
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"\x00\x05\x16\x07")
+    assert [file.name for file in audio_files(tmp_path)] == ["._song.wav", ".hidden.mp3", "song.wav"]
 
 
 def test_a_folder_without_clips_or_with_a_missing_file_is_refused(tmp_path: Path) -> None:
