@@ -70,7 +70,7 @@ _NOT_READ: Final[tuple[tuple[int, bytes, str], ...]] = (
     (0, b"PK\x05\x06", "an archive (ZIP)"),
     (0, b"Rar!", "an archive (RAR)"),
     (0, b"7z\xbc\xaf\x27\x1c", "an archive (7z)"),
-    (0, b"\x1f\x8b", "an archive (gzip)"),
+    (0, b"\x1f\x8b\x08", "an archive (gzip)"),
     (0, b"BZh", "an archive (bzip2)"),
     (0, b"\xfd7zXZ\x00", "an archive (xz)"),
     (0, b"\x28\xb5\x2f\xfd", "an archive (zstd)"),
@@ -81,7 +81,6 @@ _NOT_READ: Final[tuple[tuple[int, bytes, str], ...]] = (
     (8, b"WEBP", "a picture"),
     (0, b"%PDF", "a PDF"),
     (0, b"\x7fELF", "a program"),
-    (0, b"MZ", "a program"),
     (0, b"SQLite format 3", "a database"),
 )
 _LAYER_III_KBPS: Final = {
@@ -179,6 +178,9 @@ def _big_endian(head: bytes) -> str:
 
 def _named(head: bytes) -> str | None:
     """What it is that is not read; None where it has no such name."""
+    if head[:2] == b"MZ":  # audio may begin with two such bytes; a program says at byte 60 where its second head is
+        second = int.from_bytes(head[60:64], "little")
+        return "a program" if head[second : second + 2] in (b"PE", b"NE", b"LE") else None
     return next((name for at, magic, name in _NOT_READ if head[at : at + len(magic)] == magic), None)
 
 

@@ -193,3 +193,17 @@ def test_segments_are_chosen_among_those_that_sound() -> None:
 def test_where_all_or_nothing_sounds_segments_are_spread_evenly_as_ever(levels: list[float]) -> None:
     for count, limit in ((406, 10), (5, 10), (406, None)):
         assert list(heard_segments(count, limit, SPEC, levels)) == list(chosen_segments(count, limit))
+
+
+@pytest.mark.parametrize("beginning", [b"MZ", b"\x1f\x8b"])
+def test_music_that_begins_with_two_bytes_of_something_else_is_read(
+    beginning: bytes, frames: bytes, tmp_path: Path
+) -> None:
+    file = tmp_path / "a.mp3"
+    file.write_bytes(beginning + bytes(300) + frames)
+    assert container(file).demuxer == "mp3"
+    # A program says where its second head is, and that begins with two letters.
+    program = b"MZ" + bytes(58) + (128).to_bytes(4, "little") + bytes(64) + b"PE\0\0"
+    file.write_bytes(program + frames)
+    with pytest.raises(TonestreamError, match="the file is a program"):
+        container(file)
