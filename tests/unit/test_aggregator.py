@@ -656,7 +656,7 @@ def test_an_answer_that_is_not_made_as_announced_is_given_and_not_cached(
         assert bench.cache.find([result_key(recipe, SHA, "audio")]) is None
 
 
-def test_an_answer_by_a_model_that_is_not_installed_here_brings_its_calibration(bench: Bench) -> None:
+def test_an_answer_by_a_model_that_is_not_installed_here_brings_its_calibration(bench: Bench, tmp_path: Path) -> None:
     brought = Calibration(track_temperature=3.0, uncertain_below=0.9)
     soft = other_recipe(genre_model="newer", mood_model="newer-mood")
     parts: list[Part] = [
@@ -668,7 +668,7 @@ def test_an_answer_by_a_model_that_is_not_installed_here_brings_its_calibration(
         mood().model_copy(update={"model": "newer-mood", "calibration": brought}),
     ]
     with_it = answered(bench, {}, parts)
-    installed = answered(Bench(str(bench.blobs)), {"genre-model": brought, "mood-model": brought})
+    installed = answered(Bench(str(tmp_path / "other")), {"genre-model": brought, "mood-model": brought})
     assert with_it.genre is not None and installed.genre is not None and with_it.mood is not None
     assert with_it.genre.probabilities == installed.genre.probabilities
     assert with_it.genre.uncertain and with_it.mood.uncertain
