@@ -31,8 +31,8 @@ pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.timeout(240)]
 
 #: A Redis that is away is noticed at once by those who need it.
 AWAY_S = {"Kafka": 18.0, "Redis": 9.0}
-#: That it is gone and that it is back, what its client says first, and what became of the batch in hand.
-MOST_LINES = 4
+#: That it is gone and that it is back, what its clients say first, and what became of the batch in hand.
+MOST_LINES = 6
 
 
 _URL = "https://example.org/a.mp3"
