@@ -20,6 +20,8 @@ _ROOT = Path(__file__).resolve().parent.parent
 SECRETS_DIR_VARIABLE: Final = "TONESTREAM_SECRETS_DIR"
 #: Where Docker and Kubernetes put such files.
 DEFAULT_SECRETS_DIR: Final = Path("/run/secrets")
+#: Where a broker listens that is named without a port.
+_KAFKA_PORT: Final = "9092"
 _REDIS_SCHEMES: Final = frozenset({"redis", "rediss", "unix", "memory"})
 
 VoteStrategy = Literal["soft", "majority", "parts"]
@@ -264,12 +266,7 @@ class Settings(BaseSettings):
     @field_validator("kafka_bootstrap_servers")
     @classmethod
     def _brokers_can_be_read(cls, value: str) -> str:
-        for server in value.split(","):
-            host, colon, port = server.strip().rpartition(":")
-            if not colon or "]" in port:  # the port may be left out: [::1]
-                host, port = server.strip(), "9092"
-            if not host or not (port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
-                raise ValueError(f"{server.strip()!r} is no host:port; brokers are separated by commas")
+        brokers(value)
         return value
 
     @field_validator("redis_url")
@@ -362,8 +359,21 @@ class Settings(BaseSettings):
         return security
 
 
+def brokers(servers: str) -> list[tuple[str, int]]:
+    """The hosts and ports in ``kafka_bootstrap_servers``, IPv6 addresses without brackets. Raises ValueError."""
+    found = []
+    for server in (one.strip() for one in servers.split(",")):
+        host, colon, port = server.rpartition(":")
+        if not colon or "]" in port:  # the port may be left out: [::1]
+            host, port = server, _KAFKA_PORT
+        if not host or not (port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
+            raise ValueError(f"{server!r} is no host:port; brokers are separated by commas")
+        found.append((host.removeprefix("[").removesuffix("]"), int(port)))
+    return found
+
+
 def _require_readable(folder: Path, prefix: str) -> None:
-    """Raises SettingsError for a file of the folder that holds a setting and cannot be read as one."""
+    """Raises SettingsError for a file in the folder that is named like a setting and cannot be read as text."""
     path = folder
     try:
         for path in sorted(folder.iterdir()):

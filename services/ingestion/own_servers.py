@@ -5,6 +5,7 @@ A network that is opened for the sake of one web server may hold Kafka and Redis
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import threading
 import time
@@ -16,12 +17,13 @@ from urllib.parse import urlsplit
 from services.ingestion.addresses import Address
 from services.ingestion.lookup import LookUps
 from shared.contracts.errors import TonestreamError
-from shared.settings import Settings
+from shared.settings import Settings, brokers
 
 _LOOK_UP_S: Final = 3.0
 #: How long an address holds for a name, seconds. A server that moved is looked up anew.
 _KEPT_S: Final = 60.0
-_KAFKA_PORT: Final = 9092
+#: How long a name that could not be looked up is not asked for again, seconds: each download would wait for it.
+_ASK_AGAIN_S: Final = 5.0
 _REDIS_PORT: Final = 6379
 
 
@@ -35,16 +37,11 @@ class Endpoint:
 
 def endpoints(settings: Settings) -> tuple[Endpoint, ...]:
     """Kafka's brokers and Redis, as the settings name them."""
-    found = [_endpoint(f"//{server.strip()}", _KAFKA_PORT) for server in settings.kafka_bootstrap_servers.split(",")]
-    redis_url = settings.redis_url.get_secret_value()
-    if redis_url.startswith(("redis:", "rediss:")):
-        found.append(_endpoint(redis_url, _REDIS_PORT))
+    found = [Endpoint(host, port) for host, port in brokers(settings.kafka_bootstrap_servers)]
+    redis = urlsplit(settings.redis_url.get_secret_value())
+    if redis.scheme in {"redis", "rediss"}:
+        found.append(Endpoint(redis.hostname or "localhost", redis.port or _REDIS_PORT))
     return tuple(found)
-
-
-def _endpoint(url: str, port: int) -> Endpoint:
-    split = urlsplit(url)
-    return Endpoint(split.hostname or "localhost", split.port or port)
 
 
 class OwnServers:
@@ -54,14 +51,15 @@ class OwnServers:
         self._servers = tuple(servers)
         self._look_ups = look_ups or LookUps()
         self._lock = threading.Lock()
-        self._known: dict[Endpoint, tuple[frozenset[Address], float]] = {}
+        #: The addresses of each server, None where none were ever found, and until when they hold.
+        self._known: dict[Endpoint, tuple[frozenset[Address] | None, float]] = {}
 
     def cover(self, address: Address, port: int, named: bool) -> bool:
-        """Whether a connection to ``address`` would reach one of the servers.
+        """Whether a connection to ``address`` and ``port`` might reach one of the servers.
 
-        On another machine all its ports are closed, but for those that the allow list has ``named``: a broker listens
-        on more than one. On this machine only the server's own is. Where its name cannot be looked up, its port is
-        closed wherever it leads.
+        A server on another machine may listen on several ports. All ports of that machine are closed, except those that
+        the allow list names (``named``); the server's own port stays closed. On this machine only the server's own port
+        is closed. If its name cannot be looked up, its port is closed on every machine.
         """
         address = _plain(address)
         for server in self._servers:
@@ -75,18 +73,22 @@ class OwnServers:
 
     def _addresses(self, server: Endpoint) -> frozenset[Address] | None:
         with self._lock:
-            known = self._known.get(server)
-        if known is not None and known[1] > time.monotonic():
-            return known[0]
-        try:
-            found = self._look_ups.addresses(server.host, server.port, _LOOK_UP_S)
-        except (OSError, UnicodeError, TonestreamError):
-            return None if known is None else known[0]
+            known, until = self._known.get(server, (None, 0.0))
+        if time.monotonic() < until:
+            return known
+        addresses, kept_s = known, _ASK_AGAIN_S
+        with contextlib.suppress(OSError, UnicodeError, TonestreamError):
+            addresses, kept_s = self._looked_up(server), _KEPT_S
+        with self._lock:
+            self._known[server] = (addresses, time.monotonic() + kept_s)
+        return addresses
+
+    def _looked_up(self, server: Endpoint) -> frozenset[Address]:
+        """Raises OSError, UnicodeError, TonestreamError."""
+        found = self._look_ups.addresses(server.host, server.port, _LOOK_UP_S)
         addresses = frozenset(_plain(ipaddress.ip_address(one.partition("%")[0])) for one in found)
         if any(address.is_loopback for address in addresses):
             addresses |= {ipaddress.ip_address("127.0.0.1"), ipaddress.ip_address("::1")}
-        with self._lock:
-            self._known[server] = (addresses, time.monotonic() + _KEPT_S)
         return addresses
 
 

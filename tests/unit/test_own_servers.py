@@ -76,6 +76,24 @@ def test_where_the_name_cannot_be_looked_up_its_port_is_closed() -> None:
     assert not servers.cover(ipaddress.ip_address("10.9.9.9"), 8080, False)
 
 
+def test_a_name_that_cannot_be_looked_up_is_not_asked_for_at_every_download(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def nobody(host: str, port: int) -> list[str]:
+        asked.append(host)
+        raise OSError("no such host")
+
+    now = [100.0]
+    monkeypatch.setattr("services.ingestion.own_servers.time.monotonic", lambda: now[0])
+    servers = OwnServers([Endpoint("gone", 9092)], LookUps(nobody))
+    for _ in range(10):
+        assert servers.cover(ipaddress.ip_address("10.9.9.9"), 9092, False)
+    assert asked == ["gone"]
+    now[0] += 6.0
+    assert servers.cover(ipaddress.ip_address("10.9.9.9"), 9092, False)
+    assert asked == ["gone", "gone"]
+
+
 @contextmanager
 def listening() -> Iterator[tuple[int, list[object]]]:
     """A port of this machine, and the connections that were opened to it."""
@@ -96,12 +114,21 @@ def listening() -> Iterator[tuple[int, list[object]]]:
         server.shutdown(socket.SHUT_RDWR)
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.1", "[::ffff:127.0.0.1]"])
-def test_no_byte_reaches_our_redis_although_its_network_is_allowed(tmp_path: Path, host: str) -> None:
+@pytest.mark.parametrize(
+    ("host", "said"),
+    [
+        ("127.0.0.1", "the services themselves work with"),
+        ("localhost", "the services themselves work with"),
+        ("[::ffff:127.0.0.1]", "the services themselves work with"),
+        ("127.1", "four decimal numbers"),  # refused before anybody asks where it leads
+    ],
+)
+def test_no_byte_reaches_our_redis_although_its_network_is_allowed(tmp_path: Path, host: str, said: str) -> None:
     with listening() as (port, opened):
         allow = AllowList.parse("127.0.0.0/8,localhost,::ffff:0:0/96")
         fetcher = Fetcher(FetchLimits(), allow, own=[Endpoint("localhost", port)])
         with pytest.raises(TonestreamError) as caught:
             fetcher.fetch(f"http://{host}:{port}/x.mp3", tmp_path / "x")
         assert caught.value.code is ErrorCode.FETCH_FORBIDDEN
+        assert said in caught.value.message
         assert opened == []
