@@ -29,7 +29,7 @@ def add_parsers(commands: argparse._SubParsersAction[Any]) -> None:
 
 
 def _port(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
+    if not health_probe.is_port(text):
         raise argparse.ArgumentTypeError(f"{text!r} is no port; they go from 1 to 65535")
     return int(text)
 

@@ -35,10 +35,15 @@ def ask(port: int, path: str = LIVE, timeout_s: float = 5.0) -> tuple[bool, str]
     return words[1] == b"200", report.decode("utf-8", "replace")
 
 
+def is_port(text: str) -> bool:
+    """Whether it is the number of a port."""
+    return text.isascii() and text.isdigit() and 0 < int(text) < 65536
+
+
 def main() -> int:
     """Ask, and say what came of it; returns the exit status."""
     port = os.environ.get("TONESTREAM_HEALTH_PORT", "")
-    if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+    if not is_port(port):
         print(f"TONESTREAM_HEALTH_PORT is {port!r}, and no port", file=sys.stderr)
         return 2
     try:

@@ -7,7 +7,6 @@ import json
 import logging
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -28,6 +27,8 @@ _CONNECTIONS: Final = (
 )
 
 _MINUTE_S: Final = 60.0
+#: Lines that are remembered at once.
+_MOST_LINES: Final = 1000
 
 _REPEATING: Final = "repeating"
 #: ``extra`` of a line that is said again and again while something is away.
@@ -88,20 +89,23 @@ class NotAgain(logging.Filter):
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._clock = clock
-        self._until: dict[tuple[str, str], float] = {}
-        self._left_out: Counter[tuple[str, str]] = Counter()
+        #: By logger and text: until when it is left out, and how often it was.
+        self._said: dict[tuple[str, str], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         if not record.name.startswith("kafka.") and not getattr(record, _REPEATING, False):
             return True
         now = self._clock()
         line = (record.name, str(record.msg))
-        if now < self._until.get(line, 0.0):
-            self._left_out[line] += 1
+        until, left_out = self._said.get(line, (0.0, 0))
+        if now < until:
+            self._said[line] = (until, left_out + 1)
             return False
-        self._until[line] = now + _MINUTE_S
-        if count := self._left_out.pop(line, 0):
-            record.msg, record.args = f"{record.getMessage()} (and {count} times before)", None
+        self._said[line] = (now + _MINUTE_S, 0)
+        if len(self._said) > _MOST_LINES:  # texts with numbers in them are ever new
+            self._said.pop(next(iter(self._said)), None)
+        if left_out:
+            record.msg, record.args = f"{record.getMessage()} (and {left_out} times before)", None
         return True
 
 

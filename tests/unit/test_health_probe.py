@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -57,7 +58,8 @@ def test_a_worker_that_is_alive_is_healthy_and_one_that_is_stuck_is_not(stall_s:
 def test_nobody_there_is_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
-    assert probe(port) == (1, "", f"no worker answers on port {port}: [Errno 111] Connection refused\n")
+    refused = f"[Errno {errno.ECONNREFUSED}] {os.strerror(errno.ECONNREFUSED)}"
+    assert probe(port) == (1, "", f"no worker answers on port {port}: {refused}\n")
 
 
 @pytest.mark.parametrize(
