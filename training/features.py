@@ -19,7 +19,7 @@ import scipy.signal
 import shared.audio
 from shared.audio.decode import DecodedAudio, DecodeLimits, decode, find_ffmpeg
 from shared.audio.features import features
-from shared.audio.level import at_gain, gain_db, track_level
+from shared.audio.level import brought_to, track_level
 from shared.audio.measures import measure_wav
 from shared.audio.spec import FeatureSpec
 from shared.audio.track_tags import track_tags
@@ -131,9 +131,7 @@ def read_segments(path: Path, spec: FeatureSpec) -> Array:
     with _decoded(path) as decoded, decoded.path.open("rb") as opened:
         batches = [samples for _, samples in iter_segments(opened, spec, _BATCH)]
     segments = np.concatenate([np.empty((0, spec.segment_samples), np.float32), *batches])
-    if spec.level_dbfs is None:
-        return segments
-    return at_gain(segments, gain_db(track_level(decoded.levels_dbfs), spec.level_dbfs))
+    return brought_to(spec.level_dbfs, segments, track_level(decoded.levels_dbfs))
 
 
 @contextmanager

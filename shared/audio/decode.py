@@ -28,6 +28,7 @@ import numpy as np
 
 from shared.audio.containers import Container, container
 from shared.audio.level import LevelMeter
+from shared.audio.wav import float_samples
 from shared.contracts.errors import AbandonedError, DependencyError, ErrorCode, TonestreamError, TransientError
 
 #: Sample rate of all decoded audio, Hz.
@@ -160,8 +161,7 @@ def decode(
 
     It is the mean of all channels. Where these cancel each other, if only for some seconds, it is the first channel
     throughout. Of several audio streams it is the one that the file marks as the default, or the first one that can be
-    decoded. A damaged frame is skipped, as every player does; a file of which nothing can be
-    decoded is corrupt_audio.
+    decoded. A damaged frame is skipped, as every player does. A file that yields no sample is corrupt_audio.
 
     Raises TonestreamError (unsupported_media, corrupt_audio, too_long; DecodeTimeoutError); TransientError where
     someone else ended the decoder; AbandonedError once ``abandoned`` is set, which ends the decoder; DependencyError
@@ -464,7 +464,7 @@ def _write_wav(pcm: IO[bytes], destination: Path, max_duration_s: float) -> Deco
             whole = len(chunk) - len(chunk) % _BYTES_PER_SAMPLE
             digest.update(chunk[:whole])
             wav.writeframesraw(chunk[:whole])
-            levels.add(np.frombuffer(chunk[:whole], "<i2").astype(np.float32) / np.float32(32768.0))
+            levels.add(float_samples(chunk[:whole]))
             rest = chunk[whole:]
     each, whole_track = levels.read()
     return DecodedAudio(destination, written // _BYTES_PER_SAMPLE, digest.hexdigest(), each, whole_track)

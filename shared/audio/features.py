@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from shared.audio.level import at_gain, gain_db
+from shared.audio.level import brought_to
 from shared.audio.log_mel import log_mel
 from shared.audio.mfcc import mfcc
 from shared.audio.spec import FeatureSpec
@@ -21,6 +21,5 @@ def features(segments: Array, spec: FeatureSpec, track_level_dbfs: float | None 
     parts of (`shared.audio.level.track_level`), or left alone where that is not known. Those of a segment do not depend
     on the others. Raises ValueError for segments of another length than the spec's.
     """
-    if spec.level_dbfs is not None:
-        segments = at_gain(segments, gain_db(track_level_dbfs, spec.level_dbfs))
+    segments = brought_to(spec.level_dbfs, segments, track_level_dbfs)
     return log_mel(segments, spec) if spec.kind == "log_mel" else mfcc(segments, spec)

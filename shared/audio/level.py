@@ -1,4 +1,4 @@
-"""The level of a track. Nothing that is said of it depends on that, but for its loudness."""
+"""The level of a track. Genre and mood do not depend on it; the measured feature ``loudness`` does."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float32]
 
-#: To this level a track is brought before it is judged: the median of the clips that the genre models learnt from.
+#: Each track is brought to this level before it is judged. It is the median of the clips that the genre models learnt
+#: from.
 REFERENCE_DBFS: Final = -18.0
-#: What is quieter than this, in a track at the reference level, is silence. It lies below the quietest passages of
+#: In a track at the reference level everything quieter than this is silence. It lies below the quietest passages of
 #: music and above the noise of lossy coding.
 SILENCE_DBFS: Final = -70.0
-#: What is quieter than this is silence at any volume: 16-bit quantisation alone makes a noise of about -98 dBFS.
+#: At any volume everything quieter than this is silence: 16-bit quantisation alone makes a noise of about -98 dBFS.
 NOISE_DBFS: Final = -90.0
 #: As long as a segment, in whole seconds.
 BLOCK_S: Final = 3
@@ -81,8 +82,13 @@ def track_level(levels_dbfs: Sequence[float]) -> float:
 
 
 def gain_db(level_dbfs: float | None, to_dbfs: float = REFERENCE_DBFS) -> float:
-    """What brings a track of ``level_dbfs`` to the level ``to_dbfs``, dB. 0 where its level is not known."""
+    """The gain in dB that brings a track of ``level_dbfs`` to ``to_dbfs``; 0 if its level is not known."""
     return to_dbfs - level_dbfs if level_dbfs is not None and np.isfinite(level_dbfs) else 0.0
+
+
+def brought_to(to_dbfs: float | None, samples: Array, level_dbfs: float | None) -> Array:
+    """``samples`` of a track of ``level_dbfs``, at the level ``to_dbfs``; unchanged if either is None."""
+    return samples if to_dbfs is None else at_gain(samples, gain_db(level_dbfs, to_dbfs))
 
 
 def at_gain(samples: Array, db: float) -> Array:
@@ -91,6 +97,5 @@ def at_gain(samples: Array, db: float) -> Array:
 
 
 def silence_dbfs(track_level_dbfs: float | None = None) -> float:
-    """The level below which a segment of a track of that level is silence. Of a track at the reference level where its
-    level is not known."""
+    """The level below which a segment of such a track is silence. An unknown level counts as the reference level."""
     return max(NOISE_DBFS, SILENCE_DBFS - gain_db(track_level_dbfs))

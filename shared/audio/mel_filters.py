@@ -1,7 +1,7 @@
 """librosa's mel filter banks. Those of the packaged models lie beside this module, others are computed.
 
-librosa brings numba and scikit-learn along, 260 MB for one matrix; whoever only serves needs none of them. The file is
-made anew by ``python -m shared.audio.mel_filters``, which needs librosa; a test compares it with what librosa computes.
+librosa brings numba and scikit-learn along, 260 MB for one matrix. Serving needs none of them. The file is made anew by
+``python -m shared.audio.mel_filters``, which needs librosa; a test compares it with what librosa computes.
 """
 
 from __future__ import annotations

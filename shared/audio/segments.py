@@ -86,8 +86,8 @@ def _joined(stretches: Sequence[Stretch], least_gap_s: int) -> list[Stretch]:
 def heard_segments(count: int, limit: int | None, spec: FeatureSpec, sounding: Sequence[Stretch]) -> Sequence[int]:
     """As ``chosen_segments``, but among those in which something sounds; silent ones only where these are too few.
 
-    ``sounding`` are the track's ``sounding_stretches``. One that sounds as a whole is sampled as ``chosen_segments``
-    says, and so is one of which nothing is known.
+    ``sounding`` are the track's ``sounding_stretches``. A track that sounds as a whole, or about which nothing is
+    known, is sampled as ``chosen_segments`` does.
     """
     chosen = chosen_segments(count, limit)
     if limit is None or len(chosen) == count:

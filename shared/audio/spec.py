@@ -10,7 +10,7 @@ from shared.audio.level import REFERENCE_DBFS
 
 #: Fields that say nothing in a spec of that kind. They are not written: the model ID is a hash of what is.
 _FOREIGN: Final = {"mfcc": frozenset({"kind", "analysis_rate"}), "log_mel": frozenset({"n_mfcc"})}
-#: Not written either where it is not set: specs from before there was such a field keep their models' IDs.
+#: Not written where it is None: specs from before this field keep the IDs of their models.
 _LEVEL: Final = frozenset({"level_dbfs"})
 
 

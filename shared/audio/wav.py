@@ -46,7 +46,12 @@ def read_samples(opened: wave.Wave_read, count: int) -> npt.NDArray[np.float32]:
             ErrorCode.CORRUPT_AUDIO,
             f"the decoded audio is cut off: its header names {opened.getnframes()} samples",
         )
-    return np.frombuffer(data, dtype="<i2").astype(np.float32) / np.float32(_FULL_SCALE)
+    return float_samples(data)
+
+
+def float_samples(pcm: bytes) -> npt.NDArray[np.float32]:
+    """16-bit little-endian samples [n] as float32 in [-1, 1)."""
+    return np.frombuffer(pcm, dtype="<i2").astype(np.float32) / np.float32(_FULL_SCALE)
 
 
 def iter_segments(
