@@ -168,9 +168,9 @@ class Membership(Protocol):
         ...
 
     def put_aside(self, partitions: Collection[tuple[str, int]], seconds: float) -> None:
-        """Deliver nothing of these (topic, partition) pairs for so long, and of the others what there is.
+        """Deliver nothing from these (topic, partition) pairs for so many ``seconds``; the others go on.
 
-        To be called after ``rewind``. Others that were put aside before stay so for their time.
+        Call it after ``rewind``. Pairs that were put aside earlier keep their own time.
         """
         ...
 

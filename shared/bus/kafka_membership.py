@@ -158,8 +158,9 @@ class KafkaMembership(Closing):
             self._consumer.pause(*(wanted - paused))
             fetcher = self._consumer._fetcher
             for partition in paused - wanted:
-                # The client would keep what it parsed before the pause until it has nothing else in hand, and read
-                # nothing of the partition meanwhile: for ever, it may be. It is fetched again from the position on.
+                # The client hands out what it parsed before a pause only once it has nothing else in hand, and
+                # fetches nothing from the partition until then, perhaps for ever. So these records are dropped here
+                # and fetched again from the position on.
                 fetcher._paused_partition_records.pop(partition, None)
                 fetcher._paused_completed_fetches.pop(partition, None)
                 self._consumer.resume(partition)

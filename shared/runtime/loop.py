@@ -43,7 +43,7 @@ from shared.runtime.settling import Held, Settled, Settler, StoppedError
 
 log = logging.getLogger(__name__)
 
-#: Longest time for which the partition of a held record is put aside. The others go on meanwhile.
+#: Longest time for which the partition of a held record is put aside, seconds. The others go on.
 _LONGEST_HOLD_S: Final = 5.0
 
 Result = TypeVar("Result")
@@ -93,7 +93,7 @@ class ServiceLoop:
         self._abandoned = threading.Event()
         self._name = service.name
         self._next_tick = 0.0
-        #: Turns in which a record was held, since one of such a partition was last handled.
+        #: Turns that held a record, since a record from one of these partitions was last handled.
         self._holds = 0
         self._held_partitions: frozenset[tuple[str, int]] = frozenset()
         self._held_because, self._held_until = "", 0.0
@@ -235,7 +235,7 @@ class ServiceLoop:
         held.release()
 
     def _put_aside(self, error: HeldError) -> None:
-        """Leave the partitions alone in which a record is held, else nothing but these might be delivered again."""
+        """Put the partitions aside in which a record is held. Otherwise the next polls might deliver nothing else."""
         self._holds += 1
         seconds = self._hold_s()
         self._held_because, self._held_until = str(error), time.monotonic() + seconds
