@@ -1,4 +1,4 @@
-"""The wish of whoever runs a worker that it end: SIGTERM and SIGINT."""
+"""SIGTERM and SIGINT: the request that a worker stop."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _LOOK_S: Final = 0.2
 class StopRequest:
     """Whether the process was asked to end.
 
-    A handler of signals runs in the main thread, between any two of its steps. So nothing here holds a lock, which the
-    main thread might hold just then. And a wait of the main thread may begin just when the signal has come, and is then
-    not cut short by it. So it waits in slices.
+    Python runs a signal handler in the main thread, between any two of its steps. The main thread may hold any lock at
+    that moment, so the handler takes none. A signal that arrives just before a wait of the main thread begins does not
+    interrupt that wait, so the main thread waits in short slices.
     """
 
     def __init__(self, asked: Callable[[], None]) -> None:

@@ -25,10 +25,10 @@ class LocalFiles:
         if self._folder is None:
             raise TonestreamError(
                 ErrorCode.FETCH_FORBIDDEN,
-                "this installation reads no files of its own machine; TONESTREAM_LOCAL_FILES names a folder of which"
-                " requests may name files",
+                "this installation reads no files of its own machine; TONESTREAM_LOCAL_FILES names the folder whose"
+                " files requests may name",
             )
-        # Outside nothing is even looked at: an answer would tell what there is.
+        # Nothing outside the folder is even looked at: the answer would show what exists there.
         named = Path(os.path.normpath(path_of_file_url(url)))
         if not named.is_relative_to(self._folder.absolute()):
             raise self._outside()

@@ -114,8 +114,8 @@ class MoodWorker(TrackByTrackService):
     def _features(self, track: IngestedTrack) -> _Heard:
         if track.spotify_id is not None and self._spotify is not None:
             try:
-                told = self._spotify.audio_features(track.spotify_id)
-                return _Heard(told, told, "spotify")
+                features = self._spotify.audio_features(track.spotify_id)
+                return _Heard(features, features, "spotify")
             except TonestreamError as error:
                 if track.audio is None:
                     raise
@@ -146,7 +146,7 @@ class MoodWorker(TrackByTrackService):
 
 @dataclass(frozen=True, slots=True)
 class _Heard:
-    """The ten ``features`` as people read them, and as the mood network ``judged`` them: measured ones at one level."""
+    """The ten ``features`` of the result, and those that the mood network ``judged``: if measured, at one level."""
 
     features: AudioFeatures
     judged: AudioFeatures
