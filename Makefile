@@ -28,8 +28,8 @@ chaos: $(VENV)/.test test-services ## the long storm: everything fails, and each
 	TONESTREAM_CHAOS=long $(VENV)/bin/python -m pytest tests/chaos -s
 
 fuzz: $(VENV)/.test ## messages and audio files made at random, tens of thousands of them
-	TONESTREAM_FUZZ=long $(VENV)/bin/python -m pytest tests/unit/test_fuzz_messages.py tests/unit/test_fuzz_entry.py \
-		tests/unit/test_fuzz_decoder.py \
+	TONESTREAM_FUZZ=long $(VENV)/bin/python -m pytest tests/unit/contracts/test_fuzz_messages.py tests/unit/ingestion/test_fuzz_entry.py \
+		tests/unit/audio/test_fuzz_decoder.py \
 		--timeout 7200 --durations 0
 
 lint: $(VENV)/.test ## ruff and mypy

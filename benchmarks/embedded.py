@@ -21,7 +21,7 @@ from services.cli.embedded import EmbeddedPipeline
 from shared.audio.decode import find_ffmpeg
 from shared.contracts.messages import TrackRequest
 from shared.settings import Settings
-from shared.threads import available_cores
+from shared.system.threads import available_cores
 
 _SAMPLES = Path(__file__).resolve().parent.parent / "samples"
 _LENGTH_S = 240

@@ -17,7 +17,7 @@ from services.genre_worker.service import GenreWorker
 from shared.bus.base import Record
 from shared.contracts.codec import encode
 from shared.contracts.messages import SegmentFeatures
-from shared.models import ModelManifest, load_manifest
+from shared.models.manifest import ModelManifest, load_manifest
 from shared.runtime.service import Delivery, Outcome
 from shared.settings import Settings
 

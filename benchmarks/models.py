@@ -15,8 +15,8 @@ from typing import Final
 
 import numpy as np
 
-from shared.audio.features import features
-from shared.keras_models import GenreModel
+from shared.audio.segment_features.features import features
+from shared.models.networks import GenreModel
 
 _SEGMENTS: Final = 128
 #: Segments of four minutes.

@@ -12,12 +12,12 @@ from typing import Final
 
 import numpy as np
 
-from shared.audio.features import features
+from shared.audio.segment_features.features import features
 from shared.audio.segments import chosen_segments, is_silent
 from shared.contracts.errors import TonestreamError
-from shared.keras_models import GenreModel
-from training.data import audio_files
-from training.features import read_segments
+from shared.models.networks import GenreModel
+from training.data.clips import audio_files
+from training.data.features import read_segments
 
 _LIMITS: Final = (1, 3, 5, 10, 20, 40)
 #: Two minutes, of segments of 3 s.

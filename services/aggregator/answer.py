@@ -8,7 +8,6 @@ from typing import Final
 import numpy as np
 
 from services.aggregator.vote import vote
-from shared.cache.votes import Standing
 from shared.contracts.errors import ErrorCode
 from shared.contracts.labels import GENRES
 from shared.contracts.messages import (
@@ -25,6 +24,7 @@ from shared.contracts.messages import (
     TrackResult,
 )
 from shared.settings import VoteStrategy
+from shared.state.parts import Standing
 
 _DECIMALS: Final = 6
 #: What the timings of a result can hold.

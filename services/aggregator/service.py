@@ -10,14 +10,8 @@ from typing import ClassVar, Final, Self, cast
 
 from services.aggregator.answer import Calibrations, answer
 from services.aggregator.vote import known_strategy
-from shared.blobs.audio import AudioBlobs
 from shared.blobs.store import BlobStore
 from shared.bus.base import FencedError, Record, parsed_coordinates
-from shared.cache.connection import Keys, connect
-from shared.cache.results import ResultCache
-from shared.cache.state import RequestState
-from shared.cache.votes import Part, Standing
-from shared.catalogue import Catalogue
 from shared.contracts.codec import Message
 from shared.contracts.errors import PERMANENT_FOR_AUDIO, DependencyError, TonestreamError
 from shared.contracts.messages import (
@@ -32,11 +26,17 @@ from shared.contracts.messages import (
     TrackResult,
 )
 from shared.contracts.topics import Channel
-from shared.fault_points import ANSWER_CLAIMED, ANSWER_KEPT, PARTS_NOTED, fault_point
-from shared.recipe import ANSWER_VERSION, Recipes, result_key
+from shared.models.answer_key import ANSWER_VERSION, Recipes, result_key
+from shared.models.catalogue import Catalogue
 from shared.runtime import metrics
 from shared.runtime.service import Committed, Delivery, Origin, Outcome, Service
 from shared.settings import Settings, VoteStrategy
+from shared.state.audio_owners import AudioBlobs
+from shared.state.connection import Keys, connect
+from shared.state.parts import Part, Standing
+from shared.state.request_state import RequestState
+from shared.state.results import ResultCache
+from shared.system.fault_points import ANSWER_CLAIMED, ANSWER_KEPT, PARTS_NOTED, fault_point
 
 log = logging.getLogger(__name__)
 

@@ -7,19 +7,21 @@ import logging
 import signal
 import threading
 from collections.abc import Sequence
+from functools import partial
 from types import FrameType
 from typing import Any, Final, NoReturn
 
 from pydantic import ValidationError
 
-from services.cli import about, classify, dead_letters, evaluate, output, redacted_logs, results, submit, topics, train
-from services.cli.registry import SERVICE_NAMES
+from services.cli import output, redacted_logs
+from services.cli.commands import about, classify, dead_letters, evaluate, results, submit, topics, train
 from services.cli.status import FAILED, INTERRUPTED, WRONG_USAGE, UsageError
+from services.topology import SERVICE_NAMES, build_services
 from shared.bus.base import BusError
 from shared.contracts.errors import DependencyError
 from shared.contracts.faults import faults
 from shared.contracts.messages import Stage
-from shared.models import ModelError
+from shared.models.manifest import ModelError
 from shared.runtime.redaction import Redactor
 from shared.settings import Settings, SettingsError
 
@@ -125,7 +127,8 @@ def _add_worker(commands: argparse._SubParsersAction[Any]) -> None:
 
 
 def _worker(options: argparse.Namespace, settings: Settings) -> int:
-    from services.cli.worker import end_process, run_worker
+    from shared.runtime.process import end_process, run_worker
 
     redacted_logs.configure(settings, settings.log_format)
-    end_process(run_worker(Stage(options.service), settings))
+    stage = Stage(options.service)
+    end_process(run_worker(stage, settings, partial(build_services, stage, settings)))

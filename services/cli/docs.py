@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-from shared.contracts.asyncapi import document
+from services.asyncapi import document
 from shared.settings import DEFAULT_SECRETS_DIR, SECRETS_DIR_VARIABLE, as_markdown
 
 DOCS: Final = Path(__file__).resolve().parent.parent.parent / "docs"

@@ -13,22 +13,22 @@ from typing import Final
 
 from pydantic import SecretStr
 
-from services.cli.loops import LoopThread, loop_class
-from services.cli.registry import build_services
+from services.topology import build_services
 from shared.blobs.store import UPLOADS, BlobStore
 from shared.bus.base import Reader
 from shared.bus.memory import MemoryBus
-from shared.cache.connection import MEMORY_SCHEME
 from shared.contracts.codec import decode, outgoing, salvaged_request_id
 from shared.contracts.messages import Stage, TrackRequest, TrackResult
 from shared.contracts.topics import Channel, Topics
 from shared.runtime.health import Pulse
 from shared.runtime.loop import ServiceLoop
+from shared.runtime.loops import LoopThread, loop_class
 from shared.runtime.policy import LoopPolicy
 from shared.runtime.service import Service
 from shared.settings import Settings
-from shared.threads import worker_threads
-from shared.work_folder import work_folder
+from shared.state.connection import MEMORY_SCHEME
+from shared.system.threads import worker_threads
+from shared.system.work_folder import work_folder
 
 log = logging.getLogger(__name__)
 

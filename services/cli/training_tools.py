@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 from services.cli.output import complain
 from services.cli.status import UsageError
-from shared.models import MANIFEST, ModelManifest, load_manifest
+from shared.models.manifest import MANIFEST, ModelManifest, load_manifest
 from shared.settings import Settings
-from shared.threads import worker_threads
+from shared.system.threads import worker_threads
 
 if TYPE_CHECKING:
-    from training.genre_recipe import Progress, Workspace
+    from training.genre.protocol import Progress, Workspace
 
 Item = TypeVar("Item")
 
@@ -44,7 +44,7 @@ def add_work_options(parser: argparse.ArgumentParser) -> None:
 def workspace(options: argparse.Namespace, settings: Settings) -> Workspace:
     """The workspace that the options ask for. Raises MissingExtraError, UsageError."""
     require_training()
-    from training.genre_recipe import Workspace
+    from training.genre.protocol import Workspace
 
     if options.threads is not None and options.threads < 1:
         raise UsageError(f"--threads takes 1 or more, not {options.threads}")
@@ -59,15 +59,15 @@ def require_training() -> None:
             f"training and evaluation need {', '.join(missing)}: install them with pip install 'tonestream[training]'"
         )
     # Before anything else imports TensorFlow: this one knows how to silence its greeting.
-    import shared.keras_models  # noqa: F401
+    import shared.models.networks  # noqa: F401
 
 
 @contextlib.contextmanager
 def faults_of_data() -> Iterator[None]:
     """What is wrong with the data, or with the name of a model, is for the user to put right."""
-    from training.data import DataError
-    from training.genre_recipe import UnknownRecipeError
-    from training.splits import SplitError
+    from training.data.clips import DataError
+    from training.data.splits import SplitError
+    from training.genre.protocol import UnknownRecipeError
 
     try:
         yield
@@ -105,7 +105,7 @@ def progress() -> Progress:
     """Bars on standard error; nothing where that is no terminal."""
     if sys.stderr.isatty():
         return _Bars()
-    from training.genre_recipe import NoProgress
+    from training.genre.protocol import NoProgress
 
     return NoProgress()
 

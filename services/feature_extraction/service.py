@@ -7,12 +7,11 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from shared.audio.features import features
+from shared.audio.segment_features.features import features
 from shared.audio.segments import is_silent
 from shared.audio.spec import FeatureSpec
 from shared.audio.wav import iter_segments
 from shared.blobs.store import BlobStore
-from shared.catalogue import Catalogue, held_by
 from shared.contracts.codec import Message
 from shared.contracts.errors import ErrorCode, HeldError, TonestreamError
 from shared.contracts.messages import (
@@ -24,9 +23,10 @@ from shared.contracts.messages import (
     Stage,
 )
 from shared.contracts.topics import Channel
+from shared.models.catalogue import Catalogue, held_by
 from shared.runtime.service import Delivery, Origin, Outcome, TrackByTrackService
 from shared.settings import Settings
-from shared.threads import worker_threads
+from shared.system.threads import worker_threads
 
 #: Segments computed together: enough to fill the vector units, few enough to bound the memory (some 40 MB).
 _BATCH_SEGMENTS = 32

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
-from shared.catalogue import Catalogue, held_by
 from shared.contracts.codec import Message
 from shared.contracts.errors import ErrorCode, HeldError, TonestreamError
 from shared.contracts.labels import GENRES
 from shared.contracts.messages import ErrorReport, GenreFailure, SegmentFeatures, SegmentPrediction, Stage
 from shared.contracts.topics import Channel
-from shared.loaded_models import LoadedModels
+from shared.models.catalogue import Catalogue, held_by
+from shared.models.loaded import LoadedModels
 from shared.runtime.service import Delivery, Origin, Outcome, Service, Verdict
 from shared.settings import Settings
-from shared.threads import worker_threads
+from shared.system.threads import worker_threads
 
 if TYPE_CHECKING:
-    from shared.keras_models import GenreModel
+    from shared.models.networks import GenreModel
 
 
 class GenreWorker(Service):
@@ -38,7 +38,7 @@ class GenreWorker(Service):
 
     @classmethod
     def build(cls, settings: Settings) -> Self:
-        from shared.keras_models import GenreModel  # TensorFlow takes seconds to import
+        from shared.models.networks import GenreModel  # TensorFlow takes seconds to import
 
         catalogue = Catalogue.of(settings)
         load = partial(GenreModel.load, threads=worker_threads(settings))

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from shared.contracts.errors import ErrorCode, TonestreamError, TransientError
-from shared.contracts.retry import RetryNote
 from shared.runtime.policy import FIRST_BACKOFF_S, LONGEST_BACKOFF_S, backoff_s
+from shared.runtime.retries import RetryNote
 
 #: What is left of the time must be worth another try, seconds.
 _SHORTEST_TRY_S: Final = 1.0

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from shared.contracts.errors import ErrorCode, TransientError
-from shared.limited_calls import CallTimeoutError, LimitedCalls, TooBusyError
+from shared.system.limited_calls import CallTimeoutError, LimitedCalls, TooBusyError
 
 Resolve = Callable[[str, int], list[str]]
 

@@ -20,13 +20,8 @@ from services.ingestion.tags import read_tags
 from shared.audio.decode import DecodedAudio, DecodeLimits, DecodeTimeoutError, decode, find_ffmpeg
 from shared.audio.level import track_level
 from shared.audio.segments import Stretch, chosen_segments, heard_segments, segment_count, sounding_stretches
-from shared.blobs.audio import AudioBlobs
 from shared.blobs.store import UPLOADS, BlobGoneError, BlobStore
 from shared.bus.base import Record
-from shared.cache.connection import Keys, connect
-from shared.cache.results import KnownSource, ResultCache
-from shared.cache.state import RequestState
-from shared.catalogue import Catalogue
 from shared.contracts.codec import MalformedMessageError, Message, salvaged_source
 from shared.contracts.codec import decode as decode_message
 from shared.contracts.errors import (
@@ -46,16 +41,21 @@ from shared.contracts.messages import (
     TrackRequest,
     TrackResult,
 )
-from shared.contracts.retry import Retry, RetryNote
 from shared.contracts.topics import RETENTION_MS, Channel
 from shared.contracts.tracks import BLOB_SCHEME, FILE_SCHEME
-from shared.fault_points import AUDIO_STORED, LEAD_TAKEN, REQUEST_ENTERED, SOURCE_REMEMBERED, fault_point
-from shared.recipe import ANSWER_VERSION, Recipes, mood_sources, result_key, source_work
+from shared.models.answer_key import ANSWER_VERSION, Recipes, mood_sources, result_key, source_work
+from shared.models.catalogue import Catalogue
+from shared.runtime.retries import Retry, RetryNote
 from shared.runtime.service import Delivery, Origin, Outcome, TrackByTrackService
 from shared.settings import Settings, SettingsError
-from shared.spotify import SpotifyClient, SpotifyTrack, spotify_client
-from shared.threads import worker_threads
-from shared.work_folder import remove_abandoned, work_folder
+from shared.spotify.client import SpotifyClient, SpotifyTrack, spotify_client
+from shared.state.audio_owners import AudioBlobs
+from shared.state.connection import Keys, connect
+from shared.state.request_state import RequestState
+from shared.state.results import KnownSource, ResultCache
+from shared.system.fault_points import AUDIO_STORED, LEAD_TAKEN, REQUEST_ENTERED, SOURCE_REMEMBERED, fault_point
+from shared.system.threads import worker_threads
+from shared.system.work_folder import remove_abandoned, work_folder
 
 log = logging.getLogger(__name__)
 

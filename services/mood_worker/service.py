@@ -11,24 +11,24 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Self
 
-from shared.audio.measures import measure_wav
 from shared.audio.segments import Stretch
-from shared.audio.track_tags import track_tags
+from shared.audio.track_features.measures import measure_wav
 from shared.blobs.store import BlobStore
-from shared.catalogue import Catalogue, held_by
 from shared.contracts.codec import Message
 from shared.contracts.errors import ErrorCode, HeldError, TonestreamError
 from shared.contracts.features import AUDIO_FEATURES, AudioFeatures
 from shared.contracts.messages import ErrorReport, IngestedTrack, MoodPrediction, MoodSource, Stage
 from shared.contracts.topics import Channel
-from shared.loaded_models import LoadedModels
+from shared.models.catalogue import Catalogue, held_by
+from shared.models.loaded import LoadedModels
+from shared.models.track_tags import track_tags
 from shared.runtime.service import Delivery, Origin, Outcome, TrackByTrackService
 from shared.settings import Settings
-from shared.spotify import SpotifyClient, spotify_client
-from shared.threads import worker_threads
+from shared.spotify.client import SpotifyClient, spotify_client
+from shared.system.threads import worker_threads
 
 if TYPE_CHECKING:
-    from shared.keras_models import MoodModel, TagModel
+    from shared.models.networks import MoodModel, TagModel
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class MoodWorker(TrackByTrackService):
 
     @classmethod
     def build(cls, settings: Settings) -> Self:
-        from shared.keras_models import MoodModel, TagModel  # TensorFlow takes seconds to import
+        from shared.models.networks import MoodModel, TagModel  # TensorFlow takes seconds to import
 
         threads = worker_threads(settings)
         catalogue = Catalogue.of(settings)

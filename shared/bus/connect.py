@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from shared.bus.kafka import KafkaBus, KafkaConfig
+from shared.bus.kafka.bus import KafkaBus, KafkaConfig
 from shared.settings import Settings
-from shared.tls_files import check_tls_files
+from shared.system.tls_files import check_tls_files
 
 
 def kafka_bus(settings: Settings, client_id: str) -> KafkaBus:

@@ -30,7 +30,6 @@ from shared.bus.base import (
 from shared.contracts.codec import outgoing
 from shared.contracts.errors import DependencyError, HeldError
 from shared.contracts.topics import Topics
-from shared.fault_points import BATCH_BEGUN, COMMITTED, HANDLED, fault_point
 from shared.runtime import metrics
 from shared.runtime.crashes import ALONE_DEATHS, SILENT_DEATHS, CrashLoop, Deaths, Handling, Unit, Unrecorded, in_units
 from shared.runtime.dead_letters import DeadLetterLimit, DeadLetterLimitError
@@ -40,6 +39,7 @@ from shared.runtime.policy import LoopPolicy
 from shared.runtime.redaction import Redactor
 from shared.runtime.service import Service
 from shared.runtime.settling import Held, Settled, Settler, StoppedError
+from shared.system.fault_points import BATCH_BEGUN, COMMITTED, HANDLED, fault_point
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ Result = TypeVar("Result")
 
 
 class Epochs(Protocol):
-    """Where the ownership epochs of this worker's partitions are noted; see ``shared.cache.fences``."""
+    """Where the ownership epochs of this worker's partitions are noted; see ``shared.state.fences``."""
 
     def note(self, records: Sequence[Record]) -> bool:
         """Note the epochs of the records. Whether any is new, and has to be confirmed. Raises DependencyError."""

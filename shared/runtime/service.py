@@ -14,9 +14,9 @@ from shared.bus.base import FencedError, Record
 from shared.contracts.codec import Message
 from shared.contracts.errors import AbandonedError, DependencyError, HeldError, TonestreamError
 from shared.contracts.messages import Stage
-from shared.contracts.retry import Retry
 from shared.contracts.topics import Channel
 from shared.runtime.logs import about
+from shared.runtime.retries import Retry
 from shared.settings import Settings
 
 #: Bytes of a record's key that a log line shows: a client's may have megabytes.

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-from services.cli.registry import SERVICE_NAMES
-from shared.fault_points import VARIABLE
+from services.topology import SERVICE_NAMES
+from shared.system.fault_points import VARIABLE
 
 _RESTART_S = 0.3
 

@@ -23,9 +23,9 @@ import pytest
 import redis
 from kafka.errors import KafkaError
 
-from services.cli.registry import SERVICE_NAMES
+from services.topology import SERVICE_NAMES
 from shared.contracts.topics import Channel
-from shared.fault_points import FAULT_POINTS, VARIABLE
+from shared.system.fault_points import FAULT_POINTS, VARIABLE
 from tests.chaos.fleet import Fleet, Recoveries
 from tests.chaos.sources import PATIENCE, Source, sources
 from tests.support.committed_offsets import commits_that_went_back

@@ -19,7 +19,7 @@ import pytest
 import redis
 
 from shared.contracts.topics import Channel
-from shared.fault_points import (
+from shared.system.fault_points import (
     ANSWER_CLAIMED,
     ANSWER_KEPT,
     AUDIO_STORED,

@@ -25,7 +25,7 @@ from shared.bus.base import (
     TopicSpec,
     parsed_coordinates,
 )
-from shared.bus.kafka import KafkaBus, KafkaConfig
+from shared.bus.kafka.bus import KafkaBus, KafkaConfig
 from shared.bus.memory import MemoryBus
 from tests.support.kafka_broker import GivenBroker, KafkaBroker
 from tests.support.names import Names

@@ -10,7 +10,7 @@ from kafka.future import Future
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from shared.bus.base import FencedError, TopicSpec
-from shared.bus.kafka import KafkaBus, KafkaConfig, KafkaMembership
+from shared.bus.kafka.bus import KafkaBus, KafkaConfig, KafkaMembership
 from tests.support.committed_offsets import commits, commits_that_went_back
 from tests.support.names import Names
 from tests.support.records import PATIENCE_S, publish_numbered, take

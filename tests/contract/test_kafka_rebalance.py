@@ -13,8 +13,8 @@ import pytest
 from kafka import KafkaConsumer, TopicPartition
 
 from shared.bus.base import Outgoing, TopicSpec
-from shared.bus.kafka import KafkaBus, KafkaConfig
-from shared.bus.kafka_assignor import shared_out
+from shared.bus.kafka.assignor import shared_out
+from shared.bus.kafka.bus import KafkaBus, KafkaConfig
 from tests.support.committed_offsets import commits
 from tests.support.names import Names
 from tests.support.records import PATIENCE_S, publish_numbered, take

@@ -99,7 +99,7 @@ def test_the_model_may_be_chosen_for_one_run_and_a_local_file_is_no_download() -
 def test_without_a_folder_for_compiled_functions_everything_works() -> None:
     """A read-only install and no home: numba refuses to be imported with librosa."""
     environment = {**os.environ, "NUMBA_CACHE_DIR": "/proc/nowhere"}
-    script = "from shared.audio.mel_filters import mel_basis; print(mel_basis(22050, 2048, 40).shape)"
+    script = "from shared.audio.segment_features.mel_filters import mel_basis; print(mel_basis(22050, 2048, 40).shape)"
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("(1025, 40)\n", "")
 

@@ -16,7 +16,7 @@ import pytest
 from kafka import KafkaProducer
 
 from shared.bus.base import TopicSpec
-from shared.bus.kafka import KafkaBus, KafkaConfig
+from shared.bus.kafka.bus import KafkaBus, KafkaConfig
 from shared.contracts.codec import decode
 from shared.contracts.errors import ErrorCode
 from shared.contracts.messages import IngestedTrack

@@ -7,14 +7,14 @@ import time
 
 import pytest
 
-from shared.bus.kafka import KafkaBus, KafkaConfig
+from shared.bus.kafka.bus import KafkaBus, KafkaConfig
 from shared.contracts.codec import decode, outgoing
 from shared.contracts.messages import IngestedTrack
 from shared.contracts.topics import Channel, Topics
 from shared.runtime.loop import ServiceLoop
 from shared.runtime.policy import LoopPolicy
 from tests.support.names import Names
-from tests.unit.test_loop import Holding, request
+from tests.unit.runtime.test_loop import Holding, request
 
 pytestmark = pytest.mark.kafka
 

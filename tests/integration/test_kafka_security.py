@@ -16,7 +16,7 @@ import pytest
 
 from shared.bus.base import Bus, BusSecurityError, BusUnavailableError, Outgoing, Record, TopicSpec
 from shared.bus.connect import kafka_bus
-from shared.bus.kafka import KafkaBus
+from shared.bus.kafka.bus import KafkaBus
 from shared.settings import Settings, SettingsError
 from tests.support.certificates import Authority
 from tests.support.names import Names

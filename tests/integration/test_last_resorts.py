@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from shared.bus.base import Outgoing, Record
-from shared.bus.kafka import KafkaBus, KafkaConfig
+from shared.bus.kafka.bus import KafkaBus, KafkaConfig
 from shared.contracts.codec import decode, outgoing
 from shared.contracts.errors import ErrorCode
 from shared.contracts.messages import IngestedTrack, TrackRequest

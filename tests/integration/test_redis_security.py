@@ -11,9 +11,9 @@ from urllib.parse import quote
 
 import pytest
 
-from shared.cache.connection import connect, redis_faults, require_trust
 from shared.contracts.errors import DependencyError
 from shared.settings import Settings, SettingsError
+from shared.state.connection import connect, redis_faults, require_trust
 from tests.support.certificates import Authority
 from tests.support.processes import free_port
 from tests.support.secure_redis import SecureRedis

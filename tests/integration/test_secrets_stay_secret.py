@@ -19,7 +19,7 @@ import pytest
 
 from shared.bus.base import Outgoing, Record
 from shared.bus.connect import kafka_bus
-from shared.bus.kafka import KafkaBus
+from shared.bus.kafka.bus import KafkaBus
 from shared.contracts.topics import Channel
 from shared.settings import Settings
 from tests.support.names import Names

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from shared.bus.kafka import KafkaBus, KafkaConfig
+from shared.bus.kafka.bus import KafkaBus, KafkaConfig
 from shared.contracts.topics import Topics
 from tests.support.environment import worker_environment
 from tests.support.kafka_broker import KafkaBroker

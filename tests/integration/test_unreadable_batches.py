@@ -13,8 +13,8 @@ from kafka import KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 
 from shared.bus.base import Record, TopicSpec
-from shared.bus.kafka import KafkaBus, KafkaConfig
-from shared.bus.kafka_codecs import MAX_UNPACKED_BYTES
+from shared.bus.kafka.bus import KafkaBus, KafkaConfig
+from shared.bus.kafka.codecs import MAX_UNPACKED_BYTES
 from shared.contracts.codec import decode, encode
 from shared.contracts.errors import ErrorCode
 from shared.contracts.messages import IngestedTrack, TrackRequest

@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 from kafka import KafkaConsumer
 
-from services.cli.registry import SERVICE_NAMES
+from services.topology import SERVICE_NAMES
 from shared.bus.base import Record
 from shared.contracts.codec import decode, salvaged_request_id
 from shared.contracts.messages import IngestedTrack
 from shared.contracts.topics import Channel
-from shared.models import load_manifest
+from shared.models.manifest import load_manifest
 from shared.settings import Settings
 from tests.support.names import Names
 from tests.support.pipeline import Pipeline

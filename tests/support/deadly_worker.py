@@ -12,11 +12,11 @@ import sys
 from collections.abc import Sequence
 from typing import ClassVar
 
-from services.cli import worker
 from shared.contracts.errors import ErrorCode, TonestreamError
 from shared.contracts.messages import ErrorReport, IngestedTrack, Stage
 from shared.contracts.topics import Channel
 from shared.runtime import logs
+from shared.runtime.process import run_worker
 from shared.runtime.service import Delivery, Origin, Outcome, Service
 from shared.settings import Settings
 
@@ -50,8 +50,7 @@ class Deadly(Service):
 def main() -> int:
     settings = Settings()
     logs.configure(settings.log_level, settings.log_format)
-    worker.build_services = lambda stage, given: [Deadly()]
-    return worker.run_worker(Stage.INGESTION, settings)
+    return run_worker(Stage.INGESTION, settings, lambda: [Deadly()])
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import threading
 import time
 
 from shared.bus.base import BusUnavailableError, FencedError, Outgoing
-from shared.bus.kafka import KafkaBus, KafkaConfig
+from shared.bus.kafka.bus import KafkaBus, KafkaConfig
 
 log = logging.getLogger(__name__)
 

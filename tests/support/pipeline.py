@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 
-from services.cli.registry import SERVICE_NAMES
+from services.topology import SERVICE_NAMES
 from shared.contracts.topics import Channel, Topics
 from tests.support.environment import worker_environment
 

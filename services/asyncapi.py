@@ -1,0 +1,82 @@
+"""The AsyncAPI document, made from the messages themselves, so that it cannot say anything else than they do."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from pydantic.json_schema import models_json_schema
+
+from shared.contracts.codec import BINARY_CONTENT_TYPE, CHANNEL_OF, JSON_CONTENT_TYPE
+from shared.contracts.messages import TrackRequest
+from shared.contracts.topics import MAX_MESSAGE_BYTES, PARTITIONS, Channel, Topics
+from shared.runtime.retries import HEADERS
+
+_RETRY_MESSAGE: Final = "RetriedTrackRequest"
+_REFERENCE: Final = "#/components/schemas/{model}"
+_DIRECTIONS: Final = {
+    Channel.REQUESTS: "users publish; ingestion reads",
+    Channel.REQUESTS_RETRY: "ingestion publishes and reads: requests whose source is slow, or failed for the moment",
+    Channel.TRACKS: "ingestion publishes; feature-extraction, mood-worker and aggregator read",
+    Channel.FEATURES: "feature-extraction publishes; genre-worker reads",
+    Channel.PREDICTIONS: "genre-worker, feature-extraction and aggregator publish; aggregator reads",
+    Channel.MOODS: "mood-worker publishes; aggregator reads",
+    Channel.RESULTS: "aggregator publishes; users read",
+    Channel.DEAD_LETTERS: "any worker publishes records it cannot handle, as they were; operators read",
+}
+
+
+def document(version: str, topics: Topics | None = None) -> dict[str, Any]:
+    """AsyncAPI 3.0 for an installation's topics, as plain data."""
+    named = topics or Topics()
+    models = list(CHANNEL_OF)
+    _, definitions = models_json_schema([(model, "validation") for model in models], ref_template=_REFERENCE)
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "Tonestream",
+            "version": version,
+            "description": "Genre and mood of music, by message queue. Keys are track keys; order is kept within a key."
+            " Readers must use the isolation level read_committed.",
+        },
+        "defaultContentType": JSON_CONTENT_TYPE,
+        "channels": {
+            channel.value: {
+                "address": named.name(channel),
+                "description": _DIRECTIONS[channel],
+                "bindings": {"kafka": {"partitions": PARTITIONS}},
+                "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in _messages(channel)},
+            }
+            for channel in Channel
+        },
+        "components": {
+            "messages": {
+                model.__name__: {
+                    "summary": (model.__doc__ or "").strip().splitlines()[0],
+                    "contentType": BINARY_CONTENT_TYPE if channel is Channel.FEATURES else JSON_CONTENT_TYPE,
+                    "payload": {"$ref": f"#/components/schemas/{model.__name__}"},
+                    "x-max-bytes": MAX_MESSAGE_BYTES[channel],
+                }
+                for model, channel in CHANNEL_OF.items()
+            }
+            | {_RETRY_MESSAGE: _retry_message()},
+            "schemas": definitions["$defs"],
+        },
+    }
+
+
+def _messages(channel: Channel) -> list[str]:
+    """The names of the messages of a topic."""
+    if channel is Channel.REQUESTS_RETRY:
+        return [_RETRY_MESSAGE]
+    return [model.__name__ for model, home in CHANNEL_OF.items() if home is channel]
+
+
+def _retry_message() -> dict[str, Any]:
+    headers = {name: {"type": "string", "description": meaning} for name, meaning in HEADERS.items()}
+    return {
+        "summary": "ingestion -> ingestion: a TrackRequest that is to be tried again.",
+        "contentType": JSON_CONTENT_TYPE,
+        "headers": {"type": "object", "properties": headers, "required": list(headers)},
+        "payload": {"$ref": _REFERENCE.format(model=TrackRequest.__name__)},
+        "x-max-bytes": MAX_MESSAGE_BYTES[Channel.REQUESTS_RETRY],
+    }

@@ -1,0 +1,121 @@
+"""``tonestream evaluate``: how good a model is, on labelled data it was not trained on."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from services.cli.commands import mood as mood_commands
+from services.cli.commands.train import add_genre_options, warn_of_skipped
+from services.cli.status import OK, UsageError
+from services.cli.training_tools import (
+    existing_folder,
+    faults_of_data,
+    manifest_of_kind,
+    model_folder,
+    workspace,
+)
+from shared.settings import Settings
+
+
+def add_parsers(commands: argparse._SubParsersAction[Any]) -> None:
+    """Add ``evaluate`` with its kinds of model."""
+    evaluate = commands.add_parser("evaluate", help="measure a model on labelled data")
+    kinds = evaluate.add_subparsers(required=True, metavar="KIND")
+    genre = kinds.add_parser("genre", help="measure a genre model on a folder laid out as genre/track.ext")
+    genre.add_argument(
+        "--model",
+        metavar="DIR|NAME",
+        help="model folder (default: the one that serves); with --cross-validate also the name of one to train",
+    )
+    genre.add_argument(
+        "--cross-validate", action="store_true", help="train afresh on parts of the data, judge on the rest"
+    )
+    genre.add_argument("--json", action="store_true", help="every figure as one JSON object")
+    genre.add_argument("--report", type=Path, metavar="DIR", help="write REPORT.md, figures.json and the plots there")
+    add_genre_options(genre)
+    genre.set_defaults(run=_evaluate_genre)
+    mood_commands.add_evaluate(kinds)
+
+
+def _evaluate_genre(options: argparse.Namespace, settings: Settings) -> int:
+    data = workspace(options, settings)
+    from training.genre.evaluation import evaluate_model
+    from training.genre.protocol import recipe_named
+    from training.genre.training import Plan, cross_validate_recipe
+
+    existing_folder(options.data)
+    with faults_of_data():
+        if options.cross_validate:
+            model = _recipe_name(options.model, settings)
+            plan = Plan(options.split, options.folds, options.seed, not options.no_leaky)
+            figures = cross_validate_recipe(options.data, recipe_named(model), plan, data)
+        else:
+            folder = _model_folder(options.model, settings)
+            model = manifest_of_kind(folder, "genre").model_id
+            figures = evaluate_model(options.data, folder, options.split, data)
+    found = {"model": model, "cross_validated": options.cross_validate, "folder": str(options.data), **figures}
+    report = _report(found)
+    warn_of_skipped(found)
+    if options.report is not None:
+        _write(options.report, report, found)
+    print(json.dumps(found) if options.json else report)
+    return OK
+
+
+def _recipe_name(given: str | None, settings: Settings) -> str:
+    """The recipe to train: by its own name, or that of a model folder."""
+    from training.genre.protocol import RECIPES
+
+    if given in RECIPES:
+        return given
+    manifest = manifest_of_kind(_model_folder(given, settings), "genre")
+    name: str = manifest.figures.get("recipe", manifest.name)
+    return name
+
+
+def _model_folder(given: str | None, settings: Settings) -> Path:
+    """A model folder by its path or name; by default the one that serves. Raises UsageError."""
+    if given is None:
+        return settings.models_dir / settings.genre_model
+    if found := model_folder(given, settings):
+        return found
+    raise UsageError(f"there is no model folder {given}; a model that has yet to be trained takes --cross-validate")
+
+
+def _report(found: Mapping[str, Any]) -> str:
+    """The figures as Markdown, a warning first where they are flattered."""
+    from training.reports.card import genre_report
+
+    title = f"# {found['model']}{', trained afresh' if found['cross_validated'] else ''}"
+    warning = leak_warning(found["leak"])
+    body = genre_report(dict(found), found["temperature"], found["track_temperature"])
+    return "\n\n".join(part for part in (title, warning and f"**WARNING: {warning}**", body) if part)
+
+
+def leak_warning(leak: Mapping[str, int | None]) -> str | None:
+    """What to think of figures on clips that the model may have been trained on; None where it was not."""
+    clips, of = leak["clips"], leak["of"]
+    if clips is None:
+        return (
+            "the manifest does not say what the model was trained on. If these clips were among it, the figures are "
+            "flattered and say nothing about other music."
+        )
+    if clips:
+        return (
+            f"LEAK. The model was trained on {clips} of these {of} clips: it knows them by heart, the figures are "
+            "flattered and say nothing about other music. Take other clips, or --cross-validate."
+        )
+    return None
+
+
+def _write(folder: Path, report: str, found: Mapping[str, Any]) -> None:
+    from training.reports.plots import write_plots
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "REPORT.md").write_text(report, encoding="utf-8")
+    (folder / "figures.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    write_plots(folder, found["model"], found)

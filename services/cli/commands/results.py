@@ -1,0 +1,72 @@
+"""``tonestream results``: what the workers answered, from Kafka."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from services.cli import redacted_logs
+from services.cli.commands.topics import reader_of
+from services.cli.output import complain, encodable, json_line
+from services.cli.status import FAILED, OK
+from shared.bus.base import Reader
+from shared.contracts.codec import MalformedMessageError, decode, salvaged_request_id
+from shared.contracts.messages import Status, TrackResult
+from shared.contracts.topics import Channel, Topics
+from shared.settings import Settings
+
+
+def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
+    """Add ``results``."""
+    results = commands.add_parser("results", help="read results from Kafka")
+    results.add_argument("--follow", action="store_true", help="wait for more, until interrupted (or all are there)")
+    results.add_argument("--request-id", action="append", metavar="ID", help="only this request; may be repeated")
+    results.add_argument("--timeout", type=float, metavar="SECONDS", help="longest wait of --follow")
+    results.add_argument("--json", action="store_true", help="one TrackResult a line (default where piped)")
+    results.set_defaults(run=_results)
+
+
+def _results(options: argparse.Namespace, settings: Settings) -> int:
+    from services.cli import show
+    from shared.bus.connect import kafka_bus
+
+    redacted_logs.configure(settings, "text", client_noise=False)
+    as_json = options.json or not sys.stdout.isatty()
+    wanted = set(options.request_id) if options.request_id else None
+    bus = kafka_bus(settings, client_id="tonestream-results")
+    failed = False
+    try:
+        with reader_of(bus, Topics(settings.topic_prefix).name(Channel.RESULTS)) as reader:
+            for result in _read(reader, wanted, options.follow, options.timeout):
+                failed = failed or result.status is not Status.OK
+                print(json_line(result.model_dump_json()) if as_json else encodable(show.line(result)), flush=True)
+    finally:
+        bus.close()
+    if wanted:
+        complain(f"no result (yet) for {', '.join(sorted(wanted))}")
+    return FAILED if wanted or (options.request_id and failed) else OK
+
+
+def _read(reader: Reader, wanted: set[str] | None, follow: bool, timeout_s: float | None) -> Iterator[TrackResult]:
+    """Results in order, those in ``wanted`` (which shrinks by them) or all; to the end, or on and on."""
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    while wanted is None or wanted:
+        for record in reader.poll(max_records=500, timeout_s=0.5):
+            try:
+                result = decode(Channel.RESULTS, record.value)
+            except MalformedMessageError as error:
+                whose = salvaged_request_id(record) or record.coordinates
+                complain(f"the result of {whose} cannot be read: {error.reason}")
+                continue
+            assert isinstance(result, TrackResult)
+            if wanted is None or result.request_id in wanted:
+                if wanted is not None:
+                    wanted.discard(result.request_id)
+                yield result
+        if not follow and reader.at_end():
+            return
+        if deadline is not None and time.monotonic() > deadline:
+            return

@@ -1,0 +1,83 @@
+"""``tonestream train``: a model folder from labelled data."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from pathlib import Path
+from typing import Any
+
+from services.cli.commands import mood as mood_commands
+from services.cli.status import OK
+from services.cli.training_tools import add_work_options, existing_folder, faults_of_data, warn, workspace
+from shared.settings import Settings
+
+
+def add_parsers(commands: argparse._SubParsersAction[Any]) -> None:
+    """Add ``train`` with its kinds of model."""
+    train = commands.add_parser("train", help="train a model on labelled data and measure it on held-out artists")
+    kinds = train.add_subparsers(required=True, metavar="KIND")
+    genre = kinds.add_parser("genre", help="train a genre model on a folder laid out as genre/track.ext")
+    genre.add_argument("--model", required=True, metavar="NAME", help="mfcc-lstm, musicnn-lstm, mfcc-lstm-seed")
+    genre.add_argument("--out", type=Path, required=True, metavar="DIR", help="model folder to write")
+    add_genre_options(genre)
+    genre.set_defaults(run=_train_genre)
+    mood_commands.add_train(kinds)
+
+
+def add_genre_options(parser: argparse.ArgumentParser) -> None:
+    """Options of training and evaluation alike: the data and the split."""
+    parser.add_argument(
+        "--data", type=Path, required=True, metavar="DIR", help="clips as genre/track.ext, with or without index.csv"
+    )
+    parser.add_argument(
+        "--split",
+        choices=("artist", "fault-filtered"),
+        default="artist",
+        help="by artist in folds (default), or the fault-filtered split of the full GTZAN",
+    )
+    parser.add_argument("--folds", type=int, default=5, help="of the split by artist (default 5)")
+    parser.add_argument(
+        "--teach",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="music of any kind to learn from, without genres; may be given more than once",
+    )
+    parser.add_argument(
+        "--no-leaky", action="store_true", help="leave out the random split by segment, which takes one more training"
+    )
+    add_work_options(parser)
+
+
+def _train_genre(options: argparse.Namespace, settings: Settings) -> int:
+    data = workspace(options, settings)
+    from training.genre.protocol import recipe_named
+    from training.genre.training import Plan, train_model
+    from training.reports.card import genre_report
+
+    plan = Plan(options.split, options.folds, options.seed, not options.no_leaky)
+    with faults_of_data():
+        recipe = recipe_named(options.model)
+        manifest = train_model(existing_folder(options.data), recipe, options.out, plan, _command(options), data)
+    warn_of_skipped(manifest.figures)
+    report = genre_report(manifest.figures, manifest.temperature, manifest.track_temperature)
+    print(f"# {manifest.model_id}\n\n{report}\nWritten to {options.out}")
+    return OK
+
+
+def warn_of_skipped(figures: dict[str, Any]) -> None:
+    """Name the files that were left out on standard error."""
+    if skipped := figures["skipped"]:
+        files = "; ".join(f"{one['file']} ({one['reason']})" for one in skipped)
+        warn(f"files left out, for they cannot be used: {len(skipped)}: {files}")
+
+
+def _command(options: argparse.Namespace) -> str:
+    """What to type to get the same again."""
+    words = ["tonestream", "train", "genre", "--data", options.data, "--model", options.model, "--out", options.out]
+    words += ["--split", options.split] if options.split != "artist" else ["--folds", options.folds]
+    words += [word for folder in options.teach for word in ("--teach", folder)]
+    words += ["--seed", options.seed, *(["--no-leaky"] if options.no_leaky else [])]
+    return shlex.join(str(word) for word in words)

@@ -1,0 +1,79 @@
+"""librosa's mel filter banks. Those of the packaged models lie beside this module, others are computed.
+
+librosa brings numba and scikit-learn along, 260 MB for one matrix. Serving needs none of them.
+``python -m shared.audio.segment_features.mel_filters``, which needs librosa, makes the file anew. A test compares it
+with what librosa computes.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float32]
+
+FILE: Final = Path(__file__).with_name("mel_filters.npz")
+
+
+class FilterBank(NamedTuple):
+    """``n_mels`` bands on Slaney's scale, normalised by their area, from 0 Hz to half the ``sample_rate`` (Hz)."""
+
+    sample_rate: int
+    n_fft: int
+    n_mels: int
+
+
+#: The MFCCs, the measures of the mood, and musicnn's spectrogram.
+PACKAGED: Final = (FilterBank(22050, 2048, 128), FilterBank(22050, 2048, 64), FilterBank(16000, 512, 96))
+
+
+@lru_cache(maxsize=8)
+def mel_basis(sample_rate: int, n_fft: int, n_mels: int) -> Array:
+    """``librosa.filters.mel(sr=..., n_fft=..., n_mels=...)`` transposed, float32 [1 + n_fft // 2, n_mels].
+
+    Raises ImportError for a bank that is not packaged, where librosa is not installed.
+    """
+    bank = FilterBank(sample_rate, n_fft, n_mels)
+    basis = _packaged(bank) if bank in PACKAGED else computed(bank)
+    basis.flags.writeable = False
+    return basis
+
+
+def computed(bank: FilterBank) -> Array:
+    """The bank as librosa computes it. Raises ImportError."""
+    try:
+        from shared.audio.segment_features.librosa_filters import librosa_filters
+
+        filters = librosa_filters()
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"a model listens through {bank.n_mels} mel bands of {bank.n_fft} samples at {bank.sample_rate} Hz, for"
+            f" which librosa is needed: pip install librosa ({error})"
+        ) from error
+    basis: Array = np.ascontiguousarray(filters.mel(sr=bank.sample_rate, n_fft=bank.n_fft, n_mels=bank.n_mels).T)
+    return basis
+
+
+def _packaged(bank: FilterBank) -> Array:
+    with np.load(FILE) as banks:
+        basis: Array = np.ascontiguousarray(banks[_name(bank)])
+    return basis
+
+
+def _name(bank: FilterBank) -> str:
+    return f"{bank.sample_rate}-{bank.n_fft}-{bank.n_mels}"
+
+
+def main() -> None:
+    """Write the file."""
+    banks: Any = {_name(bank): computed(bank) for bank in PACKAGED}
+    np.savez_compressed(FILE, **banks)
+    print(f"{FILE}: {FILE.stat().st_size} bytes")
+
+
+if __name__ == "__main__":
+    main()

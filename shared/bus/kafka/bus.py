@@ -1,0 +1,257 @@
+"""The bus over Apache Kafka. The members of groups are in ``kafka_membership.py``."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from contextlib import closing
+from typing import Any
+from weakref import WeakSet
+
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+from kafka import errors as kafka_errors
+from kafka.admin import ConfigResource, ConfigResourceType
+from kafka.structs import TopicPartition
+
+from shared.bus.base import BusError, BusUnavailableError, Outgoing, Record, TopicSpec, UnreadableBatch
+from shared.bus.kafka.clients import (
+    CLOSE_TIMEOUT_S,
+    SLICE_S,
+    KafkaConfig,
+    build,
+    close_producer,
+    fetch,
+    milliseconds,
+    send_all,
+    translated,
+)
+from shared.bus.kafka.membership import KafkaMembership
+from shared.bus.roles import Closing
+
+__all__ = ["KafkaBus", "KafkaConfig", "KafkaMembership", "KafkaPublisher", "KafkaReader"]
+
+log = logging.getLogger(__name__)
+
+#: The setting of a topic that limits its batches, after compression and with their framing.
+_LARGEST_MESSAGE = "max.message.bytes"
+#: Most records that are fetched to find out whether a reader is at the end.
+_LOOK_AHEAD_RECORDS = 100
+#: How long a reader waits for transactions under way before it says that it is not at the end.
+_TRANSACTION_S = 1.0
+
+
+class KafkaBus:
+    """See :class:`shared.bus.base.Bus`. Connects when a role is made; BusUnavailableError if no broker answers."""
+
+    def __init__(self, config: KafkaConfig) -> None:
+        self._config = config
+        self._roles: WeakSet[KafkaMembership | KafkaPublisher | KafkaReader] = WeakSet()
+
+    def create_topics(self, topics: Sequence[TopicSpec], timeout_s: float = 30.0) -> list[str]:
+        if not topics:
+            return []
+        wanted = {
+            spec.name: {
+                "num_partitions": spec.partitions,
+                "replication_factor": self._config.replication_factor,
+                "configs": _topic_configs(spec),
+            }
+            for spec in topics
+        }
+        with closing(self._admin()) as admin, translated():
+            # Tried without looking first: of two that do so at once, one creates a topic and the other is told that
+            # it exists. Neither fails.
+            answer = admin.create_topics(wanted, timeout_ms=milliseconds(timeout_s), raise_errors=False)
+            created = []
+            for topic in answer["topics"]:
+                error = kafka_errors.for_code(topic["error_code"])
+                if error is kafka_errors.NoError:
+                    created.append(topic["name"])
+                elif error is not kafka_errors.TopicAlreadyExistsError:
+                    raise error(f"topic {topic['name']}: {topic.get('error_message')}")
+            # Created is not yet usable: every partition needs its leader first.
+            admin.wait_for_topics(list(wanted), timeout_ms=milliseconds(timeout_s))
+            return created
+
+    def existing(self, topics: Sequence[str]) -> dict[str, TopicSpec]:
+        with closing(self._admin()) as admin, translated():
+            described = {
+                topic["name"]: len(topic["partitions"])
+                for topic in admin.describe_topics(list(topics))
+                if not topic["error_code"]
+            }
+            largest = _largest_messages(admin, list(described)) if described else {}
+        return {
+            name: TopicSpec(name, partitions, max_message_bytes=largest.get(name))
+            for name, partitions in described.items()
+        }
+
+    def join(self, group: str, topics: Sequence[str]) -> KafkaMembership:
+        membership = KafkaMembership(self._config, group, topics)
+        self._roles.add(membership)
+        return membership
+
+    def publisher(self) -> KafkaPublisher:
+        publisher = KafkaPublisher(self._config)
+        self._roles.add(publisher)
+        return publisher
+
+    def reader(self, topics: Sequence[str], from_beginning: bool = True) -> KafkaReader:
+        reader = KafkaReader(self._config, self._partitions(topics), from_beginning)
+        self._roles.add(reader)
+        return reader
+
+    def close(self) -> None:
+        for role in list(self._roles):
+            role.close()
+
+    def _admin(self) -> Any:
+        return build(KafkaAdminClient, self._config.common("admin"))
+
+    def _partitions(self, topics: Sequence[str]) -> list[TopicPartition]:
+        """Asked through the admin client, as a consumer's partitions_for_topic() waits without limit."""
+        with closing(self._admin()) as admin, translated():
+            described = admin.describe_topics(list(topics))
+        for topic in described:
+            if topic["error_code"]:
+                raise BusError(f"topic {topic['name']!r}: {kafka_errors.for_code(topic['error_code']).__name__}")
+        return [
+            TopicPartition(topic["name"], partition["partition_index"])
+            for topic in described
+            for partition in topic["partitions"]
+        ]
+
+
+def _largest_messages(admin: KafkaAdminClient, topics: Sequence[str]) -> dict[str, int]:
+    """The largest message of each topic; of none where this client may not read their settings."""
+    wanted = [ConfigResource(ConfigResourceType.TOPIC, name, [_LARGEST_MESSAGE]) for name in topics]
+    try:
+        found = admin.describe_configs(wanted, config_filter="all")["topic"]
+    except kafka_errors.AuthorizationError:
+        return {}
+    return {name: int(settings[_LARGEST_MESSAGE]["value"]) for name, settings in found.items() if settings}
+
+
+def _topic_configs(spec: TopicSpec) -> dict[str, str]:
+    configs: dict[str, str] = {}
+    if spec.retention_ms is not None:
+        configs["retention.ms"] = str(spec.retention_ms)
+    if spec.max_message_bytes is not None:
+        configs[_LARGEST_MESSAGE] = str(spec.max_message_bytes)
+    if spec.stamped_by_broker:
+        configs["message.timestamp.type"] = "LogAppendTime"
+    return configs
+
+
+class KafkaPublisher(Closing):
+    """Appends records without a transaction: each once and in order within its key, also when sending is retried.
+
+    After an error some of them may be stored; after BusUnavailableError some may still become so.
+    """
+
+    def __init__(self, config: KafkaConfig) -> None:
+        self._config = config
+        # One call at a time: a record that is refused fails all that is under way, whoever sent it.
+        self._lock = threading.Lock()
+        self._producer: KafkaProducer = self._connect()
+
+    def publish(self, outputs: Sequence[Outgoing], timeout_s: float = 30.0) -> None:
+        deadline = time.monotonic() + timeout_s
+        if not self._lock.acquire(timeout=timeout_s):
+            raise BusUnavailableError("other threads' records were not acknowledged in time")
+        try:
+            if self._producer._transaction_manager.has_fatal_error():
+                # kafka-python gives an idempotent producer up for good at the first record that a broker refuses.
+                close_producer(self._producer, 0)
+                self._producer = self._connect()
+            with translated():
+                send_all(self._producer, outputs, deadline, self._config.max_buffered_bytes)
+        finally:
+            self._lock.release()
+
+    def _connect(self) -> KafkaProducer:
+        return build(KafkaProducer, self._config.producer("publisher"))
+
+    def close(self) -> None:
+        close_producer(self._producer, CLOSE_TIMEOUT_S)
+
+
+class KafkaReader(Closing):
+    """Reads all partitions that the topics had when it was made; leaves no trace on the broker."""
+
+    def __init__(self, config: KafkaConfig, partitions: Sequence[TopicPartition], from_beginning: bool) -> None:
+        self._timeout_s = config.commit_timeout_s
+        self._partitions = list(partitions)
+        self._ahead: deque[Record] = deque()
+        self._consumer: KafkaConsumer = build(KafkaConsumer, config.consumer("reader"))
+        try:
+            # A consumer is told the ends for its own isolation level only; this one is asked for the others'.
+            watermarks = config.consumer("reader-ends", isolation_level="read_uncommitted")
+            self._watermarks: KafkaConsumer = build(KafkaConsumer, watermarks)
+        except BaseException:
+            self._consumer.close(autocommit=False)
+            raise
+        try:
+            self._consumer.assign(self._partitions)
+            if not from_beginning:
+                # seek_to_end() looks the end up at the first poll only, and would miss what is published before it.
+                for partition, end in self._end_offsets(self._consumer).items():
+                    self._consumer.seek(partition, end)
+        except BaseException:
+            self.close()
+            raise
+
+    def poll(self, max_records: int, timeout_s: float) -> list[Record]:
+        deadline = time.monotonic() + timeout_s
+        records = [self._ahead.popleft() for _ in range(min(max_records, len(self._ahead)))]
+        while not records:
+            remaining = deadline - time.monotonic()
+            records = _readable(fetch(self._consumer, max_records, max(0.0, min(SLICE_S, remaining))))
+            if remaining <= 0:
+                break
+        return records
+
+    def at_end(self) -> bool:
+        """See the interface. False as well while a transaction before the end is under way: it may be committed.
+
+        A commit is done when its outcome is on record; its records become readable a moment later. So the last stable
+        offset would be an end too early, and this waits a little for the high watermark instead. The marks that end a
+        transaction take up offsets and deliver nothing: only fetching tells whether any record is left before it. What
+        it finds is kept for ``poll``.
+        """
+        deadline = time.monotonic() + _TRANSACTION_S
+        ends = self._end_offsets(self._watermarks)
+        while not self._ahead:
+            with translated():
+                behind = any(
+                    (self._consumer.position(partition, timeout_ms=milliseconds(SLICE_S)) or 0) < end
+                    for partition, end in ends.items()
+                )
+            if not behind:
+                return True
+            if time.monotonic() > deadline:
+                return False
+            self._ahead.extend(_readable(fetch(self._consumer, _LOOK_AHEAD_RECORDS, timeout_s=0.05)))
+        return False
+
+    def _end_offsets(self, consumer: KafkaConsumer) -> dict[TopicPartition, int]:
+        with translated():
+            ends: dict[TopicPartition, int] = consumer.end_offsets(
+                self._partitions, timeout_ms=milliseconds(self._timeout_s)
+            )
+            return ends
+
+    def close(self) -> None:
+        for consumer in (self._consumer, self._watermarks):
+            consumer.close(autocommit=False, timeout_ms=milliseconds(CLOSE_TIMEOUT_S))
+
+
+def _readable(records: Sequence[Record]) -> list[Record]:
+    """Those that were read. What stands for a batch that cannot be read is named in the log."""
+    for record in records:
+        if record.unreadable is not None:
+            log.warning("skipped: %s", UnreadableBatch(record))
+    return [record for record in records if record.unreadable is None]

@@ -1,0 +1,47 @@
+"""The tags of a whole track, from a few segments of it. The one definition, of training and serving."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, BinaryIO, Final
+
+import numpy as np
+
+from shared.audio.segment_features.features import features
+from shared.audio.segments import Stretch, is_silent
+from shared.audio.wav import iter_segments
+
+if TYPE_CHECKING:
+    from shared.models.networks import TagModel
+
+#: Segments that are listened to, evenly spaced. In clips of a minute (20 segments) the mood of held-out artists is told
+#: as well from 12 as from all of them; 8 cost one point in a hundred of the clear answers, 4 three.
+TAG_SEGMENTS: Final = 12
+#: At a time: twelve at once take 300 MB more and no less time.
+_BATCH: Final = 1
+
+
+def track_tags(
+    wav: BinaryIO,
+    model: TagModel,
+    limit: int = TAG_SEGMENTS,
+    sounding: Sequence[Stretch] = (),
+    track_level_dbfs: float | None = None,
+) -> dict[str, float]:
+    """Mean probability of each tag over at most ``limit`` segments of a decoded track (16-bit mono WAV), by name.
+
+    They are taken from the ``sounding`` parts of it, and brought to one level from that of the track, where these are
+    known. Segments in which nothing sounds are left out; empty where that leaves none. Time and memory do not grow with
+    the track. Reads from where ``wav`` stands. Raises TonestreamError (corrupt_audio).
+    """
+    spec = model.manifest.require_feature_spec()
+    heard = []
+    for _, segments in iter_segments(wav, spec, _BATCH, limit, sounding=sounding):
+        heard_here = np.array([not is_silent(segment, track_level_dbfs) for segment in segments])
+        if heard_here.any():
+            _, tags = model.predict(features(segments[heard_here], spec, track_level_dbfs))
+            heard.append(tags)
+    if not heard:
+        return {}
+    means = np.concatenate(heard).mean(axis=0)
+    return {label: float(p) for label, p in zip(model.manifest.labels, means, strict=True)}

@@ -1,0 +1,150 @@
+"""The connection to Redis, and how its faults are told."""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final
+from urllib.parse import parse_qs, urlsplit
+
+import redis
+import redis.lock
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from shared.bus.base import FencedError
+from shared.contracts.errors import DependencyError
+from shared.settings import SettingsError
+from shared.system.tls_files import check_tls_files
+
+MEMORY_SCHEME = "memory://"
+#: How long a server may take to say why it ends a TLS connection, seconds.
+_ALERT_S: Final = 1.0
+#: How a script begins its refusal to write on behalf of a record whose partition has another owner by now.
+FENCED: Final = "FENCED"
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Names of keys: ``keys("result", "ab12")`` is ``tonestream:result:ab12``."""
+
+    prefix: str
+
+    def __call__(self, *parts: str) -> str:
+        return ":".join((self.prefix, *parts))
+
+
+def connect(url: str, timeout_s: float = 10.0) -> redis.Redis:
+    """A client for ``redis://``, ``rediss://`` or ``unix://``; ``memory://NAME`` is a server inside this process.
+
+    ``timeout_s`` is the longest wait for an answer. Connects at the first command. Values come back as ``str``. Raises
+    SettingsError for a URL with parameters that redis-py does not know, and for a certificate or key file that cannot
+    be used.
+    """
+    if url.startswith(MEMORY_SCHEME):
+        import fakeredis
+
+        memory: redis.Redis = fakeredis.FakeRedis(server=_memory_server(url), decode_responses=True)
+        return memory
+    options = {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
+    check_tls_files("redis_ssl", options.get("ssl_ca_certs"), options.get("ssl_certfile"), options.get("ssl_keyfile"))
+    client: redis.Redis = redis.Redis.from_url(
+        url,
+        decode_responses=True,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=min(5.0, timeout_s),
+        health_check_interval=30,
+        retry=Retry(NoBackoff(), 1),  # a connection that idled away is opened anew; the loop does the waiting
+    )
+    try:
+        client.connection_pool.make_connection()  # does not connect yet
+    except TypeError as error:
+        known = ", ".join(sorted(options))
+        raise SettingsError(f"redis_url: one of its parameters is not known to redis-py ({known})") from error
+    return client
+
+
+def require_trust(client: redis.Redis) -> str | None:
+    """Ask Redis for an answer, and raise DependencyError where only a change of settings would bring one: a wrong user
+    or password, a certificate that does not hold. One that gives no answer is no reason, it may come back: then the
+    fault is returned, and None where there is none.
+    """
+    try:
+        client.ping()
+        return None
+    except redis.AuthenticationError as error:
+        raise DependencyError(
+            f"Redis does not accept the user and password of TONESTREAM_REDIS_URL: {error}"
+        ) from error
+    except redis.ResponseError as error:
+        raise DependencyError(f"Redis does not answer as it should: {error}") from error
+    except redis.RedisError as error:
+        cause = _tls_fault(error) or _tls_refusal(client)
+        if cause is not None:
+            raise DependencyError(
+                f"the TLS connection to Redis fails: {cause}; check TONESTREAM_REDIS_URL and _REDIS_SSL_CAFILE"
+            ) from error
+        return f"it gives no answer (does only one side speak TLS?): {error}"
+
+
+def _tls_fault(error: BaseException) -> ssl.SSLError | None:
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLError):
+        cause = cause.__cause__ or cause.__context__
+    return None if isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError) else cause
+
+
+def _tls_refusal(client: redis.Redis) -> ssl.SSLError | None:
+    """Why the server ends TLS connections, where it does so after the handshake: a client certificate is missing.
+
+    With TLS 1.3 the client may send its first command before that alert arrives. It then finds a closed connection,
+    and never reads the alert. Here nothing is sent.
+    """
+    pool: Any = client.connection_pool
+    if not issubclass(pool.connection_class, redis.SSLConnection):
+        return None
+    connection: Any = pool.make_connection()
+    connection.redis_connect_func = _only_listen
+    try:
+        connection.connect()
+    except redis.RedisError as error:
+        return _tls_fault(error)
+    finally:
+        connection.disconnect()
+    return None
+
+
+def _only_listen(connection: Any) -> None:
+    connection._parser.on_connect(connection)
+    connection.can_read(_ALERT_S)
+
+
+@lru_cache(maxsize=8)
+def _memory_server(url: str) -> Any:
+    import fakeredis
+
+    return fakeredis.FakeServer()
+
+
+@contextlib.contextmanager
+def redis_faults() -> Iterator[None]:
+    """Within the block, faults of the server (not of the caller's commands) are DependencyError, and the refusal of a
+    guarded script (``shared.state.fences``) is FencedError."""
+    try:
+        yield
+    except (
+        redis.ConnectionError,
+        redis.TimeoutError,
+        redis.exceptions.ReadOnlyError,
+        redis.exceptions.OutOfMemoryError,
+        redis.exceptions.LockError,
+        redis.exceptions.NoPermissionError,
+    ) as error:
+        raise DependencyError(f"Redis cannot be used: {error} (see TONESTREAM_REDIS_URL)") from error
+    except redis.ResponseError as error:
+        if FENCED in str(error):
+            raise FencedError(f"Redis refused a write: {error}") from error
+        raise

@@ -1,0 +1,96 @@
+"""What ships in models/: every folder is whole, has a card that names it, and answers for real clips."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shared.audio.segment_features.features import features
+from shared.contracts.features import AUDIO_FEATURES
+from shared.contracts.labels import GENRES, MOODS
+from shared.models.manifest import load_manifest
+from shared.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[3]
+FOLDERS = {manifest.parent.name: manifest.parent for manifest in sorted((ROOT / "models").glob("*/manifest.json"))}
+KINDS = {name: load_manifest(folder).kind for name, folder in FOLDERS.items()}
+GENRE_MODELS, MOOD_MODELS, TAG_MODELS = (
+    [name for name, kind in KINDS.items() if kind == wanted] for wanted in ("genre", "mood", "tags")
+)
+SAMPLES = sorted((ROOT / "samples").glob("*.mp3"))
+
+
+def test_the_accurate_and_the_cheap_genre_model_ship_and_so_do_mood_and_tags() -> None:
+    assert set(FOLDERS) == {"mfcc-lstm", "musicnn-lstm", "mood-ten", "music-tags"}
+    settings = Settings()
+    assert settings.genre_model in GENRE_MODELS
+    assert settings.mood_model in MOOD_MODELS
+    assert settings.tag_model in TAG_MODELS
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_shipped_model_is_whole_and_its_card_tells_what_made_it(name: str) -> None:
+    manifest = load_manifest(FOLDERS[name])  # checks the hash of the weights and that of the answers' parts
+    assert manifest.model_id.startswith(f"{name}-")
+    card = (FOLDERS[name] / "CARD.md").read_text(encoding="utf-8")
+    for fact in (manifest.model_id, manifest.sha256, manifest.command, "licence"):
+        assert fact in card
+
+
+@pytest.mark.parametrize("name", [*GENRE_MODELS, *MOOD_MODELS])
+def test_a_card_shows_its_plots(name: str) -> None:
+    card = (FOLDERS[name] / "CARD.md").read_text(encoding="utf-8")
+    for plot in ("confusion.png", "reliability.png"):
+        assert f"]({plot})" in card
+        assert (FOLDERS[name] / plot).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", [*GENRE_MODELS, *TAG_MODELS])
+def test_a_model_that_stands_on_musicnn_names_it_and_its_licence_is_there(name: str) -> None:
+    card = (FOLDERS[name] / "CARD.md").read_text(encoding="utf-8")
+    assert "Pons and Serra 2019" in card or "Jordi Pons" in card
+    assert "Permission to use, copy, modify" in (ROOT / "models" / "MUSICNN-LICENSE.md").read_text(encoding="utf-8")
+
+
+@cache
+def segments_of(sample: Path, samples_each: int) -> np.ndarray:
+    from training.data.features import read_segments
+
+    spec = load_manifest(FOLDERS["mfcc-lstm"]).require_feature_spec()
+    assert spec.segment_samples == samples_each
+    return read_segments(sample, spec)
+
+
+@pytest.mark.parametrize("name", GENRE_MODELS)
+def test_a_genre_model_answers_for_real_clips(name: str) -> None:
+    from shared.models.networks import GenreModel
+
+    model = GenreModel.load(FOLDERS[name])
+    spec = model.manifest.require_feature_spec()
+    labels = set()
+    for sample in SAMPLES:
+        heard = features(segments_of(sample, spec.segment_samples), spec)
+        answers = model.predict(heard)
+        assert answers.shape == (len(heard), len(GENRES))
+        np.testing.assert_allclose(answers.sum(axis=1), 1.0, atol=1e-5)
+        labels.add(GENRES[int(answers.mean(axis=0).argmax())])
+    assert len(labels) >= 3, "six pieces of six styles, and hardly a difference heard"
+
+
+@pytest.mark.parametrize("name", MOOD_MODELS)
+def test_a_mood_model_answers_for_real_clips(name: str, tmp_path: Path) -> None:
+    from shared.models.networks import MoodModel, TagModel
+    from training.data.features import measured_features
+
+    model = MoodModel.load(FOLDERS[name])
+    measured = measured_features(SAMPLES, tmp_path, 1, TagModel.load(FOLDERS[TAG_MODELS[0]]))
+    labels = set()
+    for row in measured:
+        answer = model.predict(dict(zip(AUDIO_FEATURES, row.tolist(), strict=True)), "audio")
+        assert tuple(answer) == MOODS
+        assert sum(answer.values()) == pytest.approx(1.0, abs=1e-5)
+        labels.add(max(answer, key=answer.__getitem__))
+    assert len(labels) >= 2, "six pieces of six styles, and no difference felt"

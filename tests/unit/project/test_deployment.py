@@ -1,0 +1,189 @@
+"""What the containers may do, read from the files that say so."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from services.topology import SERVICE_NAMES
+from shared.runtime import health_probe
+from shared.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[3]
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+DOCKERFILE = (ROOT / "deploy" / "docker" / "Dockerfile").read_text(encoding="utf-8")
+OURS = [*SERVICE_NAMES, "topics", "cli"]
+#: Settings that the files decide themselves, and why.
+FIXED = {
+    "blob_url": "the volume",
+    "models_dir": "in the image",
+    "ffmpeg": "in the image",
+    "health_host": "in the image",
+    "health_port": "in the image, which probes it",
+    "local_files": "the folder MUSIC",
+}
+#: Who is concerned by a setting, by the beginning of its name; all by any other.
+CONCERNED = {
+    "fetch_": {"ingestion"},
+    "max_unfinished": {"ingestion"},
+    "max_track_s": {"ingestion"},
+    "decode_": {"ingestion"},
+    "retry_window": {"ingestion"},
+    "spotify_": {"ingestion", "mood-worker"},
+}
+#: Who has a way out: one fetches audio, the other asks Spotify.
+WITH_A_WAY_OUT = {"ingestion", "mood-worker"}
+
+
+def service(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = COMPOSE["services"][name]
+    return found
+
+
+def test_every_service_has_a_container() -> None:
+    assert set(COMPOSE["services"]) == {*OURS, "kafka", "redis"}
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_reaches_the_services_it_concerns_and_no_others(name: str) -> None:
+    variable = f"TONESTREAM_{name.upper()}"
+    reached = {one for one in OURS if variable in service(one)["environment"]}
+    if name in FIXED:
+        assert name == "local_files" or not reached
+        return
+    assert reached == next((set(who) for start, who in CONCERNED.items() if name.startswith(start)), set(OURS))
+    # Handed on where it is set and left out where it is not, so that a file of secrets counts.
+    if name not in {"kafka_bootstrap_servers", "redis_url"}:
+        assert {service(one)["environment"][variable] for one in reached} == {None}
+
+
+def test_no_variable_is_handed_on_that_is_no_setting() -> None:
+    known = {f"TONESTREAM_{name.upper()}" for name in Settings.model_fields}
+    for name in OURS:
+        assert {one for one in service(name)["environment"] if one.startswith("TONESTREAM_")} <= known
+
+
+@pytest.mark.parametrize("name", COMPOSE["services"])
+def test_no_log_fills_the_disk(name: str) -> None:
+    logging = service(name)["logging"]
+    assert logging["driver"] == "json-file"
+    assert set(logging["options"]) == {"max-size", "max-file"}
+
+
+def test_nothing_is_left_behind_in_volumes_without_a_name() -> None:
+    assert "VOLUME" not in DOCKERFILE
+    named = set(COMPOSE["volumes"])
+    for name in COMPOSE["services"]:
+        sources = [str(volume).rsplit(":/")[0] for volume in service(name).get("volumes", [])]
+        assert all(source in named or source.startswith("${") for source in sources), (name, sources)
+        for mount in service(name).get("tmpfs", []):
+            assert "mode=1777" in mount, "only root could write there"
+
+
+def test_what_may_hold_passwords_is_neither_committed_nor_sent_to_a_build() -> None:
+    assert ".env" in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+    assert (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()[0] == "*"
+
+
+def test_tensorflow_is_fetched_once_and_no_image_holds_librosa() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    with_tensorflow = [name for name, needs in extras.items() if any(one.startswith("tensorflow") for one in needs)]
+    assert with_tensorflow == ["genre-worker"]
+    assert "FROM needs-genre-worker AS needs-mood-worker" in DOCKERFILE
+    for name in [*SERVICE_NAMES, "cli"]:
+        assert f" AS needs-{name}\n" in DOCKERFILE
+        assert not any("librosa" in one for one in extras[name])
+
+
+def test_files_of_this_machine_are_only_read() -> None:
+    with_music = [name for name in OURS if any(":/music" in volume for volume in service(name)["volumes"])]
+    assert set(with_music) == {"ingestion", "cli"}
+    for name in with_music:
+        assert [volume for volume in service(name)["volumes"] if volume.endswith(":/music:ro")]
+        assert service(name)["environment"]["TONESTREAM_LOCAL_FILES"] == "/music"
+
+
+@pytest.mark.parametrize("name", COMPOSE["services"])
+def test_no_container_has_or_gains_rights(name: str) -> None:
+    found = service(name)
+    assert found["cap_drop"] == ["ALL"]
+    assert "cap_add" not in found
+    assert found["security_opt"] == ["no-new-privileges:true"]
+    for open_door in ("privileged", "devices", "ipc", "pid", "network_mode", "userns_mode", "volumes_from"):
+        assert open_door not in found
+    assert not any(str(volume).startswith(("/", ".", "~")) for volume in found.get("volumes", [])), "of the host"
+
+
+@pytest.mark.parametrize("name", COMPOSE["services"])
+def test_every_container_has_limits_of_memory_and_of_processes(name: str) -> None:
+    found = service(name)
+    assert 0 < found["pids_limit"] <= 1024
+    assert re.fullmatch(r"(\$\{[A-Z_]+:-)?[0-9]+[mg]\}?", found["mem_limit"])
+
+
+@pytest.mark.parametrize("name", [*OURS, "redis"])
+def test_a_container_writes_nowhere_but_where_it_has_to(name: str) -> None:
+    found = service(name)
+    assert found["read_only"] is True
+    assert all("size=" in mount for mount in found.get("tmpfs", []))
+
+
+@pytest.mark.parametrize("name", ["feature-extraction", "genre-worker", "mood-worker"])
+def test_who_only_reads_audio_cannot_change_it(name: str) -> None:
+    assert all(volume.endswith(":ro") for volume in service(name)["volumes"])
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_service_finds_passwords_that_stand_in_files(name: str) -> None:
+    assert [volume for volume in service(name)["volumes"] if volume.endswith(":/run/secrets:ro")]
+
+
+def test_only_who_needs_it_has_a_way_out() -> None:
+    assert COMPOSE["networks"]["inside"]["internal"] is True
+    for name in OURS:
+        networks = set(service(name)["networks"])
+        assert networks == ({"inside", "outside"} if name in WITH_A_WAY_OUT else {"inside"}), name
+    assert service("redis")["networks"] == ["inside"]
+
+
+def test_nothing_listens_to_other_machines() -> None:
+    for name in COMPOSE["services"]:
+        for port in service(name).get("ports", []):
+            assert str(port).startswith("127.0.0.1:"), (name, port)
+
+
+def test_the_image_runs_as_a_user_without_rights_and_fetches_nothing_at_run_time() -> None:
+    users = re.findall(r"^USER (\S+)$", DOCKERFILE, re.MULTILINE)
+    assert users == ["tonestream"]
+    assert "--uid 10001" in DOCKERFILE
+    after = DOCKERFILE.split("USER tonestream")[1]
+    assert "RUN" not in after and "ADD" not in DOCKERFILE
+    assert not re.search(r"chmod .*(\+s|[2-7]7{3})|sudo", DOCKERFILE)
+
+
+def test_no_secret_stands_in_the_files() -> None:
+    for found in COMPOSE["services"].values():
+        for name, value in (found.get("environment") or {}).items():
+            if re.search("SECRET|PASSWORD|TOKEN", name):
+                assert value is None, name
+
+
+def test_every_image_reads_every_codec_of_kafka() -> None:
+    core = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    names = {re.split(r"[^a-z0-9-]", one)[0] for one in core}
+    assert names >= {"kafka-python", "lz4", "python-snappy", "zstandard"}
+    assert "requirements/core.txt" in DOCKERFILE.split("AS needs-")[0], "all images are built on these"
+
+
+def test_a_container_whose_worker_only_waits_is_healthy() -> None:
+    # Some supervisors end what is not healthy, and that would help nobody while Kafka is away.
+    (probe,) = re.findall(r"HEALTHCHECK .* CMD (.*)", DOCKERFILE)
+    assert probe == '["python", "-I", "-S", "/app/health_probe.py"]'
+    assert "cp shared/runtime/health_probe.py health_probe.py" in DOCKERFILE and "WORKDIR /app" in DOCKERFILE
+    assert health_probe.LIVE == "livez"
+    assert all("healthcheck" not in service(name) for name in SERVICE_NAMES)

@@ -1,0 +1,215 @@
+"""What students learn from: the teacher's rule, lessons of clips and their variants, and the schools."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import soundfile
+
+from shared.audio.level import LevelMeter, track_level
+from shared.audio.segment_features.features import features
+from shared.audio.spec import LOG_MEL96, MFCC40
+from shared.contracts.labels import GENRES
+from training.data.clips import Clip
+from training.distillation import lessons, student
+from training.distillation.lessons import Lessons, clip_lessons, other_lessons
+from training.distillation.student import Scale, augmented, build, with_genres
+from training.distillation.teacher import TAGS_OF_GENRE, Teacher, tag_members, tag_scores
+from training.genre import mfcc as genre_mfcc
+from training.genre import musicnn as genre_musicnn
+from training.genre.protocol import REFERENCES, Workspace
+from training.musicnn.network import MSD_TAGS
+
+RATE = 22050
+
+
+def noise(seconds: float, seed: int) -> np.ndarray:
+    return (np.random.default_rng(seed).standard_normal(round(seconds * RATE)) * 0.1).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Clip]:
+    """Two made-up clips of 7 s for each of two genres, each by an artist of its own."""
+    folder = tmp_path_factory.mktemp("clips")
+    made = []
+    for number, genre in enumerate(("blues", "blues", "metal", "metal")):
+        path = folder / f"{genre}{number}.wav"
+        soundfile.write(path, noise(7.0, number), RATE)
+        made.append(Clip(path.stem, path, genre, f"artist {number}|{genre}"))
+    return made
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory, clips: list[Clip]) -> Workspace:
+    music = tmp_path_factory.mktemp("music")
+    soundfile.write(music / "one.wav", noise(10.0, 10), RATE)
+    soundfile.write(music / "the same.wav", noise(10.0, 10), RATE)
+    soundfile.write(music / "silent.wav", np.zeros(7 * RATE, np.float32), RATE)
+    soundfile.write(music / "short.wav", noise(1.0, 11), RATE)
+    (music / "broken.mp3").write_bytes(b"no music")
+    return Workspace(tmp_path_factory.mktemp("cache"), 1, unlabelled=(music,))
+
+
+@pytest.fixture(scope="module")
+def heard(clips: list[Clip], data: Workspace) -> Lessons:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lessons, "_MIXES", 3)
+        return clip_lessons(clips, data)
+
+
+def test_every_genre_has_tags_and_every_tag_of_a_genre_is_one_of_musicnns() -> None:
+    assert tuple(TAGS_OF_GENRE) == GENRES
+    assert {tag for tags in TAGS_OF_GENRE.values() for tag in tags} <= set(MSD_TAGS)
+    assert (tag_members().sum(axis=0) == [len(tags) for tags in TAGS_OF_GENRE.values()]).all()
+
+
+def random_tags(count: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(-3.0, 1.0, (count, len(MSD_TAGS)))
+
+
+def test_a_teacher_without_evidence_goes_by_the_meaning_of_the_tags() -> None:
+    reference = random_tags(500, 1)
+    nothing = np.zeros((20, 200))
+    teacher = Teacher.fit(nothing, random_tags(20, 2), np.arange(20) % 10, ["a", "b"] * 10, reference)
+    for genre in ("blues", "country", "hiphop", "jazz"):
+        tags = reference.mean(axis=0)[None].copy()
+        tags[0, MSD_TAGS.index(TAGS_OF_GENRE[genre][0])] += 5.0
+        assert GENRES[teacher.logits(np.zeros((1, 200)), tags).argmax()] == genre
+
+
+def test_a_teacher_learns_from_clips_what_no_tag_says() -> None:
+    random = np.random.default_rng(3)
+    labels = np.arange(200) % 10
+    embeddings = random.normal(size=(200, 200))
+    embeddings[labels == GENRES.index("reggae"), :30] += 3.0
+    tags = random_tags(200, 4)
+    groups = [f"artist {number % 4}" for number in range(200)]
+    teacher = Teacher.fit(embeddings, tags, labels, groups, tags)
+    likely = teacher.probabilities(embeddings, tags)[:, GENRES.index("reggae")]
+    assert likely[labels == GENRES.index("reggae")].mean() > 2 * likely[labels != GENRES.index("reggae")].mean()
+
+
+def test_tag_scores_are_the_log_of_the_summed_exponents() -> None:
+    tags = random_tags(3, 5)
+    wanted = [
+        np.logaddexp.reduce(tags[:, [MSD_TAGS.index(t) for t in names]], axis=1) for names in TAGS_OF_GENRE.values()
+    ]
+    np.testing.assert_allclose(tag_scores(tags), np.stack(wanted, axis=1), rtol=1e-6)
+
+
+def test_lessons_hold_the_segments_their_variants_and_mixes(heard: Lessons, clips: list[Clip]) -> None:
+    pure = heard[~heard.mixed]
+    own = pure[pure.first == 0]
+    # 7 s: two segments; two more half a segment later; and 7 s divided by each speed.
+    assert len(own) == 2 + 1 + sum(int(6.0 / speed // 3.0) for speed in lessons._SPEEDS)
+    assert own.original.sum() == 2
+    assert len(heard) - len(pure) <= 3 * len(clips)
+    assert heard.decibels.shape[1:] == (MFCC40.frames, MFCC40.n_mels)
+    assert heard.embedding.shape[1:] == (200,)
+    assert heard.tags.shape[1:] == (len(MSD_TAGS),)
+    assert heard.activations.shape[1:] == (LOG_MEL96.frames // lessons.STEP_FRAMES, 753)
+
+
+def test_nothing_of_a_clip_that_is_held_out_is_within_the_others(heard: Lessons) -> None:
+    kept = heard[heard.within(np.array([0, 2]))]
+    assert set(kept.first) | set(kept.second) <= {0, 2}
+    rest = heard[~heard.within(np.array([0, 2]))]
+    assert not (np.isin(rest.first, [0, 2]) & np.isin(rest.second, [0, 2])).any()
+
+
+def test_single_segments_are_found_by_clip_and_position(heard: Lessons) -> None:
+    chosen = heard.segments(np.array([1, 3]), np.array([1, 0]))
+    originals = heard[heard.original]
+    np.testing.assert_array_equal(chosen.embedding[0], originals[originals.first == 1].embedding[1])
+    np.testing.assert_array_equal(chosen.embedding[1], originals[originals.first == 3].embedding[0])
+
+
+def test_lessons_are_read_again_and_not_computed_again(
+    heard: Lessons, clips: list[Clip], data: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lessons, "_MIXES", 3)
+    monkeypatch.setattr(lessons.Listener, "hear", None)
+    again = clip_lessons(clips, data)
+    np.testing.assert_array_equal(again.embedding, heard.embedding)
+
+
+def test_other_music_is_heard_once_and_what_cannot_be_heard_is_passed_over(data: Workspace) -> None:
+    other = other_lessons(data.unlabelled, data)
+    assert other is not None
+    assert len(other) == 3
+    assert (other.first == -1).all()
+
+
+def test_no_other_music_is_no_fault(data: Workspace, tmp_path: Path) -> None:
+    assert other_lessons([tmp_path], data) is None
+
+
+def test_without_chance_augmentation_leaves_the_mfccs_that_serve(
+    heard: Lessons, clips: list[Clip], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"_GAIN_DB": (0.0, 0.0), "_EQ_DB": 0.0, "_NOISE_SHARE": 0.0, "_CUT_SHARE": 0.0}.items():
+        monkeypatch.setattr(student, name, value)
+    monkeypatch.setattr(student, "_MASK_SHARE", 0.0)
+    monkeypatch.setattr(student.tf, "roll", lambda values, *_: values)
+    originals = heard[heard.original]
+    samples, _ = soundfile.read(clips[0].path, dtype="float32")
+    meter = LevelMeter(MFCC40.sample_rate)
+    meter.add(samples)
+    segments = samples[: 2 * MFCC40.segment_samples].reshape(2, -1)
+    served = features(segments, MFCC40, track_level(meter.read()[0]))
+    learnt_from = augmented(originals.decibels[:2], originals.level[:2]).numpy()
+    # A third of a decibel a step, and 16-bit samples on the way.
+    assert np.abs(learnt_from - served).max() < 1.0
+    assert np.abs(learnt_from - served).mean() < 0.1
+
+
+def test_the_students_logits_begin_as_the_teachers_rule(heard: Lessons) -> None:
+    scale = Scale.of(heard)
+    labels = np.array([0, 0, 6, 6])
+    teacher = genre_mfcc.fitted_teacher(heard, None, labels, np.array(list("abcd")))
+    network = build(heard, len(scale.mean))
+    taught, logits = with_genres(network, teacher, scale).predict(np.zeros((1, 130, 40), np.float32), verbose=0)
+    told = taught * scale.deviation + scale.mean
+    wanted = told[:, -10:] * teacher.scale + told[:, :200] @ teacher.weights + teacher.bias
+    np.testing.assert_allclose(logits, wanted, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("module", [genre_mfcc, genre_musicnn])
+def test_a_recipe_trains_on_clips_and_on_segments_and_its_network_can_be_loaded(
+    module: object, clips: list[Clip], data: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_EPOCHS", "_PRETRAINING_EPOCHS"):
+        monkeypatch.setattr(module, name, 1, raising=False)
+    monkeypatch.setattr(lessons, "_MIXES", 3)
+    monkeypatch.setattr(student, "_BATCH", 8)
+    recipe = module.recipe()  # type: ignore[attr-defined]
+    recipe.prepare(clips, data)
+    kept: list[object] = []
+    network = recipe.fit(np.array([0, 2]), 1, kept.append)
+    assert len(kept) == 1
+    recipe.fit_segments(np.array([0, 1, 2, 3] * 2), np.array([0] * 4 + [1] * 4), 1)
+    batch = np.random.default_rng(0).normal(size=(2, recipe.spec.frames, recipe.spec.coefficients)).astype(np.float32)
+    batch = np.abs(batch)
+    logits = network.predict(batch, verbose=0)
+    assert logits.shape == (2, 10)
+    network.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False)
+    np.testing.assert_allclose(loaded.predict(batch, verbose=0), logits, rtol=1e-4, atol=1e-4)
+    assert recipe.notes["segments_of_other_music"] > 0
+
+
+def test_the_musicnn_recipe_notes_what_it_has_to_beat(
+    clips: list[Clip], data: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(genre_musicnn, "_EPOCHS", 1)
+    monkeypatch.setattr(lessons, "_MIXES", 3)
+    recipe = genre_musicnn.recipe()
+    recipe.prepare(clips, data)
+    recipe.fit(np.array([0, 2]), 1)
+    assert list(recipe.notes[REFERENCES]) == [
+        "logistic regression on the frozen embeddings",
+        "the teacher's rule alone",
+    ]

@@ -1,0 +1,285 @@
+"""Lessons: music a student hears, with what the pretrained network says of it. Cached a file at a time.
+
+Of clips with a genre there are variants too: begun half a segment later, played faster and slower, and mixed with one
+another. Variants of a clip are the clip: they stay on its side of every split.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from functools import cache as remembered
+from pathlib import Path
+from typing import Any, Final, Literal, Self
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import soxr
+import tensorflow as tf
+
+from shared.audio import level as audio_level
+from shared.audio import wav
+from shared.audio.segment_features import log_mel, mfcc
+from shared.audio.segment_features.features import features
+from shared.audio.segment_features.mfcc import mel_power
+from shared.audio.segments import chosen_segments, is_silent
+from shared.audio.spec import LOG_MEL96, MFCC40
+from shared.contracts.errors import TonestreamError, TransientError
+from shared.models.manifest import load_manifest
+from training.data.clips import Clip, audio_files, content_id
+from training.data.features import read_segments
+from training.genre.protocol import Workspace
+from training.musicnn import network as musicnn
+
+Array = npt.NDArray[np.float32]
+#: What takes nearly all the room of a lesson. No student needs both, so either can be left out: it is then [n, 0, 0].
+Large = Literal["decibels", "activations"]
+
+#: Range of the stored spectrograms. A step of a third of a decibel is finer than what augmentation leaves.
+DECIBELS: Final = 80.0
+TAG_MODEL: Final = Path(__file__).resolve().parents[2] / "models" / "music-tags"
+_SPEEDS: Final = (0.85, 0.93, 1.08, 1.18)
+_MIXES: Final = 20
+_MIX_LEVEL_DB: Final = 9.0
+_MIX_RMS: Final = 10.0 ** (audio_level.REFERENCE_DBFS / 20.0)
+#: Segments taken of a file without a genre, evenly spaced: long ones are no better teachers than short ones.
+_SEGMENTS_A_FILE: Final = 60
+_BATCH: Final = 16
+#: Frames of the trunk that are averaged into one step of the LSTM.
+STEP_FRAMES: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Lessons:
+    """n segments and the teacher's view of them.
+
+    ``decibels`` uint8 [n, 130, 128]: mel spectrogram in decibels, 0 for 80 dB below the segment's loudest value (kept
+    in ``level``, dB) or less, 255 for that value; ``embedding`` [n, 200] and ``tags`` [n, 50] (logits) from musicnn;
+    ``activations`` float16 [n, 23, 753] of its trunk. ``first`` and ``second`` are the positions of the clips a segment
+    was made of (the same twice unless it is a mix, -1 for music without a genre).
+    """
+
+    decibels: npt.NDArray[np.uint8]
+    level: Array
+    embedding: Array
+    tags: Array
+    activations: npt.NDArray[np.float16]
+    first: npt.NDArray[np.intp]
+    second: npt.NDArray[np.intp]
+    original: npt.NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.level)
+
+    def __getitem__(self, chosen: Any) -> Lessons:
+        return Lessons(**{field.name: getattr(self, field.name)[chosen] for field in fields(self)})
+
+    @classmethod
+    def joined(cls, parts: Sequence[Lessons]) -> Self:
+        """All of ``parts``, one after the other."""
+        return cls(
+            **{field.name: np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)}
+        )
+
+    def within(self, clips: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
+        """Which segments were made of nothing but ``clips``."""
+        inside: npt.NDArray[np.bool_] = np.isin(self.first, clips)
+        inside &= np.isin(self.second, clips)
+        return inside
+
+    def segments(self, clip_of: npt.NDArray[np.intp], position: npt.NDArray[np.intp]) -> Lessons:
+        """The original segments number ``position[i]`` of clip ``clip_of[i]``, in the order of these lessons."""
+        originals = self[self.original]
+        wanted = set(zip(clip_of.tolist(), position.tolist(), strict=True))
+        # A clip's segments lie side by side, so the first place of its number is where its segment 0 is.
+        number = np.arange(len(originals)) - np.searchsorted(originals.first, originals.first)
+        found = [pair in wanted for pair in zip(originals.first.tolist(), number.tolist(), strict=True)]
+        return originals[np.array(found, bool)]
+
+    @property
+    def mixed(self) -> npt.NDArray[np.bool_]:
+        """Which segments are mixes of two clips."""
+        mixed: npt.NDArray[np.bool_] = self.first != self.second
+        return mixed
+
+
+def pretrained_network(folder: Path = TAG_MODEL) -> Any:
+    """musicnn as `training.musicnn.network.tagger` builds it, with the weights in ``folder``. Raises ModelError."""
+    manifest = load_manifest(folder)
+    return keras.saving.load_model(folder / manifest.weights, compile=False)
+
+
+class Listener:
+    """The pretrained network. Safe from many threads."""
+
+    def __init__(self) -> None:
+        network = pretrained_network()
+        steps = keras.layers.AveragePooling1D(STEP_FRAMES)(network.get_layer("activations").output)
+        whole = keras.Model(network.input, [steps, *network.output])
+        shape = tf.TensorSpec((None, LOG_MEL96.frames, LOG_MEL96.n_mels), tf.float32)
+        self._answer = tf.function(lambda batch: whole(batch, training=False), input_signature=[shape])
+
+    def hear(self, segments: Array) -> dict[str, npt.NDArray[Any]]:
+        """The fields of `Lessons` that follow from ``segments`` [n, samples], n > 0."""
+        decibels, level = _decibels(segments)
+        heard = [
+            [part.numpy() for part in self._answer(features(segments[start : start + _BATCH], LOG_MEL96))]
+            for start in range(0, len(segments), _BATCH)
+        ]
+        activations, embedding, tags = (np.concatenate(parts) for parts in zip(*heard, strict=True))
+        return {
+            "decibels": decibels,
+            "level": level,
+            "embedding": embedding,
+            "tags": tags,
+            "activations": activations.astype(np.float16),
+        }
+
+
+def clip_lessons(clips: Sequence[Clip], data: Workspace, without: Large | None = None) -> Lessons:
+    """The lessons of ``clips`` and their variants. Deterministic; read from the cache where they are there."""
+    listener = Listener()
+    partners = [np.random.default_rng(position).integers(len(clips), size=_MIXES) for position in range(len(clips))]
+
+    def own(position: int) -> Lessons:
+        path = clips[position].path
+        heard = _kept(data.cache, f"variants|{_SPEEDS}", [path], without, lambda: _variants(path, listener))
+        return _placed(heard, position, np.full(len(heard["level"]), position))
+
+    def mixes(position: int) -> Lessons:
+        paths = [clips[position].path, *(clips[partner].path for partner in partners[position])]
+        recipe = f"mixes|{_MIXES}|{_MIX_LEVEL_DB}|{_MIX_RMS}"
+        heard = _kept(data.cache, recipe, paths, without, lambda: _mixes(paths, position, listener))
+        return _placed(heard, position, partners[position])
+
+    with ThreadPoolExecutor(data.threads) as pool:
+        parts = [
+            *data.progress.track(pool.map(own, range(len(clips))), "lessons: clips", len(clips)),
+            *data.progress.track(pool.map(mixes, range(len(clips))), "lessons: mixes", len(clips)),
+        ]
+    return Lessons.joined(parts)
+
+
+def other_lessons(folders: Iterable[Path], data: Workspace, without: Large | None = None) -> Lessons | None:
+    """The lessons of all music in ``folders``, which needs no genre; None where there is none.
+
+    Files that cannot be decoded are passed over: a game's music folder holds what it holds.
+    """
+    listener = Listener()
+    # The same recording under two names is heard once.
+    files = list({content_id(file): file for folder in folders for file in audio_files(folder)}.values())
+
+    def heard(file: Path) -> Lessons | None:
+        try:
+            found = _kept(data.cache, f"music|{_SEGMENTS_A_FILE}", [file], without, lambda: _music(file, listener))
+        except TransientError:
+            raise
+        except TonestreamError:
+            return None
+        return _placed(found, -1, np.full(len(found["level"]), -1)) if len(found["level"]) else None
+
+    with ThreadPoolExecutor(data.threads) as pool:
+        parts = list(data.progress.track(pool.map(heard, files), "lessons: other music", len(files)))
+    usable = [part for part in parts if part is not None]
+    return Lessons.joined(usable) if usable else None
+
+
+def _variants(path: Path, listener: Listener) -> dict[str, npt.NDArray[Any]]:
+    segments = read_segments(path, MFCC40)
+    track = segments.ravel()
+    parts = [segments, _segmented(track[MFCC40.segment_samples // 2 :])]
+    for speed in _SPEEDS:
+        played = soxr.resample(track, MFCC40.sample_rate, MFCC40.sample_rate / speed)
+        parts.append(_segmented(np.asarray(played, np.float32)))
+    found = listener.hear(np.concatenate(parts))
+    return {**found, "original": np.arange(len(found["level"])) < len(segments)}
+
+
+def _mixes(paths: Sequence[Path], seed: int, listener: Listener) -> dict[str, npt.NDArray[Any]]:
+    """The first of ``paths`` with each of the others, at places and a difference in level drawn by ``seed``."""
+    random = np.random.default_rng(seed)
+    tracks = {path: read_segments(path, MFCC40).ravel() for path in paths}
+
+    def excerpt(path: Path) -> Array:
+        track = tracks[path]
+        start = random.integers(len(track) - MFCC40.segment_samples + 1)
+        return _at_level(track[start : start + MFCC40.segment_samples])
+
+    level = 10.0 ** (random.uniform(-_MIX_LEVEL_DB, _MIX_LEVEL_DB, len(paths) - 1) / 20.0)
+    mixed = [_at_level(excerpt(paths[0]) + gain * excerpt(path)) for gain, path in zip(level, paths[1:], strict=True)]
+    found = listener.hear(np.stack(mixed).astype(np.float32))
+    return {**found, "original": np.zeros(len(mixed), bool)}
+
+
+def _music(file: Path, listener: Listener) -> dict[str, npt.NDArray[Any]]:
+    segments = read_segments(file, MFCC40)
+    segments = segments[[not is_silent(segment) for segment in segments]] if len(segments) else segments
+    segments = segments[np.asarray(chosen_segments(len(segments), _SEGMENTS_A_FILE), np.intp)]
+    if not len(segments):
+        return {"level": np.empty(0, np.float32)}
+    return {**listener.hear(segments), "original": np.zeros(len(segments), bool)}
+
+
+def _segmented(track: Array) -> Array:
+    count = len(track) // MFCC40.segment_samples
+    return track[: count * MFCC40.segment_samples].reshape(count, MFCC40.segment_samples)
+
+
+def _at_level(samples: Array) -> Array:
+    levelled: Array = _MIX_RMS * samples / max(1e-6, float(np.sqrt(np.mean(samples**2))))
+    return levelled
+
+
+def _decibels(segments: Array) -> tuple[npt.NDArray[np.uint8], Array]:
+    spec = MFCC40
+    decibels = np.empty((len(segments), spec.frames, spec.n_mels), np.uint8)
+    level = np.empty(len(segments), np.float32)
+    for position, segment in enumerate(segments):
+        power = mel_power(segment, spec.sample_rate, spec.n_fft, spec.hop_length, spec.n_mels)
+        values = 10.0 * np.log10(np.maximum(1e-10, power))
+        level[position] = values.max()
+        decibels[position] = np.clip(np.rint((values - level[position] + DECIBELS) * 255.0 / DECIBELS), 0, 255)
+    return decibels, level
+
+
+def _placed(heard: dict[str, npt.NDArray[Any]], first: int, second: npt.NDArray[np.intp]) -> Lessons:
+    left_out = {
+        name: np.empty((len(second), 0, 0), dtype)
+        for name, dtype in (("decibels", np.uint8), ("activations", np.float16))
+        if name not in heard
+    }
+    return Lessons(**heard, **left_out, first=np.full(len(second), first), second=second)
+
+
+@remembered
+def _code_hash() -> str:
+    """Hash of the code that lessons follow from: what another version of it computed is of no use."""
+    sources = [Path(inspect.getfile(module)) for module in (audio_level, mfcc, log_mel, wav, musicnn)]
+    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
+
+
+def _kept(
+    cache: Path,
+    recipe: str,
+    paths: Sequence[Path],
+    without: Large | None,
+    compute: Callable[[], dict[str, Any]],
+) -> dict[str, npt.NDArray[Any]]:
+    digest = hashlib.sha256(f"lessons|{recipe}|{_code_hash()}|".encode())
+    for path in paths:
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    stored = cache / "lessons" / f"{digest.hexdigest()}.npz"
+    if not stored.exists():
+        computed = compute()
+        stored.parent.mkdir(parents=True, exist_ok=True)
+        # Whole or not at all: the next run after a crash takes up where this one was.
+        with tempfile.NamedTemporaryFile(dir=stored.parent, suffix=".part", delete=False) as part:
+            np.savez(part, **computed)
+        Path(part.name).replace(stored)
+    with np.load(stored) as loaded:
+        return {name: loaded[name] for name in loaded.files if name != without}

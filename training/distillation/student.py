@@ -1,0 +1,211 @@
+"""The student: a small convolutional LSTM on MFCCs that is taught what a large pretrained network says of the music."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final, Self
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import scipy.fft
+import tensorflow as tf
+
+from shared.audio.segment_features.mel_filters import mel_basis
+from shared.audio.spec import MFCC40
+from training.distillation.lessons import DECIBELS, Lessons
+from training.distillation.teacher import Teacher, tag_scores
+
+Array = npt.NDArray[np.float32]
+
+_BATCH: Final = 128
+_FILTERS: Final = (128, 128, 192)
+_UNITS: Final = 96
+_HEADS: Final = 4
+_DENSE: Final = 384
+_DROPOUT: Final = 0.1
+#: Targets are clipped this many standard deviations from their mean: single outliers taught nothing but themselves.
+_CLIP: Final = 4.0
+
+# Augmentation, in decibels of the mel spectrogram, where an equaliser adds a curve and a codec empties the top bands.
+#: Tracks come at one level; what is left is what segments of them differ by.
+_GAIN_DB: Final = (-3.0, 3.0)
+_EQ_POINTS: Final = 8
+_EQ_DB: Final = 3.0
+_NOISE_SHARE: Final = 0.3
+_NOISE_DB: Final = (-75.0, -35.0)
+_CUT_SHARE: Final = 0.4
+_CUT_HZ: Final = (4500.0, 10000.0)
+_MASK_SHARE: Final = 0.4
+_MASK_FRAMES: Final = 20
+_EMPTY_DB: Final = -200.0
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Mean and deviation of what is taught: embedding, tags, tag scores, one after the other."""
+
+    mean: Array
+    deviation: Array
+
+    @classmethod
+    def of(cls, lessons: Lessons) -> Self:
+        """That of ``lessons``."""
+        taught = _taught(lessons)
+        return cls(taught.mean(axis=0), taught.std(axis=0) + 1e-6)
+
+    def standardised(self, lessons: Lessons) -> Array:
+        """What ``lessons`` teach, in standard deviations, float32 [n, taught]."""
+        taught: Array = np.clip((_taught(lessons) - self.mean) / self.deviation, -_CLIP, _CLIP).astype(np.float32)
+        return taught
+
+
+def _taught(lessons: Lessons) -> Array:
+    taught: Array = np.hstack([lessons.embedding, lessons.tags, tag_scores(lessons.tags)]).astype(np.float32)
+    return taught
+
+
+def build(lessons: Lessons, taught: int) -> Any:
+    """The untrained student: MFCCs [n, 130, 40] to what is taught, standardised, [n, taught].
+
+    ``lessons`` give mean and deviation of the MFCCs, under augmentation.
+    """
+    some = lessons[:: max(1, len(lessons) // 2000)]
+    heard = augmented(some.decibels, some.level).numpy().reshape(-1, MFCC40.n_mfcc)
+    inputs = keras.Input((MFCC40.frames, MFCC40.n_mfcc), name="features")
+    x = keras.layers.Normalization(mean=heard.mean(axis=0), variance=heard.var(axis=0), name="standardise")(inputs)
+    first = _convolution(x, _FILTERS[0], 5, 2, "convolution1")
+    second = _convolution(first, _FILTERS[1], 3, 1, "convolution2")
+    x = keras.layers.Add(name="residual")([first, second])
+    x = _convolution(x, _FILTERS[2], 3, 2, "convolution3")
+    steps = keras.layers.Bidirectional(keras.layers.LSTM(_UNITS, return_sequences=True), name="lstm")(x)
+    attention = keras.layers.Softmax(axis=1, name="weights")(keras.layers.Dense(_HEADS, name="attention")(steps))
+    pooled = [
+        keras.layers.Flatten(name="attended")(keras.layers.Dot(axes=1, name="pool")([attention, steps])),
+        keras.layers.GlobalMaxPooling1D(name="loudest_steps")(steps),
+        keras.layers.GlobalMaxPooling1D(name="loudest_frames")(x),
+        keras.layers.GlobalAveragePooling1D(name="mean_frames")(x),
+    ]
+    x = keras.layers.Dropout(_DROPOUT)(keras.layers.Concatenate(name="pooled")(pooled))
+    x = keras.layers.Dense(_DENSE, activation="relu", name="hidden")(x)
+    x = keras.layers.Dropout(_DROPOUT)(x)
+    return keras.Model(inputs, keras.layers.Dense(taught, name="taught")(x))
+
+
+def _convolution(x: Any, filters: int, width: int, stride: int, name: str) -> Any:
+    x = keras.layers.Conv1D(filters, width, strides=stride, padding="same", use_bias=False, name=name)(x)
+    x = keras.layers.BatchNormalization(momentum=0.98, name=f"{name}_norm")(x)
+    return keras.layers.Activation("relu", name=f"{name}_relu")(x)
+
+
+def with_genres(network: Any, teacher: Teacher, scale: Scale) -> Any:
+    """``network`` with logits of the genres beside what it was taught: the teacher's rule, applied to the student."""
+    embedding, genres = teacher.weights.shape
+    kernel = np.zeros((len(scale.mean), genres))
+    kernel[:embedding] = teacher.weights
+    kernel[-genres:] = np.diag(teacher.scale)
+    rule = keras.layers.Dense(genres, name="rule")
+    own = keras.layers.Dense(genres, use_bias=False, kernel_initializer="zeros", name="own_view")
+    logits = keras.layers.Add(name="logits")([rule(network.output), own(network.get_layer("hidden").output)])
+    rule.set_weights([scale.deviation[:, None] * kernel, teacher.bias + scale.mean @ kernel])
+    return keras.Model(network.input, [network.output, logits])
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How long and how fast to learn: passes over the lessons, and the peak of the learning rate."""
+
+    epochs: int
+    learning_rate: float
+    seed: int
+
+
+def learn(
+    network: Any, lessons: Lessons, targets: Sequence[Array], loss: Callable[..., Any], course: Course
+) -> Iterator[int]:
+    """Train ``network`` in place on augmented ``lessons``, an epoch for each number that is taken.
+
+    ``loss(answer, *targets)`` of a batch is made small. The learning rate rises, then falls along a cosine.
+    """
+    steps = course.epochs * (len(lessons) // _BATCH)
+    rising = max(1, steps // 15)
+    peak = course.learning_rate
+    schedule = keras.optimizers.schedules.CosineDecay(
+        peak / 20, max(1, steps - rising), alpha=0.01, warmup_target=peak, warmup_steps=rising
+    )
+    optimizer = keras.optimizers.AdamW(schedule, weight_decay=1e-3, clipnorm=1.0)
+    optimizer.build(network.trainable_variables)
+
+    @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
+    def step(decibels: Any, level: Any, *wanted: Any) -> None:
+        heard = augmented(decibels, level)
+        with tf.GradientTape() as tape:
+            missed = loss(network(heard, training=True), *wanted)
+        variables = network.trainable_variables
+        optimizer.apply(tape.gradient(missed, variables), variables)
+
+    random = np.random.default_rng(course.seed)
+    for epoch in range(course.epochs):
+        order = random.permutation(len(lessons))
+        for start in range(0, len(order) - _BATCH + 1, _BATCH):
+            rows = order[start : start + _BATCH]
+            step(lessons.decibels[rows], lessons.level[rows], *(target[rows] for target in targets))
+        yield epoch
+
+
+def augmented(decibels: Any, level: Any) -> Any:
+    """MFCCs [n, 130, 40] of mel spectrograms as in `Lessons`, each turned in time and heard through another chain.
+
+    Gain, equaliser, raised noise floor, a codec's low-pass, and dropped frames, drawn anew for every segment.
+    """
+    heard = tf.cast(decibels, tf.float32) * (DECIBELS / 255.0) - DECIBELS
+    count, frames, bands = tf.shape(heard)[0], MFCC40.frames, MFCC40.n_mels
+
+    def drawn(low: float, high: float) -> Any:
+        return tf.random.uniform((count, 1, 1), low, high)
+
+    heard += tf.matmul(tf.random.normal((count, _EQ_POINTS), 0.0, _EQ_DB), _eq_curves())[:, None, :]
+    noise = tf.where(drawn(0, 1) < _NOISE_SHARE, drawn(*_NOISE_DB), _EMPTY_DB)
+    grain = tf.exp(0.5 * tf.random.normal(tf.shape(heard)))
+    heard = _decibels_of(_power_of(heard) + _power_of(noise) * grain)
+    cut = tf.where(drawn(0, 1) < _CUT_SHARE, drawn(*_CUT_HZ), MFCC40.sample_rate)
+    heard = tf.where(_band_centres()[None, None, :] > cut, _EMPTY_DB, heard)
+    heard = tf.roll(heard, tf.random.uniform((), 0, frames, tf.int32), 1)
+    frame, begin = tf.range(frames, dtype=tf.float32)[None, :, None], drawn(0, frames)
+    masked = (frame >= begin) & (frame < begin + drawn(0, _MASK_FRAMES)) & (drawn(0, 1) < _MASK_SHARE)
+    heard = tf.where(masked, tf.reduce_mean(tf.maximum(heard, -DECIBELS), axis=1, keepdims=True), heard)
+    heard = tf.maximum(heard, tf.reduce_max(heard, axis=(1, 2), keepdims=True) - DECIBELS)
+    heard += tf.reshape(level, (-1, 1, 1)) + drawn(*_GAIN_DB)
+    return tf.reshape(tf.matmul(heard, _cosines(bands)), (-1, frames, MFCC40.n_mfcc))
+
+
+def _power_of(decibels: Any) -> Any:
+    return tf.exp(decibels * (np.log(10.0) / 10.0))
+
+
+def _decibels_of(power: Any) -> Any:
+    return tf.math.log(power) * (10.0 / np.log(10.0))
+
+
+@lru_cache(maxsize=1)
+def _eq_curves() -> Array:
+    """Triangles over the bands, [points, bands]: any mix of them is a smooth curve."""
+    place = np.linspace(0.0, _EQ_POINTS - 1.0, MFCC40.n_mels)
+    curves: Array = np.maximum(0.0, 1.0 - np.abs(place[None, :] - np.arange(_EQ_POINTS)[:, None])).astype(np.float32)
+    return curves
+
+
+@lru_cache(maxsize=1)
+def _band_centres() -> Array:
+    """The loudest frequency of each mel band, Hz."""
+    loudest = mel_basis(MFCC40.sample_rate, MFCC40.n_fft, MFCC40.n_mels).argmax(axis=0)
+    centres: Array = (loudest * MFCC40.sample_rate / MFCC40.n_fft).astype(np.float32)
+    return centres
+
+
+@lru_cache(maxsize=1)
+def _cosines(bands: int) -> Array:
+    cosines: Array = scipy.fft.dct(np.eye(bands), axis=1, type=2, norm="ortho")[:, : MFCC40.n_mfcc].astype(np.float32)
+    return cosines

@@ -1,0 +1,138 @@
+"""The teacher: genres from what a pretrained network hears, with the meaning of its tags as prior knowledge.
+
+A few clips by a few artists say little about a genre: a classifier fitted to them alone takes the artists for the
+genre. The tags of musicnn, though, were learnt from a million songs, and some of them are genres by name. So the
+teacher starts from what the tags mean and learns from the clips only how to depart from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Self
+
+import numpy as np
+import numpy.typing as npt
+import scipy.optimize
+import scipy.special
+
+from shared.contracts.labels import GENRES
+from training.musicnn.network import MSD_TAGS
+
+Floats = npt.NDArray[np.floating]
+Integers = npt.NDArray[np.intp]
+
+#: The tags that speak for a genre, chosen by their meaning. None means reggae, and none classical music: for these
+#: stand what such music is called most often.
+TAGS_OF_GENRE: Final[Mapping[str, tuple[str, ...]]] = {
+    "blues": ("blues",),
+    "classical": ("instrumental", "beautiful"),
+    "country": ("country",),
+    "disco": ("dance", "70s", "funk", "party", "80s", "house"),
+    "hiphop": ("hip-hop",),
+    "jazz": ("jazz",),
+    "metal": ("metal", "heavy metal"),
+    "pop": ("pop", "female vocalists", "catchy", "rnb", "sexy"),
+    "reggae": ("chill", "soul"),
+    "rock": ("rock", "classic rock", "alternative rock", "indie rock", "alternative"),
+}
+
+#: Logits that a standard deviation of a genre's tag scores is worth.
+PRIOR_SCALE: Final = 4.0
+#: How dear it is to depart from the prior (L2 on the weights of standardised embeddings), and from equal bias.
+_PENALTY: Final = 1.0
+_BIAS_PENALTY: Final = 0.01
+
+
+def tag_members() -> npt.NDArray[np.float32]:
+    """Which tags speak for which genre: 1.0 or 0.0, [tags, genres]."""
+    members = np.zeros((len(MSD_TAGS), len(GENRES)), np.float32)
+    for column, genre in enumerate(GENRES):
+        members[[MSD_TAGS.index(tag) for tag in TAGS_OF_GENRE[genre]], column] = 1.0
+    return members
+
+
+def tag_scores(tags: Floats) -> Floats:
+    """How strongly the tags speak for each genre: log of the summed exponents of its tags, [n, tags] to [n, genres]."""
+    scores: Floats = np.log(np.exp(tags.astype(np.float64)) @ tag_members())
+    return scores
+
+
+@dataclass(frozen=True, slots=True)
+class Teacher:
+    """Logits of the genres, linear in tag scores and embedding.
+
+    ``scale`` and ``offset`` [genres] belong to the tag scores, ``weights`` [200, genres] to the embedding, ``bias``
+    [genres] to neither.
+    """
+
+    scale: Floats
+    weights: Floats
+    bias: Floats
+
+    @classmethod
+    def fit(
+        cls,
+        embeddings: Floats,
+        tags: Floats,
+        labels: Integers,
+        groups: Sequence[str],
+        reference: Floats,
+        prior_scale: float = PRIOR_SCALE,
+    ) -> Self:
+        """The teacher that fits n labelled segments best without going far from what their tags mean.
+
+        ``embeddings`` [n, 200] and ``tags`` [n, 50] are musicnn's, ``labels`` positions in GENRES, ``groups`` the
+        artist of each segment; ``reference`` [m, 50] are tags of music of all kinds, against which the scores are
+        standardised. Genres count alike; within a genre an artist counts by the square root of his segments.
+        A standard deviation of tag scores is worth ``prior_scale`` logits; with 0 there is nothing but logistic
+        regression on the embeddings.
+        """
+        scores, known = tag_scores(tags), tag_scores(reference)
+        scale = prior_scale / known.std(axis=0)
+        prior = (scores - known.mean(axis=0)) * scale
+        mean, deviation = embeddings.mean(axis=0), embeddings.std(axis=0) + 1e-6
+        weights, bias = _fit((embeddings - mean) / deviation, prior, labels, _fair_weights(labels, groups))
+        own = weights / deviation[:, None]
+        return cls(scale, own, bias - mean @ own - known.mean(axis=0) * scale)
+
+    def logits(self, embeddings: Floats, tags: Floats) -> Floats:
+        """Logits [n, genres] of ``embeddings`` [n, 200] and ``tags`` [n, 50]."""
+        answers: Floats = tag_scores(tags) * self.scale + embeddings @ self.weights + self.bias
+        return answers
+
+    def probabilities(self, embeddings: Floats, tags: Floats) -> Floats:
+        """Their softmax."""
+        probabilities: Floats = scipy.special.softmax(self.logits(embeddings, tags), axis=1)
+        return probabilities
+
+
+def _fit(inputs: Floats, prior: Floats, labels: Integers, importance: Floats) -> tuple[Floats, Floats]:
+    """Multinomial logistic regression around fixed ``prior`` logits; weights [features, genres] and bias."""
+    features, classes = inputs.shape[1], prior.shape[1]
+    targets = np.eye(classes)[labels]
+
+    def loss(flat: Floats) -> tuple[float, Floats]:
+        weights, bias = flat[: features * classes].reshape(features, classes), flat[features * classes :]
+        log_probabilities = scipy.special.log_softmax(inputs @ weights + bias + prior, axis=1)
+        error = (np.exp(log_probabilities) - targets) * importance[:, None]
+        value = -(importance * log_probabilities[np.arange(len(labels)), labels]).sum()
+        value += (_PENALTY * (weights**2).sum() + _BIAS_PENALTY * (bias**2).sum()) / 2
+        slope = np.concatenate([(inputs.T @ error + _PENALTY * weights).ravel(), error.sum(0) + _BIAS_PENALTY * bias])
+        return float(value), slope
+
+    start = np.zeros((features + 1) * classes)
+    flat = scipy.optimize.minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 300}).x
+    return flat[: features * classes].reshape(features, classes), flat[features * classes :]
+
+
+def _fair_weights(labels: Integers, groups: Sequence[str]) -> Floats:
+    names = np.asarray(groups)
+    weights = np.zeros(len(labels))
+    for label in np.unique(labels):
+        own = labels == label
+        _, group_of, sizes = np.unique(names[own], return_inverse=True, return_counts=True)
+        share = 1.0 / np.sqrt(sizes)[group_of]
+        weights[own] = share / share.sum()
+    fair: Floats = weights / weights.sum()
+    return fair

@@ -1,0 +1,67 @@
+"""A finished genre model on labelled audio."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from shared.models.manifest import ModelManifest
+from shared.models.networks import GenreModel
+from training.data.clips import Clip, DataError, content_id, read_clips
+from training.data.features import usable_clips
+from training.data.splits import fault_filtered_positions
+from training.genre.figures import Calibration, figures
+from training.genre.protocol import Workspace
+from training.genre.training import SplitName, fault_filtered_counts, logits_of, named
+
+Array = npt.NDArray[np.float32]
+
+_SMALLEST: Final = 1e-30
+
+
+def evaluate_model(folder: Path, model_folder: Path, split: SplitName, data: Workspace) -> dict[str, Any]:
+    """The figures of the model in ``model_folder`` on the clips of ``folder``, as it serves: all of them, or the test
+    tracks of the fault-filtered split. Every whole segment votes, silent ones too.
+
+    ``leak`` says how many of the clips the model was trained on, as far as its manifest tells: figures on those are
+    flattered. Raises DataError, SplitError, ModelError.
+    """
+    model = GenreModel.load(model_folder, data.threads)
+    manifest = model.manifest
+    spec = manifest.require_feature_spec()
+    clips, skipped = usable_clips(read_clips(folder), spec, data.cache, data.threads, data.progress)
+    if not clips:
+        raise DataError(f"none of the {len(skipped)} clips in {folder} can be used: {skipped[0].reason}")
+    described: dict[str, Any] = {"name": "all clips"}
+    if split == "fault-filtered":
+        described = {"name": split, **fault_filtered_counts(clips)}
+        tested = fault_filtered_positions([clip.name for clip in clips], [clip.label for clip in clips])["test"]
+        clips = [clips[i] for i in tested]
+
+    def predict(features: Array) -> Array:
+        # The model gives calibrated probabilities. Its logits follow from them up to a constant, which is no matter.
+        return np.log(np.maximum(model.predict(features), _SMALLEST)) * np.float32(manifest.temperature)
+
+    held_out = logits_of(predict, clips, spec, "answers", data)
+    answers = Calibration(manifest.temperature, manifest.track_temperature).answers(held_out)
+    return {
+        **figures(held_out, answers, manifest.uncertain_below),
+        "split": described,
+        "skipped": named(skipped),
+        "leak": leak(manifest, clips),
+        "temperature": manifest.temperature,
+        "track_temperature": manifest.track_temperature,
+    }
+
+
+def leak(manifest: ModelManifest, clips: Sequence[Clip]) -> dict[str, Any]:
+    """How many of ``clips`` the model was trained on, by the content of their files; None where nothing tells."""
+    trained_on = manifest.figures.get("trained_on")
+    if trained_on is None:
+        return {"clips": None, "of": len(clips)}
+    known = set(trained_on)
+    return {"clips": sum(content_id(clip.path) in known for clip in clips), "of": len(clips)}

@@ -1,0 +1,199 @@
+"""From a network's logits to the figures of a genre model: by track and by segment, calibrated, with intervals."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from shared.audio.segments import chosen_segments
+from shared.contracts.labels import GENRES
+from training.data.clips import Clip
+from training.reports.metrics import (
+    accuracy,
+    confusion,
+    expected_calibration_error,
+    fit_temperature,
+    fit_tempered,
+    mean_by_track,
+    reliability,
+    softmax,
+    tempered,
+)
+
+Array = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.floating]
+Indices = npt.NDArray[np.intp]
+
+#: What a recording sampled at 16 kHz holds, in Hz: the bandwidth that the answers are checked at.
+LIMITED_HZ: Final = 8000
+#: Numbers of evenly spaced segments to judge a track by, to see what that costs.
+_FEWER: Final = (1, 2, 3, 5, 7)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """What a network that did not train on them says of ``clips``: logits [segments, classes] of each.
+
+    ``full`` of the segments as they are, ``limited`` of the same without anything above `LIMITED_HZ`.
+    """
+
+    clips: Sequence[Clip]
+    full: Sequence[Array]
+    limited: Sequence[Array]
+
+    def only(self, positions: Indices) -> HeldOut:
+        """The clips at ``positions``."""
+        return HeldOut(*([values[i] for i in positions] for values in (self.clips, self.full, self.limited)))
+
+    @property
+    def truth(self) -> Indices:
+        """The class of each clip."""
+        return np.array([GENRES.index(clip.label) for clip in self.clips], np.intp)
+
+    @property
+    def track_of(self) -> Indices:
+        """The number of the clip that each segment is of."""
+        return np.repeat(np.arange(len(self.clips)), [len(logits) for logits in self.full])
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Probabilities of segments [segments, classes] and tracks [tracks, classes], before and after calibration."""
+
+    segments_before: Floats
+    segments: Floats
+    tracks_before: Floats
+    tracks: Floats
+    limited_tracks: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Two temperatures: of a segment's logits, and of the mean of a track's calibrated segments (`tempered`)."""
+
+    segment: float
+    track: float
+
+    @classmethod
+    def fit(cls, held_out: HeldOut) -> Self:
+        """Both at the least log loss over ``held_out``."""
+        logits, track_of, truth = np.concatenate(held_out.full), held_out.track_of, held_out.truth
+        segment = fit_temperature(logits, truth[track_of])
+        return cls(segment, fit_tempered(mean_by_track(softmax(logits, segment), track_of), truth))
+
+    def answers(self, held_out: HeldOut) -> Answers:
+        """What the calibrated model says of each segment and each track."""
+        logits, track_of = np.concatenate(held_out.full), held_out.track_of
+        before, segments = softmax(logits), softmax(logits, self.segment)
+        limited = softmax(np.concatenate(held_out.limited), self.segment)
+        return Answers(
+            before,
+            segments,
+            mean_by_track(before, track_of),
+            tempered(mean_by_track(segments, track_of), self.track),
+            tempered(mean_by_track(limited, track_of), self.track),
+        )
+
+
+def answers_by_fold(held_out: HeldOut, fold_of: Indices) -> Answers:
+    """The answers for each fold, calibrated on the other folds: what a calibration is to be judged on.
+
+    ``fold_of`` is the fold of each clip.
+    """
+    track_of = held_out.track_of
+    whole = Calibration(1.0, 1.0).answers(held_out)
+    for fold in np.unique(fold_of):
+        own, rest = np.flatnonzero(fold_of == fold), np.flatnonzero(fold_of != fold)
+        judged = Calibration.fit(held_out.only(rest)).answers(held_out.only(own))
+        whole.segments[np.isin(track_of, own)] = judged.segments
+        whole.tracks[own] = judged.tracks
+        whole.limited_tracks[own] = judged.limited_tracks
+    return whole
+
+
+def figures(held_out: HeldOut, answers: Answers, threshold: float | None) -> dict[str, Any]:
+    """Everything a report says of the answers, by name, ready for JSON.
+
+    Answers with a confidence below ``threshold`` are uncertain; None for a model that calls none so.
+    """
+    clips, truth, track_of = held_out.clips, held_out.truth, held_out.track_of
+    groups = [clip.group for clip in clips]
+    segment_truth, segment_groups = truth[track_of], [groups[track] for track in track_of]
+    chosen = answers.tracks.argmax(axis=1)
+    right = chosen == truth
+    limited = answers.limited_tracks.argmax(axis=1)
+    narrow = np.array([clip.native_rate is not None and clip.native_rate <= 2 * LIMITED_HZ for clip in clips])
+    return {
+        "clips": len(clips),
+        "groups": len(set(groups)),
+        "groups_of": {genre: len({clip.group for clip in clips if clip.label == genre}) for genre in GENRES},
+        "segments": len(track_of),
+        "data": "GTZAN (Tzanetakis and Cook 2002)" if _is_gtzan(clips) else "other than GTZAN",
+        "artists_known": any(clip.group != f"{clip.name}|{clip.label}" for clip in clips),
+        "track_accuracy": accuracy(chosen, truth, groups).rounded(),
+        "segment_accuracy": accuracy(answers.segments.argmax(axis=1), segment_truth, segment_groups).rounded(),
+        "recall": {genre: _share(right[truth == index]) for index, genre in enumerate(GENRES)},
+        "confusion": confusion(chosen, truth, len(GENRES)).tolist(),
+        "narrow_clips": int(narrow.sum()),
+        "track_accuracy_of_narrow_clips": _share(right[narrow]),
+        "track_accuracy_of_wide_clips": _share(right[~narrow]),
+        "track_accuracy_limited_bandwidth": accuracy(limited, truth, groups).rounded(),
+        "same_answer_in_limited_bandwidth": _share(chosen == limited),
+        **_calibration("track", answers.tracks_before, answers.tracks, truth),
+        **_calibration("segment", answers.segments_before, answers.segments, segment_truth),
+        "uncertain": _uncertain(answers.tracks.max(axis=1), right, groups, threshold),
+        "fewer_segments": _fewer_segments(answers.segments, track_of, truth),
+    }
+
+
+def _fewer_segments(segments: Floats, track_of: Indices, truth: Indices) -> list[dict[str, Any]]:
+    """What judging a track by a few evenly spaced segments costs, for each number that leaves some out."""
+    of_track = [segments[track_of == track] for track in range(len(truth))]
+    whole = np.array([one.mean(axis=0).argmax() for one in of_track])
+    longest = max(len(one) for one in of_track)
+    found = []
+    for limit in (limit for limit in _FEWER if limit < longest):
+        answers = np.array([one[list(chosen_segments(len(one), limit))].mean(axis=0).argmax() for one in of_track])
+        found.append(
+            {"segments": limit, "track_accuracy": _share(answers == truth), "same_answer": _share(answers == whole)}
+        )
+    return found
+
+
+def _is_gtzan(clips: Sequence[Clip]) -> bool:
+    return all(re.fullmatch(rf"{clip.label}\.\d{{5}}", clip.name) for clip in clips)
+
+
+def _calibration(what: str, before: Floats, after: Floats, truth: Indices) -> dict[str, Any]:
+    return {
+        f"{what}_ece_before": round(expected_calibration_error(before, truth), 3),
+        f"{what}_ece_after": round(expected_calibration_error(after, truth), 3),
+        f"{what}_reliability_before": [one.rounded() for one in reliability(before, truth)],
+        f"{what}_reliability_after": [one.rounded() for one in reliability(after, truth)],
+    }
+
+
+def _uncertain(
+    confidence: Floats, right: npt.NDArray[np.bool_], groups: Sequence[str], threshold: float | None
+) -> dict[str, Any]:
+    """How many tracks are called uncertain, and how often the answer is right for those and for the others."""
+    if threshold is None:
+        return {"below": None}
+    sure = confidence >= threshold
+    of_sure = [group for group, reached in zip(groups, sure, strict=True) if reached]
+    above = accuracy(right[sure].astype(np.intp), np.ones(len(of_sure), np.intp), of_sure) if of_sure else None
+    return {
+        "below": threshold,
+        "share": round(float((~sure).mean()), 3),
+        "accuracy": _share(right[~sure]),
+        "accuracy_of_others": above.rounded() if above else None,
+    }
+
+
+def _share(right: npt.NDArray[np.bool_]) -> float | None:
+    return round(float(right.mean()), 3) if len(right) else None

@@ -1,0 +1,113 @@
+"""What differs from one genre model to the next: its features and how it is trained. All else is common to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from shared.audio.spec import FeatureSpec
+from training.data.clips import Clip
+
+Item = TypeVar("Item")
+
+
+class Progress(Protocol):
+    """Shows how far a long loop has come."""
+
+    def track(self, iterable: Iterable[Item], label: str, total: int | None) -> Iterable[Item]:
+        """The items of ``iterable``, counted under ``label`` as they are taken; ``total`` where it is known."""
+        ...
+
+
+class NoProgress:
+    """Shows nothing."""
+
+    def track(self, iterable: Iterable[Item], label: str, total: int | None) -> Iterable[Item]:
+        return iterable
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """Where computed things are kept, how many threads there are, and who is told how far it has come.
+
+    ``unlabelled`` are folders of music without genres, for recipes that learn from such.
+    """
+
+    cache: Path
+    threads: int
+    progress: Progress = field(default_factory=NoProgress)
+    unlabelled: tuple[Path, ...] = ()
+
+
+#: The name of a recipe's notes on what it is to be compared with.
+REFERENCES: Final = "references"
+
+
+class GenreRecipe(Protocol):
+    """One way to make a genre model. ``prepare`` comes first, once; then any number of fits, which keep nothing.
+
+    ``description`` and ``notices`` are Markdown for the card: what the network is, and whose rights and licences it
+    stands on. ``max_segments`` is what the manifest advises. ``notes`` are figures of the recipe's own for the card, by
+    name; under `REFERENCES` the track accuracy of simpler ways in the same folds.
+    """
+
+    name: str
+    description: str
+    notices: str
+    spec: FeatureSpec
+    max_segments: int | None
+    notes: dict[str, Any]
+
+    def prepare(self, clips: Sequence[Clip], data: Workspace) -> None:
+        """Compute, or read from the cache, what all fits share about ``clips``. May take long."""
+        ...
+
+    def fit(self, train_on: npt.NDArray[np.intp], seed: int, keep: Callable[[Any], None] | None = None) -> Any:
+        """A Keras network, features float32 [n, frames, coefficients] to logits [n, 10], trained on whole clips.
+
+        ``train_on`` are positions in the clips that were prepared: nothing else of them may be learnt from. ``keep``,
+        where given, is called with the network after each epoch.
+        """
+        ...
+
+    def fit_segments(self, clip_of: npt.NDArray[np.intp], position: npt.NDArray[np.intp], seed: int) -> Any:
+        """The same, trained on single segments: number ``position[i]`` of clip ``clip_of[i]``.
+
+        For the leaky figure only, that of a random split by segment.
+        """
+        ...
+
+
+def _of(module: str) -> Callable[[], GenreRecipe]:
+    """The recipe that ``module.recipe()`` returns, imported only when asked for: TensorFlow takes seconds."""
+
+    def recipe() -> GenreRecipe:
+        made: GenreRecipe = import_module(module).recipe()
+        return made
+
+    return recipe
+
+
+#: By the name that ``tonestream train genre --model`` takes.
+RECIPES: Final[dict[str, Callable[[], GenreRecipe]]] = {
+    "mfcc-lstm": _of("training.genre.mfcc"),
+    "mfcc-lstm-seed": _of("training.genre.seed"),
+    "musicnn-lstm": _of("training.genre.musicnn"),
+}
+
+
+class UnknownRecipeError(ValueError):
+    """There is no recipe of that name."""
+
+
+def recipe_named(name: str, recipes: Mapping[str, Callable[[], GenreRecipe]] = RECIPES) -> GenreRecipe:
+    """The recipe called ``name``. Raises UnknownRecipeError, which lists those there are."""
+    if name not in recipes:
+        raise UnknownRecipeError(f"there is no genre model {name!r} to train: choose from {', '.join(sorted(recipes))}")
+    return recipes[name]()

@@ -1,0 +1,243 @@
+"""Training and cross-validation of genre models, the same for every recipe."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from shared.audio.spec import FeatureSpec
+from shared.contracts.labels import GENRES
+from shared.models.manifest import ModelManifest, write_manifest
+from training.data.clips import Clip, DataError, content_id, read_clips
+from training.data.features import Skipped, clip_features, usable_clips
+from training.data.splits import fault_filtered, fault_filtered_positions, fold_of_each, random_segments, train_and_test
+from training.genre.figures import LIMITED_HZ, Calibration, HeldOut, answers_by_fold, figures
+from training.genre.protocol import GenreRecipe, Workspace
+from training.reports.card import write_card
+from training.reports.metrics import UNCERTAIN_BELOW, accuracy
+from training.reports.plots import write_plots
+from training.tensorflow_setup import prepare
+
+Array = npt.NDArray[np.float32]
+Indices = npt.NDArray[np.intp]
+SplitName = Literal["artist", "fault-filtered"]
+
+_WEIGHTS: Final = "model.keras"
+#: A segment takes 10 MB on its way through the wide convolutions.
+_PREDICT_BATCH: Final = 32
+#: Clips whose features are in memory together while a network answers.
+_CLIPS_AT_ONCE: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """The clips that can be used, those that cannot, and how many segments each usable one has."""
+
+    clips: Sequence[Clip]
+    skipped: Sequence[Skipped]
+    lengths: Indices
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A recipe tried on clips it did not train on: its figures, and the calibration that follows from them."""
+
+    figures: dict[str, Any]
+    calibration: Calibration
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a recipe is tried: ``folds`` count for the split by artist; ``leaky`` adds the random split by segment."""
+
+    split: SplitName = "artist"
+    folds: int = 5
+    seed: int = 1
+    leaky: bool = True
+
+
+def load_material(folder: Path, recipe: GenreRecipe, data: Workspace) -> Material:
+    """The clips of ``folder`` without files that are corrupt or too short. Raises DataError where none is left."""
+    clips, skipped = usable_clips(read_clips(folder), recipe.spec, data.cache, data.threads, data.progress)
+    if not clips:
+        raise DataError(f"none of the {len(skipped)} clips in {folder} can be used: {skipped[0].reason}")
+    lengths = [len(one) for one in clip_features(clips, recipe.spec, data.cache, data.threads)]
+    return Material(clips, skipped, np.array(lengths, np.intp))
+
+
+def try_recipe(recipe: GenreRecipe, material: Material, plan: Plan, data: Workspace) -> Trial:
+    """Train on a part of the clips, judge on the rest, as ``plan`` says. Prepares the recipe for all of them.
+
+    Raises SplitError where the clips cannot be split.
+    """
+    clips = material.clips
+    labels = [clip.label for clip in clips]
+    if plan.split == "artist":
+        fold_of = fold_of_each(labels, [clip.group for clip in clips], plan.folds, plan.seed)
+        recipe.prepare(clips, data)
+        held_out = _cross_validated(recipe, clips, fold_of, plan.seed, data)
+        answers, calibration = answers_by_fold(held_out, fold_of), Calibration.fit(held_out)
+        split: dict[str, Any] = {"name": plan.split, "folds": plan.folds, "seed": plan.seed}
+    else:
+        parts = fault_filtered_positions([clip.name for clip in clips], labels)
+        recipe.prepare(clips, data)
+        network = recipe.fit(parts["train"], plan.seed)
+        valid, held_out = (_held_out(network, recipe, clips, parts[part], data) for part in ("valid", "test"))
+        calibration = Calibration.fit(valid)
+        answers = calibration.answers(held_out)
+        split = {"name": plan.split, "seed": plan.seed, **fault_filtered_counts(clips)}
+    measured = {
+        **figures(held_out, answers, UNCERTAIN_BELOW),
+        "split": split,
+        "skipped": named(material.skipped),
+        "leaky": _leaky(recipe, material, plan.seed, data) if plan.leaky else None,
+    }
+    return Trial(measured, calibration)
+
+
+def train_model(
+    folder: Path, recipe: GenreRecipe, out: Path, plan: Plan, command: str, data: Workspace
+) -> ModelManifest:
+    """Try ``recipe`` on the clips of ``folder``, train it on all of them, and write the model folder ``out``.
+
+    The folder gets weights, manifest, card and both plots. Raises DataError, SplitError, ModelError.
+    """
+    started = time.perf_counter()
+    versions = prepare(plan.seed, data.threads)
+    material = load_material(folder, recipe, data)
+    trial = try_recipe(recipe, material, plan, data)
+    network = recipe.fit(np.arange(len(material.clips)), plan.seed)
+
+    out.mkdir(parents=True, exist_ok=True)
+    network.save(out / _WEIGHTS)
+    manifest = write_manifest(
+        out,
+        out.resolve().name,
+        kind="genre",
+        labels=GENRES,
+        feature_spec=recipe.spec,
+        temperature=round(trial.calibration.segment, 4),
+        track_temperature=round(trial.calibration.track, 4),
+        uncertain_below=UNCERTAIN_BELOW,
+        max_segments=recipe.max_segments,
+        weights=_WEIGHTS,
+        versions=versions,
+        command=command,
+        figures={
+            **trial.figures,
+            **described(recipe),
+            "trained_on": sorted({content_id(clip.path) for clip in material.clips}),
+            "training_s": round(time.perf_counter() - started),
+        },
+    )
+    write_plots(out, manifest.model_id, trial.figures)
+    write_card(out, manifest)
+    return manifest
+
+
+def cross_validate_recipe(folder: Path, recipe: GenreRecipe, plan: Plan, data: Workspace) -> dict[str, Any]:
+    """The figures of ``recipe``, trained afresh on parts of the clips of ``folder``. Writes nothing but the cache.
+
+    Raises DataError, SplitError.
+    """
+    prepare(plan.seed, data.threads)
+    trial = try_recipe(recipe, load_material(folder, recipe, data), plan, data)
+    return {
+        **trial.figures,
+        **described(recipe),
+        "leak": {"clips": 0, "of": trial.figures["clips"]},
+        "temperature": round(trial.calibration.segment, 4),
+        "track_temperature": round(trial.calibration.track, 4),
+    }
+
+
+def described(recipe: GenreRecipe) -> dict[str, Any]:
+    """What the recipe says of itself, for a manifest."""
+    return {
+        "recipe": recipe.name,
+        "description": recipe.description,
+        "notices": recipe.notices,
+        "notes": recipe.notes,
+    }
+
+
+def named(skipped: Sequence[Skipped]) -> list[dict[str, str]]:
+    """The files left out, for JSON: by genre and name, so that nothing tells where they lie on a disk."""
+    return [{"file": f"{one.file.parent.name}/{one.file.name}", "reason": one.reason} for one in skipped]
+
+
+def fault_filtered_counts(clips: Sequence[Clip]) -> dict[str, Any]:
+    """How many tracks of each list there are, of how many; and tests whose artist is in training all the same."""
+    parts = fault_filtered_positions([clip.name for clip in clips], [clip.label for clip in clips])
+    known = {clips[i].group for i in parts["train"]}
+    return {
+        "present": {part: len(positions) for part, positions in parts.items()},
+        "listed": {part: len(fault_filtered(part)) for part in parts},
+        "tests_of_known_artists": sum(clips[i].group in known for i in parts["test"]),
+    }
+
+
+def logits_of(
+    predict: Callable[[Array], Array], clips: Sequence[Clip], spec: FeatureSpec, label: str, data: Workspace
+) -> HeldOut:
+    """What ``predict`` ([n, frames, coefficients] to logits [n, classes]) says of ``clips``, in both bandwidths."""
+
+    def answered(bandwidth_hz: int | None, label: str) -> list[Array]:
+        found: list[Array] = []
+        starts = range(0, len(clips), _CLIPS_AT_ONCE)
+        for start in data.progress.track(starts, label, len(starts)):
+            part = clips[start : start + _CLIPS_AT_ONCE]
+            features = clip_features(part, spec, data.cache, data.threads, bandwidth_hz)
+            ends = np.cumsum([len(one) for one in features])[:-1]
+            found += np.split(predict(np.concatenate(features)), ends)
+        return found
+
+    return HeldOut(clips, answered(None, label), answered(LIMITED_HZ, f"{label}, up to {LIMITED_HZ / 1000:g} kHz"))
+
+
+def _cross_validated(
+    recipe: GenreRecipe, clips: Sequence[Clip], fold_of: Indices, seed: int, data: Workspace
+) -> HeldOut:
+    full: list[Array] = [np.empty(0, np.float32)] * len(clips)
+    limited = list(full)
+    folds = list(train_and_test(fold_of))
+    for train_on, test_on in data.progress.track(folds, "folds", len(folds)):
+        judged = _held_out(recipe.fit(train_on, seed), recipe, clips, test_on, data)
+        for position, own_full, own_limited in zip(test_on, judged.full, judged.limited, strict=True):
+            full[position], limited[position] = own_full, own_limited
+    return HeldOut(clips, full, limited)
+
+
+def _held_out(network: Any, recipe: GenreRecipe, clips: Sequence[Clip], positions: Indices, data: Workspace) -> HeldOut:
+    def predict(features: Array) -> Array:
+        logits: Array = network.predict(features, batch_size=_PREDICT_BATCH, verbose=0)
+        return logits
+
+    return logits_of(predict, [clips[i] for i in positions], recipe.spec, "answers", data)
+
+
+def _leaky(recipe: GenreRecipe, material: Material, seed: int, data: Workspace) -> dict[str, Any]:
+    """What a random split by segment would have one believe: trained on 80% of the segments, tested on the rest.
+
+    One split and not a fold for each fifth: the gap to the honest figure is far wider than the chance in it.
+    """
+    clip_of = np.repeat(np.arange(len(material.clips)), material.lengths)
+    position = np.concatenate([np.arange(length) for length in material.lengths])
+    train_on, test_on = random_segments(len(clip_of), seed)
+    network = recipe.fit_segments(clip_of[train_on], position[train_on], seed)
+    tested = _held_out(network, recipe, material.clips, np.unique(clip_of[test_on]), data)
+    by_clip = dict(zip(np.unique(clip_of[test_on]), tested.full, strict=True))
+    chosen = np.array([by_clip[clip_of[i]][position[i]].argmax() for i in test_on], np.intp)
+    truth = np.array([GENRES.index(material.clips[clip_of[i]].label) for i in test_on], np.intp)
+    return {
+        "train_segments": len(train_on),
+        "test_segments": len(test_on),
+        # As a tutorial would have it: each segment counts as independent, which it is not.
+        "segment_accuracy": accuracy(chosen, truth, [str(i) for i in test_on]).rounded(),
+    }

@@ -1,0 +1,201 @@
+"""The mood from measured features, learnt from what listeners felt.
+
+Listeners of Emotify (Aljanaki, Wiering and Veltkamp 2016, "Studying emotion induced by music through a crowdsourcing
+game") ticked what they felt of nine emotions. Six of those are next to the four moods (`EMOTIONS`). A small ensemble
+learns from the ten features of a clip, measured by the very code that serves, how its listeners share out among the
+moods.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from shared.contracts.features import AUDIO_FEATURES
+from shared.contracts.labels import MOODS
+from shared.models.manifest import Scaler, load_manifest
+from shared.models.networks import TagModel
+from shared.models.track_tags import TAG_SEGMENTS
+from shared.settings import Settings
+from training.data.clips import DataError, audio_files
+from training.data.features import measured_features
+from training.data.splits import fold_of_each, train_and_test
+from training.genre.protocol import Workspace
+from training.mood.feature_checks import check_features
+from training.mood.listener_figures import Listened, listener_figures
+from training.mood.network import dense_by_member, descend, scaler_of
+
+Floats = npt.NDArray[np.floating]
+Integers = npt.NDArray[np.intp]
+
+#: Which emotion listeners were asked for is next to which mood.
+EMOTIONS: Final = {
+    "calm": ("calmness", "tenderness"),
+    "energetic": ("power", "tension"),
+    "happy": ("joyful_activation",),
+    "sad": ("sadness",),
+}
+#: A file may be a preview, an excerpt or a mix: how long it is says nothing of the song.
+_IGNORED: Final = ("duration_ms",)
+_MEMBERS: Final = 8
+_HIDDEN: Final = 32
+_NOISE: Final = 0.1
+_DROPOUT: Final = 0.2
+_STEPS: Final = 200
+_LEARNING_RATE: Final = 5e-3
+_WEIGHT_DECAY: Final = 0.02
+#: Added to every share: that none of some thirty listeners felt it does not make a mood impossible.
+_SMALLEST_SHARE: Final = 0.01
+#: Shares are divided by this power of their mean: at 0 sadness, which is ticked least, is hardly ever answered; at 1 a
+#: weak sadness outweighs a strong joy. Chosen between 0, 0.5 and 1 on repeated folds by artist.
+_EVENING_OUT: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class AudioMood:
+    """What a mood model needs for measured features.
+
+    ``network`` is a Keras network, standardised features float32 [n, 10] to logits [n, 4] in ``MOODS`` order.
+    """
+
+    network: Any
+    scaler: Scaler
+    temperature: float
+    figures: dict[str, Any]
+
+
+def fit_audio_mood(
+    folder: Path, data: Workspace, genres: Path | None = None, folds: int = 10, repeats: int = 5, seed: int = 1
+) -> AudioMood:
+    """Cross-validate by artist on the clips in ``folder``, then train on all of them.
+
+    ``folder`` holds recordings and an index.csv (track_id, group, a share of listeners for each emotion). ``genres`` is
+    a folder of clips by genre (`read_clips`), on which the order of the features is checked for the figures. Measures
+    with the installed tag model. Raises DataError, SplitError, ModelError, TonestreamError for a clip that cannot be
+    decoded.
+    """
+    settings = Settings()
+    tagger = TagModel.load(settings.models_dir / settings.tag_model, data.threads)
+    listened = read_listened(folder, tagger, data)
+    figures = cross_validate(listened, folds, repeats, seed, data)
+    if genres is not None:
+        figures["features"] = check_features(genres, tagger, data)
+    scaler = scaler_for(listened.features)
+    usual = listened.shares.mean(axis=0)
+    network = train(scaler.standardise(listened.features), targets(listened.shares, usual), seed)
+    return AudioMood(
+        network,
+        scaler,
+        figures["temperature"],
+        {
+            **figures,
+            "tag_model": tagger.manifest.model_id,
+            "tag_segments": TAG_SEGMENTS,
+            "hidden": _HIDDEN,
+            "members": _MEMBERS,
+            "steps": _STEPS,
+            "seed": seed,
+        },
+    )
+
+
+def installed_audio_mood() -> AudioMood:
+    """What the installed mood model has for measured features, as it is, with the figures of when it was learnt.
+
+    ``figures`` names that model as ``taken_from``. Raises DataError where it was not learnt from listeners, ModelError.
+    """
+    settings = Settings()
+    folder = settings.models_dir / settings.mood_model
+    manifest = load_manifest(folder)
+    figures = manifest.figures.get("audio", {})
+    if manifest.kind != "mood" or "correlation" not in figures:
+        raise DataError(f"{folder} knows no mood of measured features that could be kept: listeners are needed")
+    network = keras.saving.load_model(folder / manifest.weights, compile=False)
+    return AudioMood(
+        keras.Model(network.input, network.output["audio"]),
+        manifest.require_scalers()["audio"],
+        manifest.temperature_of("audio"),
+        {"taken_from": manifest.model_id, **figures},
+    )
+
+
+def read_listened(folder: Path, tagger: TagModel, data: Workspace) -> Listened:
+    """Measure the recordings that the index.csv of ``folder`` names. Raises DataError, TonestreamError."""
+    index = folder / "index.csv"
+    try:
+        with index.open(newline="", encoding="utf-8-sig") as opened:
+            by_name = {row["track_id"]: row for row in csv.DictReader(opened)}
+        files = [file for file in audio_files(folder) if file.stem in by_name]
+        rows = [by_name[file.stem] for file in files]
+        shares = [[np.mean([float(row[name]) for name in EMOTIONS[mood]]) for mood in MOODS] for row in rows]
+        groups = tuple(row["group"] for row in rows)
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{index} is no table of what listeners felt: {error}") from error
+    if not files:
+        raise DataError(f"{index} names no recording beside it")
+    measured = measured_features(files, data.cache, data.threads, tagger, data.progress)
+    return Listened(measured, np.array(shares), groups)
+
+
+def scaler_for(features: Floats) -> Scaler:
+    """Mean and deviation of measured ``features`` [n, 10]; duration is ignored, for a clip's says nothing of a song."""
+    return scaler_of(features).model_copy(update={"ignored": _IGNORED})
+
+
+def targets(shares: Floats, usual: Floats) -> Floats:
+    """What a network learns from ``shares`` [n, 4] of listeners: rows that add up to 1.
+
+    ``usual`` [4] are the mean shares of the clips it learns from; half of what makes a mood common is evened out.
+    """
+    evened = (shares + _SMALLEST_SHARE) / (usual + _SMALLEST_SHARE) ** _EVENING_OUT
+    rows: Floats = evened / evened.sum(axis=1, keepdims=True)
+    return rows
+
+
+def train(features: Floats, soft_labels: Floats, seed: int) -> Any:
+    """A Keras network, standardised features float32 [n, 10] to logits [n, 4], that learnt ``soft_labels`` [n, 4].
+
+    The logits are the mean of those of its members, which differ by their random start and noise.
+    """
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input((len(AUDIO_FEATURES),), name="features")
+    x = keras.layers.RepeatVector(_MEMBERS)(inputs)
+    x = keras.layers.GaussianNoise(_NOISE)(x)
+    x = dense_by_member(_MEMBERS, _HIDDEN, deviation=np.sqrt(2 / len(AUDIO_FEATURES)))(x)
+    x = keras.layers.ReLU()(x)
+    x = keras.layers.Dropout(_DROPOUT)(x)
+    by_member = dense_by_member(_MEMBERS, len(MOODS), deviation=np.sqrt(1 / _HIDDEN))(x)
+    members = keras.Model(inputs, by_member)
+    members.compile(
+        keras.optimizers.AdamW(_LEARNING_RATE, weight_decay=_WEIGHT_DECAY),
+        keras.losses.CategoricalCrossentropy(from_logits=True),
+    )
+    wanted = np.repeat(np.asarray(soft_labels, np.float32)[:, None, :], _MEMBERS, axis=1)
+    descend(members, features, wanted, _STEPS)
+    return keras.Model(inputs, keras.layers.GlobalAveragePooling1D(name="logits")(by_member))
+
+
+def held_out_logits(listened: Listened, fold_of: Integers, seed: int) -> Floats:
+    """Logits [n, 4] of each clip from a network that did not see its artist; scaler and targets did not either."""
+    logits = np.zeros_like(listened.shares)
+    for train_on, test_on in train_and_test(fold_of):
+        scaler = scaler_for(listened.features[train_on])
+        known = listened.shares[train_on]
+        network = train(scaler.standardise(listened.features[train_on]), targets(known, known.mean(axis=0)), seed)
+        logits[test_on] = network(scaler.standardise(listened.features[test_on])).numpy()
+    return logits
+
+
+def cross_validate(listened: Listened, folds: int, repeats: int, seed: int, data: Workspace) -> dict[str, Any]:
+    """Figures of networks that are trained on all folds but one and judged on that one, ``repeats`` times anew."""
+    moods = [MOODS[mood] for mood in listened.top]
+    assignments = [fold_of_each(moods, listened.groups, folds, seed + number) for number in range(repeats)]
+    numbered = data.progress.track(list(enumerate(assignments)), "folds of listeners", repeats)
+    runs = [held_out_logits(listened, fold_of, seed + number) for number, fold_of in numbered]
+    return {"folds": folds, "repeats": repeats, **listener_figures(listened, runs, assignments)}
