@@ -6,9 +6,10 @@ from typing import Any, Final
 
 from pydantic.json_schema import models_json_schema
 
-from shared.contracts.codec import BINARY_CONTENT_TYPE, CHANNEL_OF, JSON_CONTENT_TYPE
+from shared.contracts.codec import CHANNEL_OF
 from shared.contracts.messages import TrackRequest
 from shared.contracts.topics import MAX_MESSAGE_BYTES, PARTITIONS, Channel, Topics
+from shared.runtime.envelope import BINARY_CONTENT_TYPE, JSON_CONTENT_TYPE
 from shared.runtime.retries import HEADERS
 
 _RETRY_MESSAGE: Final = "RetriedTrackRequest"

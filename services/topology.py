@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import Any, Final
 
 from shared.contracts.messages import Stage
-from shared.runtime.service import Service
+from shared.runtime.service import AnyService
 from shared.settings import Settings
 
 #: module:class of each service, in the order of its lanes. Imported when asked for, so that no worker carries another's
@@ -22,7 +22,7 @@ _SERVICES: Final[dict[Stage, tuple[str, ...]]] = {
 SERVICE_NAMES: Final = tuple(stage.value for stage in _SERVICES)
 
 
-def build_services(stage: Stage, settings: Settings) -> list[Service]:
+def build_services(stage: Stage, settings: Settings) -> list[AnyService]:
     """What runs side by side in a worker of that name, each in its own group, with its adapters, from the settings.
 
     Raises ModelError, MissingDependencyError, ImportError.

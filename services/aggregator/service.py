@@ -11,14 +11,14 @@ from typing import ClassVar, Final, Self, cast
 from services.aggregator.answer import Calibrations, answer
 from services.aggregator.vote import known_strategy
 from shared.blobs.store import BlobStore
-from shared.bus.base import FencedError, Record, parsed_coordinates
-from shared.contracts.codec import Message
+from shared.bus.base import Committed, FencedError, Record, parsed_coordinates
 from shared.contracts.errors import PERMANENT_FOR_AUDIO, DependencyError, TonestreamError
 from shared.contracts.messages import (
     ErrorReport,
     GenreFailure,
     IngestedTrack,
     MoodPrediction,
+    Overdue,
     Recipe,
     Stage,
     Status,
@@ -29,7 +29,7 @@ from shared.contracts.topics import Channel
 from shared.models.answer_key import ANSWER_VERSION, Recipes, result_key
 from shared.models.catalogue import Catalogue
 from shared.runtime import metrics
-from shared.runtime.service import Committed, Delivery, Origin, Outcome, Service
+from shared.runtime.service import Delivery, Origin, Outcome, Service
 from shared.settings import Settings, VoteStrategy
 from shared.state.audio_owners import AudioBlobs
 from shared.state.connection import Keys, connect
@@ -40,11 +40,14 @@ from shared.system.fault_points import ANSWER_CLAIMED, ANSWER_KEPT, PARTS_NOTED,
 
 log = logging.getLogger(__name__)
 
+#: What it publishes: results, and reminders to itself of requests that wait for too long.
+Answer = TrackResult | Overdue
+
 _TIDY_EVERY_S: Final = 15.0
 _TIDIED_AT_ONCE: Final = 1000
 
 
-class Aggregator(Service):
+class Aggregator(Service[Part, Answer]):
     """Writes every part down, and answers the request whose last part came.
 
     Two aggregators may both see a request complete (its parts travel in different partitions). The claim decides:
@@ -87,10 +90,10 @@ class Aggregator(Service):
             {model.manifest.model_id: model.manifest.calibration for model in installed},
         )
 
-    def handle(self, deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
-        return self._join([(cast(Part, delivery.message), delivery.record) for delivery in deliveries])
+    def handle(self, deliveries: Sequence[Delivery[Part]]) -> Sequence[Outcome[Answer]]:
+        return self._join([(delivery.message, delivery.record) for delivery in deliveries])
 
-    def give_up(self, origin: Origin, error: TonestreamError) -> Outcome:
+    def give_up(self, origin: Origin, error: TonestreamError) -> Outcome[Answer]:
         """A part that cannot be used is a part that will not come: its half fails, and the request still ends."""
         report = ErrorReport.of(error, self.stage)
         part: Part
@@ -110,7 +113,7 @@ class Aggregator(Service):
             log.exception("no answer can be made of the parts of this request")
             return self._without_parts(origin, report)
 
-    def _without_parts(self, origin: Origin, report: ErrorReport) -> Outcome:
+    def _without_parts(self, origin: Origin, report: ErrorReport) -> Outcome[Answer]:
         """The last resort: the request is answered as failed, whatever is known of it."""
         if not self._requests.answer(origin.request_id, origin.record):
             return Outcome()
@@ -119,7 +122,7 @@ class Aggregator(Service):
         self._followers.end(origin.request_id, result)
         return Outcome((result,), (partial(self._clean_up, origin.request_id, origin.record.coordinates),))
 
-    def tick(self) -> Sequence[Message]:
+    def tick(self) -> Sequence[Answer]:
         return self._votes.overdue(limit=100)
 
     def tidy(self, committed: Committed) -> None:
@@ -136,7 +139,7 @@ class Aggregator(Service):
                 self._clean_up(request_id, known.coordinates)
                 log.info("cleaned up after a worker that died", extra={"request_id": request_id})
 
-    def _join(self, parts: Sequence[tuple[Part, Record]]) -> list[Outcome]:
+    def _join(self, parts: Sequence[tuple[Part, Record]]) -> list[Outcome[Answer]]:
         answers = self._requests.answers(list({part.request_id for part, _ in parts}))
         # Parts of requests that are answered already are late or doubled, unless this very record is the one that
         # answers and was redelivered. Of a closed request even that one is late.
@@ -149,7 +152,7 @@ class Aggregator(Service):
         self._votes.add([parts[position] for position in open_positions])
         fault_point(PARTS_NOTED)
         last = {parts[position][0].request_id: position for position in open_positions}
-        outcomes = [Outcome()] * len(parts)
+        outcomes: list[Outcome[Answer]] = [Outcome()] * len(parts)
         for request_id, standing in self._votes.standing(list(last)).items():
             position = last[request_id]
             outcomes[position] = self._answers(request_id, self._informed(standing), parts[position][1])
@@ -163,7 +166,7 @@ class Aggregator(Service):
         outcome = self._followers.outcome(track.follows)
         return standing if outcome is None else standing.with_answer(outcome)
 
-    def _answers(self, request_id: str, standing: Standing, record: Record) -> Outcome:
+    def _answers(self, request_id: str, standing: Standing, record: Record) -> Outcome[Answer]:
         """The result of a request, if ``record`` is the one to answer it, and those of its followers; nothing where it
         is not complete."""
         track = standing.track
@@ -171,7 +174,9 @@ class Aggregator(Service):
             return Outcome()
         fault_point(ANSWER_CLAIMED)
         result = self._result(track, standing)
-        outcomes = [Outcome((result,), (partial(self._clean_up, request_id, record.coordinates),))]
+        outcomes: list[Outcome[Answer]] = [
+            Outcome((result,), (partial(self._clean_up, request_id, record.coordinates),))
+        ]
         followers = self._followers.end(request_id, result)
         for follower, own in self._votes.standing(followers).items():
             # One whose track is still on its way finds the answer when it comes.

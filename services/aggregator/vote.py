@@ -18,7 +18,7 @@ PART_S: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Handled:
     """``probabilities`` [classes] add up to 1; ``agreement`` is the share of segments that name the winner."""
 
     winner: int
@@ -62,7 +62,7 @@ def known_strategy(name: str) -> VoteStrategy | None:
 
 def vote(
     segments: Probabilities, starts_s: npt.NDArray[np.float64], strategy: VoteStrategy, temperature: float = 1.0
-) -> Verdict:
+) -> Handled:
     """The verdict over ``segments`` [n, classes], n > 0, each row a distribution; ``starts_s`` [n] in seconds.
 
     ``temperature`` calibrates the mean probabilities of ``soft``: p^(1 / temperature), normalised. The two other
@@ -76,7 +76,7 @@ def vote(
     agreement = float(np.mean(segments.argmax(axis=1) == winner))
     if strategy == "soft":
         probabilities = calibrated(probabilities, temperature)
-    return Verdict(winner, probabilities, agreement)
+    return Handled(winner, probabilities, agreement)
 
 
 def calibrated(probabilities: Probabilities, temperature: float) -> Probabilities:

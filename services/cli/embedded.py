@@ -17,14 +17,16 @@ from services.topology import build_services
 from shared.blobs.store import UPLOADS, BlobStore
 from shared.bus.base import Reader
 from shared.bus.memory import MemoryBus
-from shared.contracts.codec import decode, outgoing, salvaged_request_id
+from shared.bus.topics import topic_specs
+from shared.contracts.codec import decode
 from shared.contracts.messages import Stage, TrackRequest, TrackResult
 from shared.contracts.topics import Channel, Topics
+from shared.runtime.envelope import outgoing, salvaged_request_id
 from shared.runtime.health import Pulse
 from shared.runtime.loop import ServiceLoop
 from shared.runtime.loops import LoopThread, loop_class
 from shared.runtime.policy import LoopPolicy
-from shared.runtime.service import Service
+from shared.runtime.service import AnyService
 from shared.settings import Settings
 from shared.state.connection import MEMORY_SCHEME
 from shared.system.threads import worker_threads
@@ -70,7 +72,7 @@ class EmbeddedPipeline:
                 }
             )
             self._blobs = BlobStore(settings.blob_url)
-            self._bus.create_topics(self._topics.specs())
+            self._bus.create_topics(topic_specs(self._topics))
             self._reader = self._bus.reader([self._topics.name(Channel.RESULTS)])
             self._retries = self._bus.reader([self._topics.name(Channel.REQUESTS_RETRY)])
             services = self._build(settings)
@@ -173,7 +175,7 @@ class EmbeddedPipeline:
         moved = (salvaged_request_id(record) for record in self._retries.poll(1000, 0.0))
         return {request_id for request_id in moved if request_id is not None}
 
-    def _build(self, settings: Settings) -> list[Service]:
+    def _build(self, settings: Settings) -> list[AnyService]:
         services = [service for stage in Stage for service in build_services(stage, settings)]
         for service in services:
             service.start()

@@ -12,7 +12,6 @@ from shared.audio.segments import is_silent
 from shared.audio.spec import FeatureSpec
 from shared.audio.wav import iter_segments
 from shared.blobs.store import BlobStore
-from shared.contracts.codec import Message
 from shared.contracts.errors import ErrorCode, HeldError, TonestreamError
 from shared.contracts.messages import (
     ErrorReport,
@@ -28,11 +27,13 @@ from shared.runtime.service import Delivery, Origin, Outcome, TrackByTrackServic
 from shared.settings import Settings
 from shared.system.threads import worker_threads
 
+FeatureMessage = SegmentFeatures | SilentSegment | GenreFailure
+
 #: Segments computed together: enough to fill the vector units, few enough to bound the memory (some 40 MB).
 _BATCH_SEGMENTS = 32
 
 
-class FeatureExtraction(TrackByTrackService):
+class FeatureExtraction(TrackByTrackService[IngestedTrack, FeatureMessage]):
     """One message a segment. Silent segments have no vote; a track that is silent or too short has no genre."""
 
     stage = Stage.FEATURE_EXTRACTION
@@ -54,14 +55,12 @@ class FeatureExtraction(TrackByTrackService):
     def start(self) -> None:
         features(np.zeros((1, self._own_spec.segment_samples), np.float32), self._own_spec)
 
-    def held(self, message: Message) -> HeldError | None:
+    def held(self, message: IngestedTrack) -> HeldError | None:
         """The spec of a track's features, where no model that is installed here takes them."""
-        assert isinstance(message, IngestedTrack)
         return None if _nothing_to_do(message) else held_by(lambda: self._spec(message))
 
-    def handle_one(self, delivery: Delivery) -> Outcome:
+    def handle_one(self, delivery: Delivery[IngestedTrack]) -> Outcome[FeatureMessage]:
         track = delivery.message
-        assert isinstance(track, IngestedTrack)
         if track.audio is None or _nothing_to_do(track):
             return Outcome()
         spec = self._spec(track)
@@ -75,7 +74,7 @@ class FeatureExtraction(TrackByTrackService):
             raise TonestreamError(ErrorCode.SILENT_AUDIO, "the track is silent from beginning to end")
         return Outcome(tuple(messages))
 
-    def give_up(self, origin: Origin, error: TonestreamError) -> Outcome:
+    def give_up(self, origin: Origin, error: TonestreamError) -> Outcome[FeatureMessage]:
         report = ErrorReport.of(error, self.stage)
         return Outcome((GenreFailure(request_id=origin.request_id, track_key=origin.track_key, error=report),))
 
@@ -85,12 +84,12 @@ class FeatureExtraction(TrackByTrackService):
             return self._own_spec
         return self._catalogue.require_spec(track.recipe)
 
-    def _segments(self, track: IngestedTrack, spec: FeatureSpec) -> list[Message]:
+    def _segments(self, track: IngestedTrack, spec: FeatureSpec) -> list[FeatureMessage]:
         assert track.audio is not None
-        messages: list[Message] = []
+        messages: list[FeatureMessage] = []
         with self._blobs.open(track.audio.blob) as wav:
-            # Of a longer track as many were announced as shall be heard; which ones follows from their number, but for
-            # silence.
+            # Long tracks are sampled. The positions depend only on how many segments were announced, except where
+            # silence is skipped: then the track names them.
             chosen = track.audio.chosen
             for positions, samples in iter_segments(wav, spec, _BATCH_SEGMENTS, track.audio.segments, chosen):
                 started = time.perf_counter()
@@ -116,7 +115,7 @@ class FeatureExtraction(TrackByTrackService):
         silent: bool,
         matrix: np.ndarray,
         elapsed_ms: float,
-    ) -> Message:
+    ) -> FeatureMessage:
         if silent:
             return SilentSegment(request_id=track.request_id, track_key=track.track_key, index=index)
         return SegmentFeatures(

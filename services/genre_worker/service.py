@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
-from shared.contracts.codec import Message
 from shared.contracts.errors import ErrorCode, HeldError, TonestreamError
 from shared.contracts.labels import GENRES
 from shared.contracts.messages import ErrorReport, GenreFailure, SegmentFeatures, SegmentPrediction, Stage
 from shared.contracts.topics import Channel
 from shared.models.catalogue import Catalogue, held_by
 from shared.models.loaded import LoadedModels
-from shared.runtime.service import Delivery, Origin, Outcome, Service, Verdict
+from shared.runtime.service import Delivery, Handled, Origin, Outcome, Service
 from shared.settings import Settings
 from shared.system.threads import worker_threads
 
@@ -24,7 +23,10 @@ if TYPE_CHECKING:
     from shared.models.networks import GenreModel
 
 
-class GenreWorker(Service):
+SegmentAnswer = SegmentPrediction | GenreFailure
+
+
+class GenreWorker(Service[SegmentFeatures, SegmentAnswer]):
     """Features in, probabilities out, by the model that each message names. Features of another spec than that
     model's are refused, never guessed at."""
 
@@ -47,28 +49,24 @@ class GenreWorker(Service):
     def start(self) -> None:
         self._models.own.warm_up()
 
-    def held(self, message: Message) -> HeldError | None:
+    def held(self, message: SegmentFeatures) -> HeldError | None:
         """The model that a segment is meant for, where it is not installed here."""
-        assert isinstance(message, SegmentFeatures)
         return held_by(lambda: self._model_id(message))
 
-    def handle(self, deliveries: Sequence[Delivery]) -> Sequence[Verdict]:
-        verdicts: dict[int, Verdict] = {}
+    def handle(self, deliveries: Sequence[Delivery[SegmentFeatures]]) -> Sequence[Handled[SegmentAnswer]]:
+        handled: dict[int, Handled[SegmentAnswer]] = {}
         positions_of: dict[str, list[int]] = {}
-        messages: list[SegmentFeatures] = []
         for position, delivery in enumerate(deliveries):
-            assert isinstance(delivery.message, SegmentFeatures)
-            messages.append(delivery.message)
             try:
                 positions_of.setdefault(self._model_id(delivery.message), []).append(position)
             except TonestreamError as error:
-                verdicts[position] = error
+                handled[position] = error
         for model_id, positions in positions_of.items():
-            predicted = self._by_model(model_id, [messages[position] for position in positions])
-            verdicts.update(zip(positions, predicted, strict=True))
-        return [verdicts[position] for position in range(len(deliveries))]
+            predicted = self._by_model(model_id, [deliveries[position].message for position in positions])
+            handled.update(zip(positions, predicted, strict=True))
+        return [handled[position] for position in range(len(deliveries))]
 
-    def give_up(self, origin: Origin, error: TonestreamError) -> Outcome:
+    def give_up(self, origin: Origin, error: TonestreamError) -> Outcome[SegmentAnswer]:
         report = ErrorReport.of(error, self.stage)
         return Outcome((GenreFailure(request_id=origin.request_id, track_key=origin.track_key, error=report),))
 
@@ -89,7 +87,7 @@ class GenreWorker(Service):
             raise _refused(f"features {features.feature_spec!r}, which no model takes that is installed here")
         return taker.manifest.model_id
 
-    def _by_model(self, model_id: str, batch: Sequence[SegmentFeatures]) -> list[Verdict]:
+    def _by_model(self, model_id: str, batch: Sequence[SegmentFeatures]) -> list[Handled[SegmentAnswer]]:
         try:
             model = self._models.get(model_id)
         except TonestreamError as error:

@@ -22,7 +22,7 @@ from shared.audio.level import track_level
 from shared.audio.segments import Stretch, chosen_segments, heard_segments, segment_count, sounding_stretches
 from shared.blobs.store import UPLOADS, BlobGoneError, BlobStore
 from shared.bus.base import Record
-from shared.contracts.codec import MalformedMessageError, Message, salvaged_source
+from shared.contracts.codec import MalformedMessageError
 from shared.contracts.codec import decode as decode_message
 from shared.contracts.errors import (
     PERMANENT_FOR_AUDIO,
@@ -45,6 +45,7 @@ from shared.contracts.topics import RETENTION_MS, Channel
 from shared.contracts.tracks import BLOB_SCHEME, FILE_SCHEME
 from shared.models.answer_key import ANSWER_VERSION, Recipes, mood_sources, result_key, source_work
 from shared.models.catalogue import Catalogue
+from shared.runtime.envelope import salvaged_source
 from shared.runtime.retries import Retry, RetryNote
 from shared.runtime.service import Delivery, Origin, Outcome, TrackByTrackService
 from shared.settings import Settings, SettingsError
@@ -113,7 +114,7 @@ class _Draft:
         )
 
 
-class Ingestion(TrackByTrackService):
+class Ingestion(TrackByTrackService[TrackRequest, IngestedTrack]):
     """Every request leaves as one IngestedTrack: with audio, with a finished answer, or with the reason for neither.
 
     This is the first lane: one short try. What is slow or failed for the moment goes on to the retry topic.
@@ -221,9 +222,8 @@ class Ingestion(TrackByTrackService):
         """Not while the stages behind are busy with as many requests as there may be at once."""
         return self._votes.unfinished() < self._max_unfinished
 
-    def handle_one(self, delivery: Delivery) -> Outcome:
+    def handle_one(self, delivery: Delivery[TrackRequest]) -> Outcome[IngestedTrack]:
         request = delivery.message
-        assert isinstance(request, TrackRequest)
         note = self._note(delivery.record)
         if not self._enter(request.request_id, delivery.record, note):
             return Outcome()
@@ -240,7 +240,7 @@ class Ingestion(TrackByTrackService):
 
     def _later(
         self, request: TrackRequest, record: Record, note: RetryNote, fault: TransientError, tried: Try
-    ) -> Outcome:
+    ) -> Outcome[IngestedTrack]:
         """The request goes on to the retry topic. Raises TonestreamError where it was tried long enough."""
         following = self._patience.next_try(note, fault, tried, self._lane, int(time.time() * 1000))
         if following is None:
@@ -248,7 +248,7 @@ class Ingestion(TrackByTrackService):
         log.info("to be tried again: %s", fault.message, extra={"code": fault.code.value, "attempt": following.attempt})
         return Outcome(retry=Retry(request, record, following))
 
-    def give_up(self, origin: Origin, error: TonestreamError) -> Outcome:
+    def give_up(self, origin: Origin, error: TonestreamError) -> Outcome[IngestedTrack]:
         """The reason why there is no audio travels on; the aggregator makes the answer of it."""
         note = self._note(origin.record)
         if not self._enter(origin.request_id, origin.record, note):
@@ -264,7 +264,7 @@ class Ingestion(TrackByTrackService):
         kept = error.code is ErrorCode.INTERNAL
         return Outcome((failed,), () if kept else self._clean_up(_audio_url(origin.record)))
 
-    def tick(self) -> Sequence[Message]:
+    def tick(self) -> Sequence[IngestedTrack]:
         """Now and then, remove what requests left behind that ended without cleaning up (a worker died just then)."""
         if time.monotonic() >= self._next_sweep:
             self._next_sweep = time.monotonic() + _SWEEP_EVERY_S
@@ -502,7 +502,7 @@ class IngestionRetry(Ingestion):
             return 0.0
         return self._patience.wait_s(note, int(time.time() * 1000))
 
-    def tick(self) -> Sequence[Message]:
+    def tick(self) -> Sequence[IngestedTrack]:
         """The first lane cleans up for both."""
         return ()
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, ClassVar, Self
 from shared.audio.segments import Stretch
 from shared.audio.track_features.measures import measure_wav
 from shared.blobs.store import BlobStore
-from shared.contracts.codec import Message
 from shared.contracts.errors import ErrorCode, HeldError, TonestreamError
 from shared.contracts.features import AUDIO_FEATURES, AudioFeatures
 from shared.contracts.messages import ErrorReport, IngestedTrack, MoodPrediction, MoodSource, Stage
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class MoodWorker(TrackByTrackService):
+class MoodWorker(TrackByTrackService[IngestedTrack, MoodPrediction]):
     """Always says where the features came from. Spotify being closed or down is no fault where there is audio."""
 
     stage = Stage.MOOD_WORKER
@@ -70,9 +69,8 @@ class MoodWorker(TrackByTrackService):
         self._models.own.warm_up()
         self._taggers.own.warm_up()
 
-    def held(self, message: Message) -> HeldError | None:
+    def held(self, message: IngestedTrack) -> HeldError | None:
         """The mood model or the tag model of a track, where it is not installed here."""
-        assert isinstance(message, IngestedTrack)
         recipe = message.recipe
         if recipe is None or message.answered_elsewhere:
             return None
@@ -82,9 +80,8 @@ class MoodWorker(TrackByTrackService):
             None if message.audio is None else held_by(lambda: self._catalogue.require("tags", recipe.tag_model))
         )
 
-    def handle_one(self, delivery: Delivery) -> Outcome:
+    def handle_one(self, delivery: Delivery[IngestedTrack]) -> Outcome[MoodPrediction]:
         track = delivery.message
-        assert isinstance(track, IngestedTrack)
         if track.answered_elsewhere:
             return Outcome()
         started = time.perf_counter()
@@ -107,7 +104,7 @@ class MoodWorker(TrackByTrackService):
             )
         )
 
-    def give_up(self, origin: Origin, error: TonestreamError) -> Outcome:
+    def give_up(self, origin: Origin, error: TonestreamError) -> Outcome[MoodPrediction]:
         report = error.report if isinstance(error, AlreadyReportedError) else ErrorReport.of(error, self.stage)
         return Outcome((MoodPrediction(request_id=origin.request_id, track_key=origin.track_key, error=report),))
 

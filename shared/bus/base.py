@@ -12,12 +12,15 @@ Three roles, no more:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
 Headers = tuple[tuple[str, bytes], ...]
+
+#: The committed offset of a consumer group in each of these (topic, partition) pairs; see ``Membership.committed``.
+Committed = Callable[[Sequence[tuple[str, int]]], Mapping[tuple[str, int], int]]
 
 
 @dataclass(frozen=True, slots=True)

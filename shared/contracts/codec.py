@@ -14,24 +14,20 @@ from typing import Annotated, Any, Final
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from shared.bus.base import Headers, Outgoing, Record
 from shared.contracts.faults import encoding_fault, faults
 from shared.contracts.messages import (
-    LONGEST_SOURCE,
     SCHEMA_VERSION,
     GenreFailure,
     IngestedTrack,
     MoodPrediction,
     Overdue,
-    RequestId,
     SegmentFeatures,
     SegmentPrediction,
     SilentSegment,
     TrackRequest,
     TrackResult,
 )
-from shared.contracts.topics import MAX_MESSAGE_BYTES, Channel, Topics, comes_from_outside
-from shared.contracts.tracks import without_credentials
+from shared.contracts.topics import MAX_MESSAGE_BYTES, Channel
 
 Message = (
     TrackRequest
@@ -45,14 +41,6 @@ Message = (
     | TrackResult
 )
 
-#: Names of the record headers that every message carries.
-REQUEST_ID_HEADER: Final = "tonestream.request_id"
-CONTENT_TYPE_HEADER: Final = "content-type"
-#: Which dead letter a record is the replay of. Each further replay adds one, so that a loop can be seen.
-REPLAY_HEADER: Final = "tonestream.replay.of"
-
-JSON_CONTENT_TYPE: Final = "application/json"
-BINARY_CONTENT_TYPE: Final = "application/vnd.tonestream.features"
 _MAGIC: Final = b"TSF1"
 _LENGTH: Final = struct.Struct("<I")
 
@@ -84,7 +72,6 @@ _JSON_ADAPTERS: Final[dict[Channel, TypeAdapter[Any]]] = {
 #: The fields that a client may give, to suggest the one that was meant.
 _FIELDS: Final[dict[Channel, tuple[str, ...]]] = {Channel.REQUESTS: tuple(TrackRequest.model_fields)}
 
-_REQUEST_ID: Final[TypeAdapter[str]] = TypeAdapter(RequestId)
 #: Larger values are not searched for a request ID: a compressed record of a few kilobytes may unpack to gigabytes.
 _LARGEST_SEARCHED: Final = 1024 * 1024
 
@@ -137,54 +124,14 @@ def decode(channel: Channel, value: bytes) -> Message:
         noun = _noun(channel)
         if unreadable := encoding_fault(value, noun):
             raise MalformedMessageError(unreadable) from None
-        _raise_if_newer(_salvaged(value))
+        _raise_if_newer(salvaged_fields(value))
         # Not from the error: it may quote a value, and its traceback goes to the dead letters.
         raise MalformedMessageError(faults(error, noun, _FIELDS.get(channel, ()))) from None
     return message
 
 
-def outgoing(topics: Topics, message: Message, key: str | None = None) -> Outgoing:
-    """The record that carries a message, keyed by its track."""
-    channel = channel_of(message)
-    if key is None:
-        key = message.track.key if isinstance(message, TrackResult) else message.track_key
-    return Outgoing(topics.name(channel), key.encode(), encode(message), headers_of(message))
-
-
-def headers_of(message: Message) -> Headers:
-    """The headers with which a message travels."""
-    content_type = BINARY_CONTENT_TYPE if isinstance(message, SegmentFeatures) else JSON_CONTENT_TYPE
-    return (REQUEST_ID_HEADER, message.request_id.encode()), (CONTENT_TYPE_HEADER, content_type.encode())
-
-
-def salvaged_request_id(record: Record, topic: str | None = None) -> str | None:
-    """The request a record belongs to, also where the record is no valid message; None where nothing tells.
-
-    ``topic`` is where the record stood first, by default where it stands. On our own topics the header speaks before
-    the body, as it survives a destroyed body. On a topic that clients write to only the body speaks: Kafka Streams and
-    Kafka Connect forward the headers of other records.
-    """
-    outside = comes_from_outside(record.topic if topic is None else topic)
-    header = None if outside else record.header(REQUEST_ID_HEADER)
-    found: object = header.decode("utf-8", "replace") if header else _salvaged(record.value).get("request_id")
-    try:
-        return _REQUEST_ID.validate_python(found)
-    except ValidationError:
-        return None
-
-
-def salvaged_source(record: Record) -> str | None:
-    """What an invalid request wanted to have classified, as far as it can be read and written."""
-    fields = _salvaged(record.value)
-    named = (fields.get(name) for name in ("source", "audio_url", "track_id"))
-    found = next((text for text in named if isinstance(text, str) and text), None)
-    if found is None:
-        return None
-    # JSON may name halves of characters, which no message can carry. Cut last: half a password would not be recognised.
-    return without_credentials(found.encode("utf-8", "replace").decode())[:LONGEST_SOURCE]
-
-
-def _salvaged(value: bytes) -> dict[str, Any]:
+def salvaged_fields(value: bytes) -> dict[str, Any]:
+    """The fields of a JSON object, whatever they are; empty where ``value`` is none, or is too large to search."""
     if len(value) > _LARGEST_SEARCHED:
         return {}
     try:
@@ -223,7 +170,7 @@ def _decode_features(value: bytes) -> SegmentFeatures:
     if len(value) < start:
         raise MalformedMessageError("the features end inside their header")
     (length,) = _LENGTH.unpack_from(value, len(_MAGIC))
-    fields = _salvaged(value[start : start + length])
+    fields = salvaged_fields(value[start : start + length])
     _raise_if_newer(fields)
     shape = fields.pop("shape", None)
     if not (isinstance(shape, list) and len(shape) == 2 and all(type(side) is int and side > 0 for side in shape)):

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from shared.bus.base import TopicSpec
-
 #: Partitions of every work topic: the most workers of one service that can share the load.
 PARTITIONS: Final = 12
 
@@ -49,7 +47,7 @@ MAX_MESSAGE_BYTES: Final[dict[Channel, int]] = {
 }
 
 #: The broker counts a batch with its headers and framing, so its limit leaves room above the messages'.
-_FRAMING_BYTES: Final = 64 * 1024
+FRAMING_BYTES: Final = 64 * 1024
 
 #: How long each topic keeps its records.
 RETENTION_MS: Final[dict[Channel, int]] = {
@@ -88,17 +86,3 @@ class Topics:
     def group(self, service: str) -> str:
         """The consumer group in which the workers of a service share the load."""
         return f"{self.prefix}.{service}"
-
-    def specs(self) -> list[TopicSpec]:
-        """All topics as they are to be created."""
-        return [
-            TopicSpec(
-                name=self.name(channel),
-                partitions=PARTITIONS,
-                retention_ms=RETENTION_MS[channel],
-                max_message_bytes=MAX_MESSAGE_BYTES[channel] + _FRAMING_BYTES,
-                # Retention goes by the stamps: what a client stamps 1970 would be removed before it is read.
-                stamped_by_broker=channel in FROM_OUTSIDE,
-            )
-            for channel in Channel
-        ]

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Final, Self
 
 from shared.bus.base import Headers, Outgoing, Record
-from shared.contracts.codec import REPLAY_HEADER, salvaged_request_id
 from shared.contracts.messages import Stage
 from shared.contracts.topics import MAX_MESSAGE_BYTES, Channel, Topics
+from shared.runtime.envelope import REPLAY_HEADER, salvaged_request_id
 from shared.runtime.redaction import Redactor
 
 #: First part of the header names, in the manner of KIP-1034's ``__streams.errors.``.

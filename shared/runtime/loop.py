@@ -11,8 +11,9 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from contextvars import copy_context
 from functools import partial
 from typing import Final, Protocol, TypeVar
@@ -27,18 +28,19 @@ from shared.bus.base import (
     Outgoing,
     Record,
 )
-from shared.contracts.codec import outgoing
 from shared.contracts.errors import DependencyError, HeldError
 from shared.contracts.topics import Topics
 from shared.runtime import metrics
-from shared.runtime.crashes import ALONE_DEATHS, SILENT_DEATHS, CrashLoop, Deaths, Handling, Unit, Unrecorded, in_units
+from shared.runtime.crash_guard import CrashGuard, CrashLoop, Unit
 from shared.runtime.dead_letters import DeadLetterLimit, DeadLetterLimitError
+from shared.runtime.envelope import outgoing
 from shared.runtime.health import Pulse
 from shared.runtime.logs import REPEATING
 from shared.runtime.policy import LoopPolicy
 from shared.runtime.redaction import Redactor
-from shared.runtime.service import Service
-from shared.runtime.settling import Held, Settled, Settler, StoppedError
+from shared.runtime.service import AnyService
+from shared.runtime.settling import HeldPartitions, Settled, Settler, StoppedError
+from shared.state.in_flight import InFlightRegistry, NoRegistry
 from shared.system.fault_points import BATCH_BEGUN, COMMITTED, HANDLED, fault_point
 
 log = logging.getLogger(__name__)
@@ -64,18 +66,18 @@ class Epochs(Protocol):
 class ServiceLoop:
     """Runs one service on one membership until told to stop.
 
-    ``handling`` is where the batch in hand is written down, to find records that kill their worker; ``redact`` keeps
+    ``in_flight`` is where the batch in hand is written down, to find records that kill their worker; ``redact`` keeps
     secrets out of the dead letters; ``epochs`` is where the ownership epochs of the partitions are noted.
     """
 
     def __init__(
         self,
-        service: Service,
+        service: AnyService,
         membership: Membership,
         topics: Topics,
         policy: LoopPolicy,
         pulse: Pulse | None = None,
-        handling: Handling | None = None,
+        in_flight: InFlightRegistry | None = None,
         redact: Callable[[str], str] | None = None,
         epochs: Epochs | None = None,
     ) -> None:
@@ -84,7 +86,8 @@ class ServiceLoop:
         self._topics = topics
         self._policy = policy
         self._pulse = pulse or Pulse()
-        self._handling = handling or Unrecorded()
+        self._in_flight = in_flight or NoRegistry()
+        self._guard = CrashGuard(self._in_flight)
         self._epochs = epochs
         self._limit = DeadLetterLimit(policy.dead_letter_limit)
         self._settler = Settler(service, topics, policy, self._sleep, redact or Redactor())
@@ -149,7 +152,7 @@ class ServiceLoop:
         finally:
             self._abandoned.set()
             self._membership.close()
-            self._handling.flush()
+            self._in_flight.flush()
             self._service.close()
             if self._side is not None:
                 self._side.shutdown(wait=False, cancel_futures=True)
@@ -167,21 +170,33 @@ class ServiceLoop:
         self._reached_the_bus()
         metrics.LAST_POLL.labels(self._name).set_to_current_time()
         if not records:
-            self._handling.flush()
+            self._in_flight.flush()
             return True
         self._own(records)
+        held = HeldPartitions()
+        with self._batch():
+            # One unit of work, or several where a record may have killed its worker.
+            for number, unit in enumerate(self._keeping_alive(partial(self._guard.units, records))):
+                if number and self._stop.is_set():
+                    raise StoppedError
+                self._commit(self._keeping_alive(partial(self._settle, unit, held)))
+            self._note_held(records, held)
+        return True
+
+    @contextmanager
+    def _batch(self) -> Iterator[None]:
+        """The time from poll to commit of one batch."""
         self._pulse.batch_started()
         started = time.monotonic()
         try:
-            self._work(records)
+            yield
         except (BusError, DependencyError, DeadLetterLimitError, StoppedError):
-            # Whatever this is, no record killed the worker. What ends it otherwise counts as a death.
-            self._handling.withdraw()
+            # Whatever this is, no record killed the worker. What ends it otherwise counts as a crash.
+            self._in_flight.withdraw()
             raise
         finally:
             self._pulse.batch_ended()
         metrics.BATCH_SECONDS.labels(self._name).observe(time.monotonic() - started)
-        return True
 
     def _own(self, records: Sequence[Record]) -> None:
         """Nothing may be written on behalf of the records before this. Raises FencedError, DependencyError,
@@ -209,7 +224,7 @@ class ServiceLoop:
             if due:
                 self._membership.commit(due, [])
             self._service.tidy(self._membership.committed)
-            self._handling.tidy(self._membership.committed)
+            self._in_flight.tidy(self._membership.committed)
         except (DependencyError, BackPressureError) as error:
             log.warning("tick put off: %s", error, extra=REPEATING)
         except BusError:
@@ -219,16 +234,25 @@ class ServiceLoop:
 
     # Handling
 
-    def _work(self, records: Sequence[Record]) -> None:
-        """Handle the batch and commit it: as one unit, or as several where a record may be a killer.
+    def _settle(self, unit: Unit, held: HeldPartitions) -> list[Settled]:
+        """What became of the records of the unit. Those in ``held`` partitions wait, and are left out."""
+        if all(held.holds(record) for record in unit.records):
+            return []
+        crash_loop = self._begin(unit)
+        if crash_loop is not None:
+            return [self._settler.crashed(unit.records[0], crash_loop)]
+        return self._settler.settle(unit.records, held, self._abandoned)
 
-        What is held stays uncommitted, with what stands behind it. Raises HeldError once the rest is committed.
-        """
-        held = Held()
-        for number, unit in enumerate(self._keeping_alive(partial(in_units, records, self._handling))):
-            if number and self._stop.is_set():
-                raise StoppedError
-            self._commit(self._keeping_alive(partial(self._settle, unit, held)))
+    def _begin(self, unit: Unit) -> CrashLoop | None:
+        """Write down that the unit is in hand. Returns why its one record must not be tried again, if so."""
+        crash_loop = self._guard.begin(unit)
+        fault_point(BATCH_BEGUN)
+        if unit.alone and crash_loop is None:
+            log.warning("handled alone: workers died with it", extra={"coordinates": unit.records[0].coordinates})
+        return crash_loop
+
+    def _note_held(self, records: Sequence[Record], held: HeldPartitions) -> None:
+        """What is held stays uncommitted, with what stands behind it. Raises HeldError where a record is."""
         if not held.partitions and any((one.topic, one.partition) in self._held_partitions for one in records):
             self._holds = 0
         self._held_partitions = held.partitions
@@ -242,27 +266,6 @@ class ServiceLoop:
         self._pulse.waiting(self._held_because)
         self._drop_batch("held", error)
         self._membership.put_aside(self._held_partitions, seconds)
-
-    def _settle(self, unit: Unit, held: Held) -> list[Settled]:
-        if all(held.holds(record) for record in unit.records):
-            return []
-        return self._begun(unit)(held)
-
-    def _begun(self, unit: Unit) -> Callable[[Held], list[Settled]]:
-        """Write down that the unit is in hand; returns the work itself."""
-        deaths = self._handling.begin(unit.records, unit.alone)
-        fault_point(BATCH_BEGUN)
-        if unit.alone:
-            (record,) = unit.records
-            died = deaths.get(record.coordinates, Deaths())
-            if died.alone >= ALONE_DEATHS:
-                defect = CrashLoop(
-                    f"{died.total} workers died of it, {died.alone} of them while they handled nothing else"
-                )
-                answered = died.alone < SILENT_DEATHS
-                return lambda held: [self._settler.bury(record, defect, died.total, answered)]
-            log.warning("handled alone: workers died with it", extra={"coordinates": record.coordinates})
-        return partial(self._settler.settle, unit.records, abandoned=self._abandoned)
 
     # Committing
 
@@ -295,10 +298,10 @@ class ServiceLoop:
                     self._publish([smaller])
                     return
                 raise BusUnavailableError(f"the dead letters do not take {settled[0].record.coordinates}") from error
-            self._commit([self._settler.bury(settled[0].record, error, settled[0].attempts)])
+            self._commit([self._settler.to_dead_letters(settled[0].record, error, settled[0].attempts)])
             return
         fault_point(COMMITTED)
-        self._handling.finished([one.record for one in settled])
+        self._in_flight.finished([one.record for one in settled])
         self._limit.count(sum(one.counted for one in settled))
         for one in settled:
             metrics.RECORDS.labels(self._name, one.kind).inc()
@@ -377,7 +380,7 @@ class ServiceLoop:
             except DependencyError as error:
                 failures += 1
                 self._pulse.waiting(str(error))
-                self._handling.withdraw()
+                self._in_flight.withdraw()
                 delay = self._policy.wait_s(failures)
                 log.warning("waiting for a dependency: %s", error, extra={"retry_in_s": round(delay, 2), **REPEATING})
                 self._sleep(delay)

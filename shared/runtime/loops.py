@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 
 from shared.runtime.loop import ServiceLoop
-from shared.runtime.service import Service
+from shared.runtime.service import AnyService
 from shared.runtime.streaming import StreamingLoop
 
 
-def loop_class(service: Service) -> type[ServiceLoop]:
+def loop_class(service: AnyService) -> type[ServiceLoop]:
     """The loop for a service: batch by batch, or record by record."""
     return StreamingLoop if service.streams else ServiceLoop
 

@@ -24,13 +24,13 @@ from shared.runtime.loop import ServiceLoop
 from shared.runtime.loops import LoopThread, loop_class
 from shared.runtime.policy import LoopPolicy
 from shared.runtime.redaction import Redactor
-from shared.runtime.service import Service
+from shared.runtime.service import AnyService
 from shared.runtime.stopping import StopRequest
 from shared.runtime.watchdog import Attendance, Watchdog
 from shared.settings import Settings
 from shared.state.connection import Keys, connect, require_trust
 from shared.state.fences import FenceKeeper, Fences
-from shared.state.in_flight import RedisHandling
+from shared.state.in_flight import RedisInFlightRegistry
 from shared.state.probe import RedisProbe
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ _REDIS_SILENT_S: Final = 8.0
 _PROBE_TIMEOUT_S: Final = 3.0
 
 
-def run_worker(stage: Stage, settings: Settings, build: Callable[[], list[Service]]) -> int:
+def run_worker(stage: Stage, settings: Settings, build: Callable[[], list[AnyService]]) -> int:
     """Run the services that ``build`` makes, each in its own consumer group, until SIGTERM or SIGINT.
 
     At a stop, work that can finish within a few seconds is finished and committed. The rest is left to other workers,
@@ -75,7 +75,7 @@ class _Worker:
     """All that a worker process holds. Nothing takes time before ``run``, so a worker that is told to stop while it
     loads its model stops, too."""
 
-    def __init__(self, stage: Stage, settings: Settings, build: Callable[[], list[Service]]) -> None:
+    def __init__(self, stage: Stage, settings: Settings, build: Callable[[], list[AnyService]]) -> None:
         self._stage = stage
         self._build = build
         self._settings = settings
@@ -133,7 +133,7 @@ class _Worker:
             thread.join()
         return self._status([thread.error for thread in threads if thread.error is not None])
 
-    def _started(self, services: list[Service], client: redis.Redis, bus: Bus) -> list[Membership]:
+    def _started(self, services: list[AnyService], client: redis.Redis, bus: Bus) -> list[Membership]:
         """The place of each service in its group, once Redis and Kafka answer. Raises StoppedEarlyError."""
 
         def redis_answers() -> None:
@@ -161,7 +161,7 @@ class _Worker:
         )
         self._held.callback(Attendance(self._pulses).close)
 
-    def _loop(self, service: Service, membership: Membership, client: redis.Redis, first: bool) -> ServiceLoop:
+    def _loop(self, service: AnyService, membership: Membership, client: redis.Redis, first: bool) -> ServiceLoop:
         settings = self._settings
         policy = LoopPolicy(
             batch_records=service.window(settings),
@@ -177,7 +177,7 @@ class _Worker:
             self._topics,
             policy,
             self._pulses.first if first else self._pulses.another(),
-            RedisHandling(client, self._keys, service.name, settings.state_ttl_s, fences),
+            RedisInFlightRegistry(client, self._keys, service.name, settings.state_ttl_s, fences),
             Redactor(settings.secrets()),
             FenceKeeper(client, fences, settings.state_ttl_s),
         )

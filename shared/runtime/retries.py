@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from shared.bus.base import Headers, Outgoing, Record, parsed_coordinates
-from shared.contracts.codec import REPLAY_HEADER, headers_of
 from shared.contracts.messages import TrackRequest
 from shared.contracts.topics import Channel, Topics
+from shared.runtime.envelope import REPLAY_HEADER, headers_of
 
 PREFIX: Final = "tonestream.retry."
 #: What each header says. All are text; the times are whole milliseconds.

@@ -6,10 +6,10 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from threading import Event
-from typing import Final
+from typing import Any, Final
 
 from shared.bus.base import FencedError, Outgoing, Record, UnreadableBatch
-from shared.contracts.codec import MalformedMessageError, decode, outgoing, salvaged_request_id
+from shared.contracts.codec import MalformedMessageError, decode
 from shared.contracts.errors import (
     AbandonedError,
     DependencyError,
@@ -21,11 +21,12 @@ from shared.contracts.errors import (
 from shared.contracts.messages import TrackResult
 from shared.contracts.topics import Channel, Topics, comes_from_outside
 from shared.runtime import metrics
-from shared.runtime.crashes import CrashLoop
+from shared.runtime.crash_guard import CrashLoop
 from shared.runtime.dead_letters import cut_to, dead_letter
+from shared.runtime.envelope import outgoing, salvaged_request_id
 from shared.runtime.logs import about
 from shared.runtime.policy import LoopPolicy
-from shared.runtime.service import Delivery, Origin, Outcome, Service, Verdict
+from shared.runtime.service import AnyDelivery, AnyHandled, AnyService, Delivery, Origin, Outcome
 
 log = logging.getLogger(__name__)
 
@@ -73,8 +74,8 @@ class Settled:
         return int(self.dead and self.counts_against_worker)
 
 
-class Held:
-    """The partitions in which a record is held, for one turn of the loop: what stands behind it cannot be committed."""
+class HeldPartitions:
+    """The partitions in which a record is held, for one turn of the loop: records behind it cannot be committed."""
 
     def __init__(self) -> None:
         self._faults: dict[tuple[str, int], HeldError] = {}
@@ -103,7 +104,7 @@ class Settler:
 
     def __init__(
         self,
-        service: Service,
+        service: AnyService,
         topics: Topics,
         policy: LoopPolicy,
         sleep: Callable[[float], None],
@@ -119,7 +120,7 @@ class Settler:
     def settle(
         self,
         records: Sequence[Record],
-        held: Held | None = None,
+        held: HeldPartitions | None = None,
         abandoned: Event | None = None,
         queueing: Callable[[], None] = lambda: None,
     ) -> list[Settled]:
@@ -128,9 +129,9 @@ class Settler:
         ``abandoned`` and ``queueing`` are those of the deliveries. Raises DependencyError, FencedError, StoppedError
         and AbandonedError, and no other.
         """
-        held = held or Held()
+        held = held or HeldPartitions()
         abandoned = abandoned or Event()
-        deliveries: list[Delivery] = []
+        deliveries: list[AnyDelivery] = []
         taken: list[tuple[Record, MalformedMessageError | None]] = []
         for record in records:
             if held.holds(record):
@@ -149,12 +150,12 @@ class Settler:
                 continue
             deliveries.append(delivery)
             taken.append((record, None))
-        handled = iter(self._handle_with_retries(deliveries))
+        settled = iter(self._handled(deliveries))
         # Refused last: an invalid request shall not take the request ID of a valid one that was read with it.
         return [
-            self._bury_batch(record)
+            self._unreadable_to_dead_letters(record)
             if record.unreadable is not None
-            else (next(handled) if error is None else self._refuse(record, error))
+            else (next(settled) if error is None else self._refuse(record, error))
             for record, error in taken
         ]
 
@@ -168,14 +169,18 @@ class Settler:
             return False
         return True
 
-    def bury(self, record: Record, defect: Exception, attempts: int, answered: bool = True) -> Settled:
+    def to_dead_letters(self, record: Record, defect: Exception, attempts: int, answered: bool = True) -> Settled:
         """The record goes to the dead letters. Its request is answered, unless ``answered`` is False."""
         if record.unreadable is not None:
             # Without its bytes, which may be what stands in the way.
-            return self._bury_batch(replace(record, value=b""))
-        settled = self._bury(_origin(record), defect, attempts, answered)
+            return self._unreadable_to_dead_letters(replace(record, value=b""))
+        settled = self._to_dead_letters(_origin(record), defect, attempts, answered)
         stranger = isinstance(defect, CrashLoop) and comes_from_outside(record.topic)
         return replace(settled, counts_against_worker=False) if stranger else settled
+
+    def crashed(self, record: Record, crash_loop: CrashLoop) -> Settled:
+        """The record goes to the dead letters, because it killed its worker again and again."""
+        return self.to_dead_letters(record, crash_loop, crash_loop.attempts, crash_loop.answered)
 
     def smaller(self, buried: Settled) -> Settled | None:
         """The same with a smaller dead letter, which says that it was cut; None where it is as small as it gets."""
@@ -186,19 +191,31 @@ class Settler:
                 return replace(buried, outputs=outputs)
         return None
 
-    def _handle_with_retries(self, deliveries: list[Delivery]) -> list[Settled]:
-        verdicts: list[Verdict] = [Outcome()] * len(deliveries)
+    def _handled(self, deliveries: list[AnyDelivery]) -> list[Settled]:
+        """What became of the deliveries, in order. Those whose fault may heal are tried again, within the policy."""
+        results: list[AnyHandled] = [Outcome()] * len(deliveries)
         attempts = [0] * len(deliveries)
         pending = list(range(len(deliveries)))
         waited = 0.0
         while pending:
-            for position, tried in zip(pending, self._handle([deliveries[p] for p in pending]), strict=True):
-                verdicts[position], tries = tried
-                attempts[position] += tries
+            tried = [deliveries[position] for position in pending]
+            try:
+                handled = self._service.handle(tried)
+                if len(handled) != len(tried):
+                    raise RuntimeError(f"{len(handled)} outcomes of {len(tried)} deliveries")
+            except (DependencyError, FencedError, StoppedError, AbandonedError):
+                raise
+            except Exception as error:
+                handled = [error] if len(tried) == 1 else self._one_by_one(tried)
+                # One of several is to blame. The attempt in which they were handled together counts for each of them.
+                attempts = [count + (len(tried) > 1 and at in pending) for at, count in enumerate(attempts)]
+            for position, result in zip(pending, handled, strict=True):
+                results[position] = result
+                attempts[position] += 1
             delays = {
-                position: self._retry_delay_s(verdicts[position], attempts[position])
+                position: self._retry_delay_s(results[position], attempts[position])
                 for position in pending
-                if isinstance(verdicts[position], TransientError) and attempts[position] < self._policy.retry_attempts
+                if isinstance(results[position], TransientError) and attempts[position] < self._policy.retry_attempts
             }
             pending = [position for position, delay in delays.items() if waited + delay <= self._policy.retry_budget_s]
             if pending:
@@ -207,43 +224,37 @@ class Settler:
                 self._sleep(delay)
                 waited += delay
         return [
-            self._conclude(delivery, verdict, tries)
-            for delivery, verdict, tries in zip(deliveries, verdicts, attempts, strict=True)
+            self._conclude(delivery, result, tries)
+            for delivery, result, tries in zip(deliveries, results, attempts, strict=True)
         ]
 
-    def _handle(self, deliveries: list[Delivery]) -> list[tuple[Verdict, int]]:
-        """The verdicts, each with the number of tries it took."""
-        if not deliveries:
-            return []
-        try:
-            verdicts = self._service.handle(deliveries)
-            if len(verdicts) != len(deliveries):
-                raise RuntimeError(f"{len(verdicts)} verdicts on {len(deliveries)} deliveries")
-            return [(verdict, 1) for verdict in verdicts]
-        except (DependencyError, FencedError, StoppedError, AbandonedError):
-            raise
-        except Exception as error:
-            if len(deliveries) == 1:
-                return [(error, 1)]
-            # One of them is to blame. Handling them one by one finds out which, and the others get their answers.
-            alone = [self._handle([delivery])[0] for delivery in deliveries]
-            return [(verdict, tries + 1) for verdict, tries in alone]
+    def _one_by_one(self, deliveries: list[AnyDelivery]) -> list[AnyHandled]:
+        """The deliveries handled again, each on its own, after a defect with all of them."""
+        handled: list[AnyHandled] = []
+        for delivery in deliveries:
+            try:
+                handled += self._service.handle([delivery])
+            except (DependencyError, FencedError, StoppedError, AbandonedError):
+                raise
+            except Exception as error:
+                handled.append(error)
+        return handled
 
-    def _conclude(self, delivery: Delivery, verdict: Verdict, attempts: int) -> Settled:
+    def _conclude(self, delivery: AnyDelivery, result: AnyHandled, attempts: int) -> Settled:
         record, message = delivery.record, delivery.message
         key = message.track.key if isinstance(message, TrackResult) else message.track_key
         with about(request_id=message.request_id, track_key=key):
             origin = Origin(message.request_id, key, record)
-            if isinstance(verdict, Outcome):
+            if isinstance(result, Outcome):
                 try:
-                    return self._settled(record, verdict, attempts)
+                    return self._settled(record, result, attempts)
                 except Exception as error:
-                    verdict = error
-            if isinstance(verdict, TonestreamError):
-                log.info("failed: %s", verdict.message, extra={"code": verdict.code.value, "attempts": attempts})
-                answered = self._give_up(origin, verdict, attempts, "failed")
-                return answered or self._bury(origin, verdict, attempts)
-            return self._bury(origin, verdict, attempts)
+                    result = error
+            if isinstance(result, TonestreamError):
+                log.info("failed: %s", result.message, extra={"code": result.code.value, "attempts": attempts})
+                answered = self._give_up(origin, result, attempts, "failed")
+                return answered or self._to_dead_letters(origin, result, attempts)
+            return self._to_dead_letters(origin, result, attempts)
 
     def _refuse(self, record: Record, error: MalformedMessageError) -> Settled:
         """The record is no message of its topic. Its request is answered as far as it can be told whose it is.
@@ -255,19 +266,19 @@ class Settler:
             outside = self._service.answers_invalid_input
             log.log(logging.INFO if outside else logging.WARNING, "not a message: %s", error.reason)
             if outside:
-                told = TonestreamError(ErrorCode.INVALID_REQUEST, error.reason)
-                if answered := self._give_up(origin, told, 1, "failed"):
+                reason = TonestreamError(ErrorCode.INVALID_REQUEST, error.reason)
+                if answered := self._give_up(origin, reason, 1, "failed"):
                     return answered
             letter = dead_letter(self._topics, record, self._service.stage, error, 1, self._redact)
             unanswered = Settled(record, (letter,), kind="dead", counts_against_worker=not outside)
             if outside or salvaged_request_id(record) is None:
                 return unanswered
-            told = TonestreamError(
+            reason = TonestreamError(
                 ErrorCode.INTERNAL, f"{self._name} could not read a message: {error.reason}; {KEPT_FOR_OPERATORS}"
             )
-            return self._give_up(origin, told, 1, "dead", letter) or unanswered
+            return self._give_up(origin, reason, 1, "dead", letter) or unanswered
 
-    def _bury_batch(self, record: Record) -> Settled:
+    def _unreadable_to_dead_letters(self, record: Record) -> Settled:
         """Nobody can read the batch, so nobody is answered: what looks like a request ID in its bytes may be none."""
         batch = UnreadableBatch(record)
         log.error("goes to the dead letters: %s", batch)
@@ -276,14 +287,14 @@ class Settler:
         entry = self._topics.channel(record.topic) is Channel.REQUESTS
         return Settled(record, (letter,), kind="unreadable" if entry else "dead")
 
-    def _bury(self, origin: Origin, defect: Exception, attempts: int, answered: bool = True) -> Settled:
+    def _to_dead_letters(self, origin: Origin, defect: Exception, attempts: int, answered: bool = True) -> Settled:
         """A defect in our code or in the record: keep the record for an operator, and answer the request."""
         log.error("defect; the record goes to the dead letters", exc_info=defect)
         letter = dead_letter(self._topics, origin.record, self._service.stage, defect, attempts, self._redact)
-        told = TonestreamError(
+        reason = TonestreamError(
             ErrorCode.INTERNAL, f"{self._name} failed on this track ({type(defect).__name__}); {KEPT_FOR_OPERATORS}"
         )
-        settled = self._give_up(origin, told, attempts, "dead", letter) if answered else None
+        settled = self._give_up(origin, reason, attempts, "dead", letter) if answered else None
         return settled or Settled(origin.record, (letter,), kind="dead", attempts=attempts)
 
     def _give_up(
@@ -299,15 +310,17 @@ class Settler:
             log.exception("defect while giving up")
             return None
 
-    def _settled(self, record: Record, outcome: Outcome, attempts: int, kind: str = "done", *more: Outgoing) -> Settled:
+    def _settled(
+        self, record: Record, outcome: Outcome[Any], attempts: int, kind: str = "done", *more: Outgoing
+    ) -> Settled:
         outputs = tuple(outgoing(self._topics, message) for message in outcome.messages)
         if outcome.retry is not None:
             outputs += (outcome.retry.outgoing(self._topics),)
             metrics.RETRIES.labels(self._name).inc()
         return Settled(record, outputs + more, outcome.after_commit, kind, attempts)
 
-    def _retry_delay_s(self, verdict: Verdict, attempts: int) -> float:
-        asked = verdict.retry_after_s if isinstance(verdict, TransientError) else None
+    def _retry_delay_s(self, result: AnyHandled, attempts: int) -> float:
+        asked = result.retry_after_s if isinstance(result, TransientError) else None
         return max(self._policy.backoff_s(attempts), asked or 0.0)
 
 

@@ -16,7 +16,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
@@ -24,13 +24,13 @@ from itertools import takewhile
 from typing import Any, Final
 
 from shared.bus.base import BusError, FencedError, Record
-from shared.contracts.codec import salvaged_request_id
 from shared.contracts.errors import DependencyError, HeldError
 from shared.runtime import metrics
-from shared.runtime.crashes import Unit
+from shared.runtime.crash_guard import CrashLoop, Unit
+from shared.runtime.envelope import salvaged_request_id
 from shared.runtime.loop import ServiceLoop
-from shared.runtime.service import Service
-from shared.runtime.settling import Held, Settled
+from shared.runtime.service import AnyService
+from shared.runtime.settling import HeldPartitions, Settled
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class _InHand:
 class StreamingLoop(ServiceLoop):
     """See the module. ``batch_records`` of the policy is the size of the window."""
 
-    def __init__(self, service: Service, *more: Any, **named: Any) -> None:
+    def __init__(self, service: AnyService, *more: Any, **named: Any) -> None:
         super().__init__(service, *more, **named)
         #: What is in hand, by partition, in the order of offsets.
         self._window: dict[tuple[str, int], deque[_InHand]] = {}
@@ -109,7 +109,7 @@ class StreamingLoop(ServiceLoop):
             self._news.wait(_LOOK_S if self._window else self._policy.pause_s)
         self._reached_the_bus()
         if not self._window:
-            self._handling.flush()
+            self._in_flight.flush()
 
     def _take(self, records: list[Record]) -> None:
         for record in records:
@@ -131,13 +131,11 @@ class StreamingLoop(ServiceLoop):
         due = [one for one in self._waiting() if one.due_at <= now]
         if suspect := next((one for one in due if one.suspect), None):
             if not any(one.running for one in self._in_hand()):
-                self._handling.withdraw()  # what is settled is in nobody's hand
-                work = self._begun(Unit((suspect.record,), alone=True))
-                self._start(suspect, work)
+                self._in_flight.withdraw()  # what is settled is in nobody's hand
+                self._start(suspect, self._begin(Unit((suspect.record,), alone=True)))
             return
-        for one in self._begin(self._one_a_request(due)):
-            work = partial(self._settler.settle, (one.record,), abandoned=self._abandoned, queueing=one.is_in_a_queue)
-            self._start(one, work)
+        for one in self._begin_together(self._one_a_request(due)):
+            self._start(one)
 
     def _waiting(self) -> Iterator[_InHand]:
         """What has not been started, but for what stands behind a suspect: it would only be handled in vain again and
@@ -160,18 +158,18 @@ class StreamingLoop(ServiceLoop):
             busy.add(one.request_id)
         return [one for one in due if one.record.coordinates not in others]
 
-    def _begin(self, due: list[_InHand]) -> list[_InHand]:
+    def _begin_together(self, due: list[_InHand]) -> list[_InHand]:
         """Write down that these are in hand. Returns those that are no suspects; the others wait."""
         if not due:
             return []
         begun = [one.record for one in self._in_hand() if one.started_at is not None or (one.held and one not in due)]
-        deaths = self._handling.begin([*begun, *(one.record for one in due)])
+        crashes = self._in_flight.begin([*begun, *(one.record for one in due)])
         for one in due:
-            died = deaths.get(one.record.coordinates)
-            one.suspect = died is not None and died.suspect
+            found = crashes.get(one.record.coordinates)
+            one.suspect = found is not None and found.suspect
         if not any(one.suspect for one in due):
             return due
-        self._handling.withdraw()
+        self._in_flight.withdraw()
         held_up: set[tuple[str, int]] = set()
         free = []
         for one in due:
@@ -179,24 +177,29 @@ class StreamingLoop(ServiceLoop):
                 held_up.add(one.partition)
             elif one.partition not in held_up:
                 free.append(one)
-        self._handling.begin([*begun, *(one.record for one in free)])
+        self._in_flight.begin([*begun, *(one.record for one in free)])
         return free
 
-    def _start(self, one: _InHand, work: Callable[[Held], list[Settled]]) -> None:
-        def handle() -> None:
-            held = Held()
-            try:
-                found = work(held)
-                held.release()
-                (one.settled,) = found
-            except BaseException as error:
-                one.fault = error
-            finally:
-                self._news.set()
-
+    def _start(self, one: _InHand, crash_loop: CrashLoop | None = None) -> None:
+        """Settle the record in a thread of its own: one that is abandoned takes nobody's place, and none keeps the
+        process from ending."""
+        work = partial(self._settle_alone, one, crash_loop, self._abandoned)
         one.started_at = one.busy_since = time.monotonic()
-        # A thread of its own: one that is given up takes nobody's place, and none keeps the process from ending.
-        threading.Thread(target=copy_context().run, args=(handle,), name=f"{self._name}-record", daemon=True).start()
+        threading.Thread(target=copy_context().run, args=(work,), name=f"{self._name}-record", daemon=True).start()
+
+    def _settle_alone(self, one: _InHand, crash_loop: CrashLoop | None, abandoned: threading.Event) -> None:
+        try:
+            if crash_loop is not None:
+                one.settled = self._settler.crashed(one.record, crash_loop)
+                return
+            held = HeldPartitions()
+            found = self._settler.settle((one.record,), held, abandoned, one.is_in_a_queue)
+            held.release()
+            (one.settled,) = found
+        except BaseException as error:
+            one.fault = error
+        finally:
+            self._news.set()
 
     # Committing
 
@@ -246,5 +249,5 @@ class StreamingLoop(ServiceLoop):
         self._abandoned.set()
         self._abandoned = threading.Event()
         self._window = {}
-        self._handling.withdraw()
+        self._in_flight.withdraw()
         self._pulse.in_hand_since(None)

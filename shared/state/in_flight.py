@@ -1,9 +1,9 @@
-"""What every worker has in hand, in Redis: see ``shared.runtime.crashes``.
+"""The in-flight registry: the records that every worker has in hand, in Redis. ``shared.runtime.crash_guard`` reads it.
 
-One hash a service: the field names a record by its coordinates, the value holds one entry for each worker process that
-began it and never said how it ended (``<process>s`` in company, ``<process>a`` alone). Entries instead of a counter: a
-call that is repeated because its answer got lost counts once, and a worker that lost its partitions while it was alive
-takes back its own entry and nobody else's.
+One hash a service. The field names a record by its coordinates. The value holds one entry for each worker process that
+began a delivery attempt and never said how it ended: ``<process>s`` in a shared batch, ``<process>a`` alone. Entries
+are better than a counter: a call that is repeated because its answer got lost counts once, and a worker that lost its
+partitions while it was alive takes back its own entry and nobody else's.
 """
 
 from __future__ import annotations
@@ -12,19 +12,20 @@ import logging
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, cast
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, cast
 
 import redis
 
-from shared.bus.base import FencedError, Record, parsed_coordinates
+from shared.bus.base import Committed, FencedError, Record, parsed_coordinates
 from shared.contracts.errors import DependencyError
-from shared.runtime.crashes import Deaths
-from shared.runtime.service import Committed
 from shared.state.connection import FENCED, Keys, redis_faults
 from shared.state.fences import Fences
 
 log = logging.getLogger(__name__)
 
+#: Crashes, in a shared batch or alone, after which a record is handled alone.
+SUSPECT_CRASHES: Final = 3
 #: Fields of one command: Lua takes some 8000 arguments at most.
 _CHUNK: Final = 1000
 _TIDY_EVERY_S: Final = 15.0
@@ -97,18 +98,79 @@ return 0
 """
 
 
-class RedisHandling:
-    """One worker process of one service, or of one of its lanes, whose ``fences`` are the service's.
+@dataclass(frozen=True, slots=True)
+class Crashes:
+    """How many delivery attempts of a record ended with the death of their worker: in a shared batch, and alone."""
 
-    A batch costs one round trip: what is finished travels with the next one.
+    shared: int = 0
+    alone: int = 0
 
-    A worker that lost the partitions of a batch cannot begin it: nobody would take back what it writes down.
+    @property
+    def total(self) -> int:
+        return self.shared + self.alone
+
+    @property
+    def suspect(self) -> bool:
+        return self.total >= SUSPECT_CRASHES
+
+
+class InFlightRegistry(Protocol):
+    """Delivery attempts of this worker, written down where they outlive it. One thread at a time."""
+
+    def begin(self, records: Sequence[Record], alone: bool = False) -> Mapping[str, Crashes]:
+        """A delivery attempt of these records begins. Returns their earlier crashes by coordinates, without zeros.
+
+        Beginning the same again changes nothing. Raises DependencyError; FencedError where others own the partitions.
+        """
+        ...
+
+    def finished(self, records: Sequence[Record]) -> None:
+        """These are committed: they never come again. Written down with the next ``begin`` or ``flush``."""
+        ...
+
+    def withdraw(self) -> None:
+        """What was begun and is not finished is put back, by a worker that lives. Best effort."""
+        ...
+
+    def flush(self) -> None:
+        """Write down what is finished. Best effort."""
+        ...
+
+    def tidy(self, committed: Committed) -> None:
+        """Remove what workers left that died after their commit. Called now and then. Raises DependencyError."""
+        ...
+
+
+class NoRegistry:
+    """A registry that keeps nothing: inside one process, nothing outlives a crash."""
+
+    def begin(self, records: Sequence[Record], alone: bool = False) -> Mapping[str, Crashes]:
+        return {}
+
+    def finished(self, records: Sequence[Record]) -> None:
+        pass
+
+    def withdraw(self) -> None:
+        pass
+
+    def flush(self) -> None:
+        pass
+
+    def tidy(self, committed: Committed) -> None:
+        pass
+
+
+class RedisInFlightRegistry:
+    """The attempts of one worker process of a service, or of one of its lanes. ``fences`` are those of the service.
+
+    A batch costs one round trip: finished records leave with the next batch. A worker that lost the partitions of a
+    batch cannot begin it, because nobody would remove what it writes down.
     """
 
     def __init__(self, client: redis.Redis, keys: Keys, service: str, ttl_s: int, fences: Fences | None = None) -> None:
         self._fences = fences or Fences(keys, service)
         self._redis = client
-        self._key = keys("handling", service)
+        self._key = keys("in-flight", service)
         self._ttl_s = ttl_s
         self._process = uuid.uuid4().hex[:12]
         self._begin: Any = client.register_script(_BEGIN)
@@ -116,10 +178,10 @@ class RedisHandling:
         self._next_tidy = time.monotonic() + _TIDY_EVERY_S
         self._open: tuple[str, ...] = ()
         self._alone = False
-        self._found: dict[str, Deaths] = {}
+        self._found: dict[str, Crashes] = {}
         self._finished: tuple[str, ...] = ()
 
-    def begin(self, records: Sequence[Record], alone: bool = False) -> Mapping[str, Deaths]:
+    def begin(self, records: Sequence[Record], alone: bool = False) -> Mapping[str, Crashes]:
         coordinates = tuple(record.coordinates for record in records)
         if coordinates == self._open and alone == self._alone:
             return self._found
@@ -138,7 +200,7 @@ class RedisHandling:
             self.withdraw()
             raise
         self._finished = ()
-        self._found = dict(zip(answer[::2], map(_deaths, answer[1::2]), strict=True))
+        self._found = dict(zip(answer[::2], map(_crashes, answer[1::2]), strict=True))
         return self._found
 
     def finished(self, records: Sequence[Record]) -> None:
@@ -154,8 +216,8 @@ class RedisHandling:
             with redis_faults():
                 self._withdraw(keys=[self._key], args=[self._process, *given_back])
         except DependencyError as error:
-            # They will count as one death too many, until they are committed.
-            log.warning("what was in hand could not be put back: %s", error)
+            # They count as one crash too many until they are committed.
+            log.warning("records in hand could not be removed from the in-flight registry: %s", error)
 
     def flush(self) -> None:
         if not self._finished:
@@ -165,7 +227,7 @@ class RedisHandling:
                 self._redis.hdel(self._key, *self._finished)
             self._finished = ()
         except DependencyError as error:
-            log.warning("what is finished could not be written down yet: %s", error)
+            log.warning("finished records could not be removed from the in-flight registry yet: %s", error)
 
     def tidy(self, committed: Committed) -> None:
         """A record before the committed offset never comes again, so nobody would ever begin or finish it."""
@@ -181,6 +243,6 @@ class RedisHandling:
                 self._redis.hdel(self._key, *passed[start : start + _CHUNK])
 
 
-def _deaths(entries: str) -> Deaths:
+def _crashes(entries: str) -> Crashes:
     flags = [entry[-1] for entry in entries.split()]
-    return Deaths(shared=flags.count("s"), alone=flags.count("a"))
+    return Crashes(shared=flags.count("s"), alone=flags.count("a"))

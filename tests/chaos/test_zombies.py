@@ -34,12 +34,12 @@ from shared.system.fault_points import (
     SOURCE_REMEMBERED,
     VARIABLE,
 )
-from tests.chaos.sources import SAMPLES, frame_at
 from tests.support.committed_offsets import commits_that_went_back
 from tests.support.kafka_broker import KafkaBroker
 from tests.support.names import Names
 from tests.support.pipeline import Pipeline
 from tests.support.redis_server import RedisServer
+from tests.support.sources import SAMPLES, frame_at
 from tests.support.web_server import WebServer
 
 LONG = os.environ.get("TONESTREAM_CHAOS") == "long"
@@ -109,7 +109,7 @@ class Installation:
     def left(self) -> dict[str, int]:
         """What is there although nothing is under way."""
         prefix = self.pipeline.topics.prefix
-        kinds = ("votes", "waiting", "work", "leads", "followers", "owners", "audio", "handling")
+        kinds = ("votes", "waiting", "work", "leads", "followers", "owners", "audio", "in-flight")
         found = {kind: len(self._redis.keys(f"{prefix}:{kind}*")) for kind in kinds}  # type: ignore[arg-type]
         found["blobs"] = len(list((self.pipeline.folder / "blobs").rglob("*.wav")))
         return {kind: count for kind, count in found.items() if count}

@@ -17,6 +17,7 @@ from kafka import KafkaProducer
 
 from shared.bus.base import TopicSpec
 from shared.bus.kafka.bus import KafkaBus, KafkaConfig
+from shared.bus.topics import topic_specs
 from shared.contracts.codec import decode
 from shared.contracts.errors import ErrorCode
 from shared.contracts.messages import IngestedTrack
@@ -50,14 +51,14 @@ class Entry:
         self.bus.create_topics(
             [
                 changed.get(channel.name.lower(), spec)
-                for channel, spec in zip(Channel, self.topics.specs(), strict=True)
+                for channel, spec in zip(Channel, topic_specs(self.topics), strict=True)
             ]
         )
         self.tracks = self.bus.reader([self.topics.name(Channel.TRACKS)])
         self.letters = self.bus.reader([self.topics.name(Channel.DEAD_LETTERS)])
 
     def spec(self, channel: Channel) -> TopicSpec:
-        return self.topics.specs()[list(Channel).index(channel)]
+        return topic_specs(self.topics)[list(Channel).index(channel)]
 
     def start(self, *module: str) -> None:
         command = module or ("services.cli.main", "worker", "ingestion")

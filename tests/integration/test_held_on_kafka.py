@@ -8,13 +8,15 @@ import time
 import pytest
 
 from shared.bus.kafka.bus import KafkaBus, KafkaConfig
-from shared.contracts.codec import decode, outgoing
+from shared.bus.topics import topic_specs
+from shared.contracts.codec import decode
 from shared.contracts.messages import IngestedTrack
 from shared.contracts.topics import Channel, Topics
+from shared.runtime.envelope import outgoing
 from shared.runtime.loop import ServiceLoop
 from shared.runtime.policy import LoopPolicy
+from tests.support.loop_bench import Holding, request
 from tests.support.names import Names
-from tests.unit.runtime.test_loop import Holding, request
 
 pytestmark = pytest.mark.kafka
 
@@ -27,7 +29,7 @@ PATIENCE_S = 30.0
 def test_a_partition_full_of_held_records_starves_no_other(bootstrap_servers: str, names: Names, place: int) -> None:
     topics = Topics(names.prefix)
     bus = KafkaBus(KafkaConfig(bootstrap_servers, session_timeout_s=6.0))
-    bus.create_topics(topics.specs())
+    bus.create_topics(topic_specs(topics))
     service = Holding(set(HELD))
     partitions: dict[str, int] = {}
     with bus.publisher() as publisher, bus.reader([topics.name(Channel.REQUESTS)]) as reader:

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from tests.support.hostile import WITH_FORGED_HEADERS, WITHOUT_AUDIO
+from tests.support.samples import SAMPLE
 from tests.support.web_server import WebServer
 
 pytestmark = pytest.mark.timeout(300)
 
-SAMPLE = min((Path(__file__).resolve().parent.parent.parent / "samples").glob("*.mp3"))
 NAMES = [
     "-i.mp3",
     "--json",

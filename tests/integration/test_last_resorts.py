@@ -1,4 +1,4 @@
-"""Workers that really die, on real Kafka and Redis: what kills them is found, and what they bury is limited."""
+"""Workers that really die, on real Kafka and Redis: their killer is found, and their dead letters are limited."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ import pytest
 
 from shared.bus.base import Outgoing, Record
 from shared.bus.kafka.bus import KafkaBus, KafkaConfig
-from shared.contracts.codec import decode, outgoing
+from shared.bus.topics import topic_specs
+from shared.contracts.codec import decode
 from shared.contracts.errors import ErrorCode
 from shared.contracts.messages import IngestedTrack, TrackRequest
 from shared.contracts.topics import Channel, Topics
+from shared.runtime.envelope import outgoing
 from tests.support.environment import worker_environment
 from tests.support.names import Names
 from tests.support.processes import free_port
@@ -36,7 +38,7 @@ class Stand:
     def __init__(self, folder: Path, bootstrap_servers: str, redis_url: str, prefix: str) -> None:
         self.topics = Topics(prefix)
         self.bus = KafkaBus(KafkaConfig(bootstrap_servers))
-        self.bus.create_topics(self.topics.specs())
+        self.bus.create_topics(topic_specs(self.topics))
         self.tracks = self.bus.reader([self.topics.name(Channel.TRACKS)])
         self.letters = self.bus.reader([self.topics.name(Channel.DEAD_LETTERS)])
         self.environment = worker_environment(

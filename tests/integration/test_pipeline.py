@@ -23,11 +23,11 @@ from shared.audio.decode import find_ffmpeg
 from shared.contracts.topics import Channel
 from tests.support.names import Names
 from tests.support.pipeline import Pipeline
+from tests.support.samples import SAMPLES
 from tests.support.web_server import WebServer
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.timeout(420)]
 
-SAMPLES = sorted((Path(__file__).resolve().parent.parent.parent / "samples").glob("*.mp3"))
 SPOTIFY_ID = "4uLU6hMCjMI75M1A2tKUQC"
 PATIENCE_S = 180.0
 

@@ -20,10 +20,10 @@ from tests.support import poison
 from tests.support.names import Names
 from tests.support.pipeline import Pipeline
 from tests.support.poison import Poison
+from tests.support.samples import SAMPLE
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.timeout(420)]
 
-SAMPLE = min((Path(__file__).resolve().parent.parent.parent / "samples").glob("*.mp3"))
 PATIENCE_S = 240.0
 #: How many groups read a topic: each of them keeps a letter of its own.
 READERS = {Channel.TRACKS: 3}

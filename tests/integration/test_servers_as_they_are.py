@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
 import pytest
@@ -12,9 +11,9 @@ from services.cli.embedded import EmbeddedPipeline
 from shared.contracts.messages import TrackRequest, TrackResult
 from shared.contracts.tracks import MAX_URL_LENGTH
 from shared.settings import Settings
+from tests.support.samples import SAMPLE
 from tests.support.web_server import Exchange, WebServer
 
-SAMPLE: Final = min((Path(__file__).resolve().parent.parent.parent / "samples").glob("*.mp3"))
 MUSIC: Final = SAMPLE.read_bytes()[: 96 * 1024]
 
 

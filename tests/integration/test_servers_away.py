@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from shared.bus.kafka.bus import KafkaBus, KafkaConfig
+from shared.bus.topics import topic_specs
 from shared.contracts.topics import Topics
 from tests.support.environment import worker_environment
 from tests.support.kafka_broker import KafkaBroker
@@ -80,7 +81,7 @@ class Worker:
 @pytest.fixture
 def start(bootstrap_servers: str, redis_url: str, names: Names, tmp_path: Path) -> Iterator[Callable[[], Worker]]:
     bus = KafkaBus(KafkaConfig(bootstrap_servers))
-    bus.create_topics(Topics(names.prefix).specs())
+    bus.create_topics(topic_specs(Topics(names.prefix)))
     bus.close()
     environment = worker_environment(tmp_path, bootstrap_servers, redis_url, names.prefix)
     workers: list[Worker] = []

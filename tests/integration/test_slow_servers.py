@@ -15,9 +15,9 @@ from services.cli.embedded import EmbeddedPipeline
 from shared.contracts.messages import ErrorReport, TrackRequest
 from shared.contracts.topics import Channel
 from shared.settings import Settings
-from tests.chaos.sources import SAMPLES, frame_at
 from tests.support.names import Names
 from tests.support.pipeline import Pipeline
+from tests.support.sources import SAMPLES, frame_at
 from tests.support.web_server import Exchange, WebServer
 
 #: What the issue of slow servers comes down to: good requests are answered this much later at most.

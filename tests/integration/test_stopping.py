@@ -12,12 +12,12 @@ import pytest
 from shared.contracts.codec import decode
 from shared.contracts.messages import IngestedTrack
 from shared.contracts.topics import Channel
-from tests.chaos.sources import SAMPLES
 from tests.support.kafka_broker import KafkaBroker
 from tests.support.names import Names
 from tests.support.pipeline import Pipeline
 from tests.support.proxy import SilentProxy
 from tests.support.redis_server import RedisServer
+from tests.support.sources import SAMPLES
 from tests.support.web_server import Exchange, WebServer
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.timeout(120)]

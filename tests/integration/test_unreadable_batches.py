@@ -15,6 +15,7 @@ from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 from shared.bus.base import Record, TopicSpec
 from shared.bus.kafka.bus import KafkaBus, KafkaConfig
 from shared.bus.kafka.codecs import MAX_UNPACKED_BYTES
+from shared.bus.topics import topic_specs
 from shared.contracts.codec import decode, encode
 from shared.contracts.errors import ErrorCode
 from shared.contracts.messages import IngestedTrack, TrackRequest
@@ -50,7 +51,9 @@ class Entry:
         self.topics = Topics(prefix)
         self.requests = self.topics.name(Channel.REQUESTS)
         self.bus = KafkaBus(KafkaConfig(servers, session_timeout_s=6.0))
-        specs = [TopicSpec(spec.name, 2, spec.retention_ms, spec.max_message_bytes) for spec in self.topics.specs()]
+        specs = [
+            TopicSpec(spec.name, 2, spec.retention_ms, spec.max_message_bytes) for spec in topic_specs(self.topics)
+        ]
         self.bus.create_topics(specs)
 
     def send(self, partition: int, names: Sequence[str], codec: str | None = None) -> int:

@@ -18,13 +18,15 @@ from kafka import KafkaConsumer
 
 from services.topology import SERVICE_NAMES
 from shared.bus.base import Record
-from shared.contracts.codec import decode, salvaged_request_id
+from shared.contracts.codec import decode
 from shared.contracts.messages import IngestedTrack
 from shared.contracts.topics import Channel
 from shared.models.manifest import load_manifest
+from shared.runtime.envelope import salvaged_request_id
 from shared.settings import Settings
 from tests.support.names import Names
 from tests.support.pipeline import Pipeline
+from tests.support.samples import SAMPLES
 from tests.support.web_server import WebServer
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.timeout(420)]
@@ -32,7 +34,6 @@ pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.timeout(420)]
 PATIENCE_S = 180.0
 UNDER_WAY = 8
 MODELS = Settings().models_dir
-SAMPLES = sorted((Path(__file__).resolve().parent.parent.parent / "samples").glob("*.mp3"))
 #: What is in the pipeline: names of folders, and the model IDs that results name.
 ACCURATE, CHEAP = "musicnn-lstm", "mfcc-lstm"
 IDS = {name: load_manifest(MODELS / name).model_id for name in (ACCURATE, CHEAP)}

@@ -13,9 +13,10 @@ from services.cli.commands.topics import reader_of
 from services.cli.output import complain, encodable, json_line
 from services.cli.status import FAILED, OK
 from shared.bus.base import Reader
-from shared.contracts.codec import MalformedMessageError, decode, salvaged_request_id
+from shared.contracts.codec import MalformedMessageError, decode
 from shared.contracts.messages import Status, TrackResult
 from shared.contracts.topics import Channel, Topics
+from shared.runtime.envelope import salvaged_request_id
 from shared.settings import Settings
 
 

@@ -21,9 +21,9 @@ from services.cli.requests import remote_request, shown_source
 from services.cli.scan import LeftOut, reason
 from services.cli.status import FAILED, OK, WRONG_USAGE, UsageError
 from shared.bus.base import Publisher
-from shared.contracts.codec import outgoing
 from shared.contracts.messages import TrackRequest
 from shared.contracts.topics import Channel, Topics
+from shared.runtime.envelope import outgoing
 from shared.settings import Settings
 
 if TYPE_CHECKING:

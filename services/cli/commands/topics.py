@@ -10,6 +10,7 @@ from services.cli import redacted_logs
 from services.cli.output import complain
 from services.cli.status import OK
 from shared.bus.base import Bus, BusError, BusSecurityError, BusUnavailableError, Reader, TopicSpec
+from shared.bus.topics import topic_specs
 from shared.contracts.topics import Topics
 from shared.settings import Settings
 
@@ -44,7 +45,7 @@ def _create(options: argparse.Namespace, settings: Settings) -> int:
     from shared.bus.connect import kafka_bus
 
     redacted_logs.configure(settings, "text", client_noise=False)
-    wanted = Topics(settings.topic_prefix).specs()
+    wanted = topic_specs(Topics(settings.topic_prefix))
     bus = kafka_bus(settings, client_id="tonestream-topics")
     try:
         created = bus.create_topics(wanted)

@@ -30,8 +30,8 @@ from shared.audio.decode import (
     find_ffmpeg,
 )
 from shared.contracts.errors import DependencyError, ErrorCode, TonestreamError, TransientError
+from tests.support.scripted_ffmpeg import SECONDS, script
 
-SECONDS = 3.0
 TONE_HZ = 1000.0
 #: Amplitude of the tone: left, right.
 LEFT, RIGHT = 0.5, 0.25
@@ -455,12 +455,6 @@ def test_a_track_longer_than_allowed_is_refused_and_one_that_just_fits_is_not(
         assert not out.exists()
     exact = make("mp3", "-b:a", "192k")
     assert decode(exact, out, DecodeLimits(max_duration_s=SECONDS), ffmpeg).samples > 0
-
-
-def script(path: Path, text: str) -> str:
-    path.write_text(f"#!/bin/sh\n{text}\n")
-    path.chmod(0o755)
-    return str(path)
 
 
 def processes_in(group_file: Path) -> list[str]:

@@ -15,7 +15,7 @@ import pytest
 from shared.audio.decode import DecodedAudio, DecodeLimits, decode, find_ffmpeg
 from shared.contracts.errors import ErrorCode, TonestreamError, TransientError
 from tests.support.hostile import CONCAT, HLS, WITH_FORGED_HEADERS, WITHOUT_AUDIO, noise, wav
-from tests.unit.audio.test_decode import SECONDS, script
+from tests.support.scripted_ffmpeg import SECONDS, script
 
 LIMITS = DecodeLimits(max_duration_s=30.0, timeout_s=60.0)
 NO_AUDIO = {ErrorCode.UNSUPPORTED_MEDIA, ErrorCode.CORRUPT_AUDIO}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -24,9 +23,9 @@ from shared.audio.segment_features.features import features
 from shared.audio.segments import Stretch, is_silent, level_dbfs, sounding_stretches
 from shared.audio.spec import LOG_MEL96, MFCC13, MFCC40, FeatureSpec
 from shared.audio.wav import iter_segments
+from tests.support.samples import SAMPLES
 
 Array = npt.NDArray[np.float32]
-SAMPLES = sorted((Path(__file__).resolve().parents[3] / "samples").glob("*.mp3"))
 SILENT = float("-inf")
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from shared.audio import texts
 from shared.audio.texts import HEAD_BYTES, text_instead_of_audio
-from tests.unit.ingestion.test_fetch_answers import SAMPLE
+from tests.support.samples import SAMPLE
 
 PAGE = "a web page; give the address of the audio file itself"
 FEED = "a feed, such as podcasts have; give the address of an episode's audio (its enclosure)"

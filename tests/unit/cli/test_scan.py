@@ -12,8 +12,8 @@ import pytest
 
 from services.cli.inputs import Input, expand
 from services.cli.scan import LeftOut
+from tests.support.samples import SAMPLE
 
-SAMPLE = min((Path(__file__).resolve().parents[3] / "samples").glob("*.mp3"))
 #: By name: all that ffmpeg reads of them is music when it is named, so it is music when it is found.
 MUSIC = [
     "book.m4b",

@@ -12,11 +12,11 @@ from services.cli.main import main
 from shared.bus import connect
 from shared.bus.base import Reader
 from shared.bus.memory import MemoryBus
+from shared.bus.topics import topic_specs
 from shared.contracts.codec import decode
 from shared.contracts.messages import TrackRequest
 from shared.contracts.topics import Channel, Topics
-
-SAMPLE = min((Path(__file__).resolve().parents[3] / "samples").glob("*.mp3"))
+from tests.support.samples import SAMPLE
 
 
 class Desk:
@@ -26,7 +26,7 @@ class Desk:
         self._monkeypatch = monkeypatch
         self._capsys = capsys
         bus, topics = MemoryBus(), Topics("tonestream")
-        bus.create_topics(topics.specs())
+        bus.create_topics(topic_specs(topics))
         self._reader: Reader = bus.reader([topics.name(Channel.REQUESTS)])
         monkeypatch.setattr(bus, "close", lambda: None)
         monkeypatch.setattr(connect, "kafka_bus", lambda settings, client_id: bus)

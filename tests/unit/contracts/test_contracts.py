@@ -8,15 +8,7 @@ import numpy as np
 import pytest
 
 from shared.bus.base import Record
-from shared.contracts.codec import (
-    MalformedMessageError,
-    NewerSchemaError,
-    decode,
-    encode,
-    outgoing,
-    salvaged_request_id,
-    salvaged_source,
-)
+from shared.contracts.codec import MalformedMessageError, NewerSchemaError, decode, encode
 from shared.contracts.errors import ErrorCode
 from shared.contracts.labels import GENRES
 from shared.contracts.messages import (
@@ -33,6 +25,7 @@ from shared.contracts.messages import (
 )
 from shared.contracts.topics import MAX_MESSAGE_BYTES, Channel, Topics
 from shared.contracts.tracks import MAX_URL_LENGTH
+from shared.runtime.envelope import outgoing, salvaged_request_id, salvaged_source
 from shared.runtime.retries import Retry, RetryNote
 
 SPOTIFY_ID = "4uLU6hMCjMI75M1A2tKUQC"

@@ -11,15 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.bus.base import Record
-from shared.contracts.codec import (
-    REQUEST_ID_HEADER,
-    MalformedMessageError,
-    Message,
-    decode,
-    encode,
-    salvaged_request_id,
-    salvaged_source,
-)
+from shared.contracts.codec import MalformedMessageError, Message, decode, encode
 from shared.contracts.errors import ErrorCode
 from shared.contracts.features import AUDIO_FEATURES
 from shared.contracts.labels import GENRES, MOODS
@@ -43,6 +35,7 @@ from shared.contracts.messages import (
     TrackResult,
 )
 from shared.contracts.topics import MAX_MESSAGE_BYTES, Channel
+from shared.runtime.envelope import REQUEST_ID_HEADER, salvaged_request_id, salvaged_source
 from tests.support.fuzzing import cases
 
 _ERROR: Final = ErrorReport(code=ErrorCode.INTERNAL, stage=Stage.INGESTION, message="no")

@@ -13,7 +13,7 @@ import pytest
 
 from services.ingestion.service import Ingestion
 from shared.bus.base import Headers, Outgoing, Record, TopicSpec
-from shared.contracts.codec import MalformedMessageError, Message, decode, encode, outgoing, salvaged_request_id
+from shared.contracts.codec import MalformedMessageError, Message, decode, encode
 from shared.contracts.errors import ErrorCode, TonestreamError
 from shared.contracts.labels import GENRES
 from shared.contracts.messages import (
@@ -29,17 +29,19 @@ from shared.contracts.messages import (
     TrackResult,
 )
 from shared.contracts.topics import MAX_MESSAGE_BYTES, Channel
-from shared.runtime.crashes import CrashLoop
+from shared.runtime.crash_guard import CrashLoop
 from shared.runtime.dead_letters import DeadLetter, dead_letter
+from shared.runtime.envelope import outgoing, salvaged_request_id
 from shared.runtime.logs import JsonFormatter
 from shared.runtime.loop import ServiceLoop
 from shared.runtime.service import Delivery, Origin, Outcome
 from shared.runtime.settling import KEPT_FOR_OPERATORS, Settler
 from shared.settings import Settings
+from shared.state.in_flight import Crashes
 from shared.state.replays import Replays
-from tests.unit.runtime.test_dead_letters import Desk, failed
-from tests.unit.runtime.test_loop import PATIENT, TOPICS, Bench, Scripted, read, request, running
-from tests.unit.services.test_poison import QUICK, Mill
+from tests.support.dead_letter_desk import Desk, failed
+from tests.support.loop_bench import PATIENT, TOPICS, Bench, Scripted, read, request, running
+from tests.support.mill import QUICK, Mill
 
 __all__ = ["desk"]
 
@@ -294,7 +296,7 @@ def test_a_dead_letter_of_one_request_replayed_does_not_reopen_the_one_its_heade
     desk.redis.set(desk.keys("answered", "A"), "done")
     desk.redis.set(desk.keys("answered", "B"), "done")
     sent = outgoing(desk.topics, request("B"), key="one")
-    desk.bury(replace(sent, headers=(("tonestream.request_id", b"A"),)), Stage.INGESTION)
+    desk.to_dead_letters(replace(sent, headers=(("tonestream.request_id", b"A"),)), Stage.INGESTION)
     (listed,) = desk.listed()
     assert listed["request_id"] == "B"
     status, out, _ = desk.command("replay", listed["id"])
@@ -321,9 +323,9 @@ def test_a_record_of_a_client_that_kills_its_worker_takes_no_room_in_the_limit()
     settler = Settler(Scripted(lambda name: Outcome()), TOPICS, PATIENT, lambda seconds: None, str)
     for topic, counted in ((Channel.REQUESTS, 0), (Channel.TRACKS, 1)):
         record = Record(TOPICS.name(topic), 0, 0, b"k", encode(request("r")))
-        assert settler.bury(record, CrashLoop("8 workers died of it"), 8).counted == counted
+        assert settler.to_dead_letters(record, CrashLoop(Crashes(3, 5)), 8).counted == counted
         # A handler's own exception is what a bad deploy looks like, and counts.
-        assert settler.bury(record, ValueError("a defect"), 1).counted == 1
+        assert settler.to_dead_letters(record, ValueError("a defect"), 1).counted == 1
 
 
 def test_an_answer_says_that_its_record_is_kept_where_and_only_where_it_is() -> None:
@@ -378,7 +380,7 @@ def test_a_letter_that_its_topic_refuses_is_cut_until_it_takes_it_and_the_next_r
 
 def test_a_letter_that_holds_only_a_part_of_its_record_is_not_replayed(desk: Desk) -> None:
     sent = replace(outgoing(desk.topics, request("a"), key="one"), headers=(("h", b"x" * 1000),) * 6000)
-    desk.bury(sent, Stage.INGESTION)
+    desk.to_dead_letters(sent, Stage.INGESTION)
     (listed,) = desk.listed()
     assert "6000 headers" in listed["cut"]
     status, _, err = desk.command("replay", listed["id"])

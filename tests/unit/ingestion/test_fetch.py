@@ -19,39 +19,21 @@ import httpcore
 import pytest
 
 from services.ingestion.addresses import AllowList, is_public
-from services.ingestion.fetch import Fetcher, FetchLimits, Validators
-from services.ingestion.lookup import LookUps, Resolve, resolve
-from shared.contracts.errors import ErrorCode, TonestreamError, TransientError
+from services.ingestion.fetch import FetchLimits, Validators
+from services.ingestion.lookup import LookUps
+from shared.contracts.errors import ErrorCode, TransientError
+from tests.support.fetching import PATIENT, fault, fetcher
 from tests.support.processes import free_port
 from tests.support.web_server import Exchange, WebServer
 
 AUDIO = bytes(range(256)) * 40
-OPEN = "127.0.0.0/8:*"
 SWIFT = FetchLimits(max_bytes=100_000, total_s=1.0, connect_s=0.5, first_byte_s=5.0, max_redirects=3)
-PATIENT = FetchLimits(max_bytes=100_000, total_s=10.0, connect_s=2.0, first_byte_s=5.0, max_redirects=3)
 
 
 @pytest.fixture
 def web() -> Iterator[WebServer]:
     with WebServer() as server:
         yield server
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    return tmp_path / "source"
-
-
-def fetcher(limits: FetchLimits = PATIENT, allow: str = OPEN, resolver: Resolve = resolve) -> Fetcher:
-    return Fetcher(limits, AllowList.parse(allow), resolver)
-
-
-def fault(url: str, file: Path, by: Fetcher | None = None) -> TonestreamError:
-    """What is wrong with a download that fails; nothing is left of its file."""
-    with pytest.raises(TonestreamError) as caught:
-        (by or fetcher()).fetch(url, file)
-    assert not file.exists()
-    return caught.value
 
 
 class Resolver:

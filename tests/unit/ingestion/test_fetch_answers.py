@@ -11,10 +11,10 @@ import pytest
 from services.ingestion.fetch import FetchLimits
 from shared.contracts.errors import ErrorCode, TransientError
 from shared.settings import Settings
+from tests.support.fetching import fault, fetcher
+from tests.support.samples import SAMPLE
 from tests.support.web_server import Exchange, WebServer
-from tests.unit.ingestion.test_fetch import fault, fetcher
 
-SAMPLE = min((Path(__file__).resolve().parents[3] / "samples").glob("*.mp3"))
 #: An MP3 with its tags, larger than what is looked at, small enough for the limits of these tests.
 MP3 = SAMPLE.read_bytes()[:60_000]
 PAGE = b"<!DOCTYPE html>\n<html><head><title>Song</title></head><body>\xc3\xbc</body></html>"

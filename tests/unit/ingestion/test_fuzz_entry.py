@@ -22,8 +22,8 @@ from shared.contracts.topics import Channel
 from shared.runtime.settling import Settled, Settler
 from shared.settings import Settings
 from tests.support.fuzzing import cases
-from tests.unit.runtime.test_loop import PATIENT, TOPICS
-from tests.unit.services.test_poison import wav
+from tests.support.loop_bench import PATIENT, TOPICS
+from tests.support.mill import wav
 
 _TRACK: Final = "4uLU6hMCjMI75M1A2tKUQC"
 _starts = st.sampled_from(

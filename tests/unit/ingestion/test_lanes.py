@@ -13,14 +13,15 @@ import pytest
 from services.ingestion.lanes import CutShortError, Lane, Patience, Try, final
 from services.ingestion.service import IngestionRetry
 from shared.bus.base import Record
-from shared.contracts.codec import REPLAY_HEADER, REQUEST_ID_HEADER
 from shared.contracts.errors import ErrorCode, TonestreamError, TransientError
 from shared.contracts.messages import TrackRequest
 from shared.contracts.topics import MAX_MESSAGE_BYTES, Channel, Topics
+from shared.runtime.envelope import REPLAY_HEADER, REQUEST_ID_HEADER
 from shared.runtime.retries import PREFIX, Retry, RetryNote
 from shared.runtime.service import Delivery, Outcome
+from tests.support.ingestion_bench import Bench, announced, retried
+from tests.support.samples import SAMPLE
 from tests.support.web_server import WebServer
-from tests.unit.ingestion.test_ingestion import SAMPLE, Bench, announced, retried
 
 FIRST = Lane(3.0, 20.0, last=False)
 LAST = Lane(120.0, 300.0, last=True)

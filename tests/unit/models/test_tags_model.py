@@ -16,7 +16,7 @@ from shared.models.manifest import ModelError, load_manifest, write_manifest
 from shared.models.networks import TagModel
 from shared.models.track_tags import track_tags
 from shared.settings import Settings
-from tests.unit.audio.test_segments import wav_bytes
+from tests.support.wav_files import wav_bytes
 from training.musicnn import weights as musicnn_weights
 from training.musicnn.weights import WeightsError, fetch_checkpoint
 

@@ -11,34 +11,23 @@ from typing import Any
 
 import pytest
 
-from services.cli.main import main
 from shared.bus.base import BusUnavailableError, Outgoing, Reader, Record
-from shared.bus.memory import MemoryBus
-from shared.contracts.codec import encode, outgoing
+from shared.contracts.codec import encode
 from shared.contracts.errors import ErrorCode, TransientError
 from shared.contracts.messages import ErrorReport, GenreFailure, IngestedTrack, Stage
-from shared.contracts.topics import Channel, Topics
+from shared.contracts.topics import Channel
 from shared.runtime.dead_letters import DeadLetter, DeadLetterLimit, DeadLetterLimitError, dead_letter
 from shared.runtime.redaction import Redactor
-from shared.runtime.service import Verdict
+from shared.runtime.service import Handled
 from shared.settings import Settings
-from shared.state.connection import Keys, connect
-from shared.state.request_state import RequestState
-from tests.unit.runtime.test_loop import PATIENT, TOPICS, Bench, Scripted, read, request, running
+from tests.support.dead_letter_desk import Desk, failed, run_to_its_end
+from tests.support.loop_bench import PATIENT, TOPICS, Bench, Scripted, read, request, running
 
 NAMES = ("exception", "message", "stacktrace", "topic", "partition", "offset", "service", "attempts")
 
 
 def record(topic: str = "unit.requests", offset: int = 7, **more: Any) -> Record:
     return Record(**{"topic": topic, "partition": 3, "offset": offset, "key": b"k\xff", "value": b"\x00v", **more})
-
-
-def failed(error: Exception) -> Exception:
-    """``error`` as it is after being raised: with a stack trace."""
-    try:
-        raise error
-    except Exception as raised:
-        return raised
 
 
 # Headers
@@ -145,7 +134,7 @@ def attempts(letter: Record) -> bytes | None:
 def test_the_letter_says_how_many_times_the_record_was_tried() -> None:
     tries: dict[str, int] = {}
 
-    def script(name: str) -> Verdict:
+    def script(name: str) -> Handled:
         tries[name] = tries.get(name, 0) + 1
         if name == "flaky" and tries[name] < 3:
             return TransientError(ErrorCode.FETCH_FAILED, "not now")
@@ -207,24 +196,6 @@ def test_the_limit_counts_the_letters_of_the_last_minute() -> None:
     assert DeadLetterLimit(0).room() > 1e9
 
 
-def run_to_its_end(bench: Bench) -> list[Exception]:
-    raised: list[Exception] = []
-
-    def run() -> None:
-        try:
-            bench.loop.run()
-        except Exception as error:
-            raised.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join(10)
-    if thread.is_alive():
-        bench.loop.stop()
-        thread.join(5)
-    return raised
-
-
 def test_a_worker_that_would_bury_too_many_stops_says_why_and_leaves_the_rest_uncommitted() -> None:
     bench = Bench(Scripted(lambda name: ValueError("a bad deploy")), replace(PATIENT, dead_letter_limit=4))
     bench.send(*(request(f"r{number}") for number in range(30)))
@@ -267,62 +238,6 @@ def test_without_a_limit_and_for_typed_failures_nothing_stops(limit: int, monkey
 # The commands
 
 
-class Open(MemoryBus):
-    """A bus that outlives the command that closes it."""
-
-    def close(self) -> None:
-        pass
-
-
-class Desk:
-    """The command line over a memory bus and a Redis of this process."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        self.bus = Open()
-        self.topics = Topics("desk")
-        self.bus.create_topics(self.topics.specs())
-        # What every reader has passed is dropped: one that stays behind makes a log of it, as Kafka's is.
-        self._keeper = self.bus.reader([self.topics.name(Channel.DEAD_LETTERS)])
-        url = f"memory://{time.monotonic_ns()}"
-        self.redis, self.keys = connect(url), Keys("desk")
-        self.capsys = capsys
-        for variable, value in (("REDIS_URL", url), ("REDIS_PREFIX", "desk"), ("TOPIC_PREFIX", "desk")):
-            monkeypatch.setenv(f"TONESTREAM_{variable}", value)
-        monkeypatch.setattr("shared.bus.connect.kafka_bus", lambda settings, client_id: self.bus)
-
-    def state(self) -> RequestState:
-        return RequestState.open(self.redis, self.keys, "desk", 100, 100.0)
-
-    def command(self, *arguments: str) -> tuple[int, str, str]:
-        status = main(["dead-letters", *arguments])
-        captured = self.capsys.readouterr()
-        return status, captured.out, captured.err
-
-    def bury(self, sent: Outgoing, stage: Stage, offset: int = 0, error: Exception | None = None) -> None:
-        original = Record(sent.topic, 0, offset, sent.key, sent.value, sent.headers)
-        letter = dead_letter(self.topics, original, stage, failed(error or ValueError("a defect")), 1)
-        self.bus.publisher().publish([letter])
-
-    def bury_request(self, name: str, offset: int = 0) -> Outgoing:
-        sent = outgoing(self.topics, request(name), key="one")
-        self.bury(sent, Stage.INGESTION, offset)
-        return sent
-
-    def bury_prediction(self, name: str) -> Outgoing:
-        error = ErrorReport(code=ErrorCode.INTERNAL, stage=Stage.GENRE_WORKER, message="x")
-        sent = outgoing(self.topics, GenreFailure(request_id=name, track_key="one", error=error))
-        self.bury(sent, Stage.AGGREGATOR)
-        return sent
-
-    def reader(self, channel: Channel) -> Reader:
-        return self.bus.reader([self.topics.name(channel)])
-
-    def listed(self, *arguments: str) -> list[dict[str, Any]]:
-        status, out, _ = self.command("list", "--json", *arguments)
-        assert status == 0
-        return [json.loads(line) for line in out.splitlines()]
-
-
 @pytest.fixture
 def desk(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Desk:
     return Desk(monkeypatch, capsys)
@@ -345,7 +260,7 @@ def test_dead_letters_are_listed_for_people_and_for_programs(desk: Desk) -> None
 
 def test_one_letter_is_shown_whole_and_a_terminal_obeys_none_of_its_bytes(desk: Desk) -> None:
     sent = Outgoing(desk.topics.name(Channel.TRACKS), b"\x1b[2Jkey", b"\x00\xff\x1b]0;x\x07", (("h", b"\x1b[31m"),))
-    desk.bury(sent, Stage.MOOD_WORKER, error=ValueError("said \x1b[31m"))
+    desk.to_dead_letters(sent, Stage.MOOD_WORKER, error=ValueError("said \x1b[31m"))
     (one,) = desk.listed()
     status, out, _ = desk.command("show", one["id"])
     assert status == 0 and "\x1b" not in out and "\x07" not in out
@@ -427,7 +342,7 @@ def test_records_that_die_again_at_once_are_not_sent_round_for_ever(desk: Desk) 
     def kill_again() -> None:
         while not stop.is_set():
             for one in requests.poll(10, 0.02):
-                desk.bury(Outgoing(one.topic, one.key, one.value, one.headers), Stage.INGESTION, one.offset)
+                desk.to_dead_letters(Outgoing(one.topic, one.key, one.value, one.headers), Stage.INGESTION, one.offset)
 
     thread = threading.Thread(target=kill_again)
     thread.start()

@@ -194,16 +194,17 @@ def test_what_is_said_again_and_again_is_logged_once_a_minute_with_a_count() -> 
 _STUCK_POLL = """
 import signal, time
 from shared.bus.memory import MemoryBus
+from shared.bus.topics import topic_specs
 from shared.runtime.logs import configure
 from shared.runtime.loop import ServiceLoop
 from shared.runtime.health import Pulse
 from shared.runtime.watchdog import Watchdog
 from tests.support.deadly_worker import Deadly
-from tests.unit.runtime.test_loop import PATIENT, TOPICS
+from tests.support.loop_bench import PATIENT, TOPICS
 
 configure("INFO", "json")
 bus = MemoryBus()
-bus.create_topics(TOPICS.specs())
+bus.create_topics(topic_specs(TOPICS))
 membership = bus.join("g", [TOPICS.name(channel) for channel in Deadly.inputs])
 def never_returns(max_records, timeout_s):
     print("polling", flush=True)

@@ -4,111 +4,22 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import ClassVar
 
 import pytest
 
-from shared.bus.base import Outgoing, Reader, Record
+from shared.bus.base import Outgoing, Record
 from shared.bus.memory import MemoryBus
-from shared.contracts.codec import Message, decode, encode, outgoing
-from shared.contracts.errors import DependencyError, ErrorCode, HeldError, TonestreamError, TransientError
-from shared.contracts.messages import ErrorReport, IngestedTrack, Stage, TrackRequest
-from shared.contracts.topics import Channel, Topics
+from shared.contracts.codec import decode, encode
+from shared.contracts.errors import DependencyError, ErrorCode, TonestreamError, TransientError
+from shared.contracts.messages import ErrorReport, IngestedTrack
+from shared.contracts.topics import Channel
+from shared.runtime.envelope import outgoing
 from shared.runtime.health import Pulse
-from shared.runtime.loop import ServiceLoop
 from shared.runtime.policy import LoopPolicy
-from shared.runtime.service import Delivery, Origin, Outcome, Service, Verdict
-
-TOPICS = Topics("unit")
-PATIENT = LoopPolicy(
-    batch_records=10, poll_s=0.02, tick_s=0.05, first_backoff_s=0.01, longest_backoff_s=0.02, keep_alive_s=0.01
-)
-
-
-def request(name: str) -> TrackRequest:
-    return TrackRequest(request_id=name, audio_url=f"http://example.org/{name}.mp3")
-
-
-def announced(request_id: str, code: ErrorCode = ErrorCode.NO_AUDIO, message: str = "handled") -> IngestedTrack:
-    error = ErrorReport(code=code, stage=Stage.INGESTION, message=message)
-    return IngestedTrack(request_id=request_id, track_key="k", source="s", error=error)
-
-
-class Scripted(Service):
-    """Does to each delivery what ``script`` says, and remembers the batches it saw."""
-
-    stage = Stage.INGESTION
-    inputs: ClassVar[tuple[Channel, ...]] = (Channel.REQUESTS,)
-    batch_records = 10
-
-    def __init__(self, script: Callable[[str], Verdict]) -> None:
-        self.script = script
-        self.batches: list[list[str]] = []
-        self.cleaned: list[str] = []
-
-    def handle(self, deliveries: Sequence[Delivery]) -> Sequence[Verdict]:
-        names = [delivery.message.request_id for delivery in deliveries]
-        self.batches.append(names)
-        return [self.script(name) for name in names]
-
-    def give_up(self, origin: Origin, error: TonestreamError) -> Outcome:
-        return Outcome((announced(origin.request_id, error.code, error.message),))
-
-    def done(self, name: str) -> Outcome:
-        return Outcome((announced(name),), (lambda: self.cleaned.append(name),))
-
-
-class Bench:
-    #: What drives the service; the tests of this module hold for every loop (see test_streaming).
-    loop_type: ClassVar[type[ServiceLoop]] = ServiceLoop
-
-    def __init__(self, service: Scripted, policy: LoopPolicy = PATIENT) -> None:
-        self.bus = MemoryBus()
-        self.bus.create_topics(TOPICS.specs())
-        self.service = service
-        self.pulse = Pulse()
-        membership = self.bus.join("g", [TOPICS.name(Channel.REQUESTS)])
-        self.loop = self.loop_type(service, membership, TOPICS, policy, self.pulse)
-        self.outputs = self.bus.reader([TOPICS.name(Channel.TRACKS)])
-        self.dead = self.bus.reader([TOPICS.name(Channel.DEAD_LETTERS)])
-
-    def send(self, *records: TrackRequest | Outgoing) -> None:
-        ready = [record if isinstance(record, Outgoing) else outgoing(TOPICS, record, key="one") for record in records]
-        self.bus.publisher().publish(ready)
-
-    def tracks(self, count: int) -> list[IngestedTrack]:
-        found = []
-        for record in read(self.outputs, count):
-            message = decode(Channel.TRACKS, record.value)
-            assert isinstance(message, IngestedTrack)
-            found.append(message)
-        return found
-
-
-def read(reader: Reader, count: int, timeout_s: float = 5.0) -> list[Record]:
-    """Exactly ``count`` records: waits for them, and then looks whether there is one too many."""
-    found: list[Record] = []
-    deadline = time.monotonic() + timeout_s
-    while len(found) < count and time.monotonic() < deadline:
-        found += reader.poll(100, 0.05)
-    found += reader.poll(100, 0.0)
-    assert len(found) == count, found
-    return found
-
-
-@contextmanager
-def running(bench: Bench) -> Iterator[None]:
-    thread = threading.Thread(target=bench.loop.run)
-    thread.start()
-    try:
-        yield
-    finally:
-        bench.loop.stop()
-        thread.join(5)
-        assert not thread.is_alive()
+from shared.runtime.service import Handled, Origin, Outcome
+from tests.support.loop_bench import PATIENT, TOPICS, Bench, Holding, Scripted, announced, read, request, running
 
 
 @pytest.mark.parametrize("keep_alive_s", [None, 0.01])
@@ -125,7 +36,7 @@ def test_each_record_leaves_its_outputs_and_is_then_cleaned_up(keep_alive_s: flo
 def test_a_transient_fault_is_tried_again_while_the_others_of_the_batch_wait_unharmed() -> None:
     tries: dict[str, int] = {}
 
-    def script(name: str) -> Verdict:
+    def script(name: str) -> Handled:
         tries[name] = tries.get(name, 0) + 1
         if name == "flaky" and tries[name] < 3:
             return TransientError(ErrorCode.FETCH_FAILED, "not now")
@@ -159,7 +70,7 @@ def test_a_server_that_asks_for_more_patience_than_the_budget_is_not_waited_for(
 
 
 def test_a_defect_buries_the_record_with_its_bytes_and_answers_the_request() -> None:
-    def script(name: str) -> Verdict:
+    def script(name: str) -> Handled:
         if name == "poison":
             raise ZeroDivisionError("a defect")
         return service.done(name)
@@ -209,7 +120,7 @@ def test_while_a_dependency_is_away_nothing_fails_and_health_says_why() -> None:
     away.set()
     seen = threading.Event()
 
-    def script(name: str) -> Verdict:
+    def script(name: str) -> Handled:
         if away.is_set():
             seen.set()
             raise DependencyError("Redis cannot be used")
@@ -233,7 +144,7 @@ def test_while_a_dependency_is_away_nothing_fails_and_health_says_why() -> None:
 def test_a_stop_while_waiting_leaves_the_batch_to_the_next_worker() -> None:
     tried = threading.Event()
 
-    def script(name: str) -> Verdict:
+    def script(name: str) -> Handled:
         tried.set()
         raise DependencyError("gone for good")
 
@@ -249,7 +160,7 @@ def test_a_stop_while_waiting_leaves_the_batch_to_the_next_worker() -> None:
 def test_a_batch_that_does_not_end_after_a_stop_is_left_to_the_next_worker() -> None:
     handling, let_go = threading.Event(), threading.Event()
 
-    def script(name: str) -> Verdict:
+    def script(name: str) -> Handled:
         handling.set()
         let_go.wait(30)
         return Outcome()
@@ -327,17 +238,6 @@ def test_a_service_that_is_not_ready_takes_no_work_and_stays_healthy_and_in_its_
         assert bench.pulse.ready(10).ok
         ready.set()
         assert [track.request_id for track in bench.tracks(1)] == ["a"]
-
-
-class Holding(Scripted):
-    """Holds those requests that are in ``missing``."""
-
-    def __init__(self, missing: set[str]) -> None:
-        super().__init__(self.done)
-        self.missing = missing
-
-    def held(self, message: Message) -> HeldError | None:
-        return HeldError(f"{message.request_id} needs a model") if message.request_id in self.missing else None
 
 
 @pytest.mark.parametrize("keep_alive_s", [None, 0.01])

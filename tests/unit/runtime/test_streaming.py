@@ -11,18 +11,18 @@ from dataclasses import replace
 import pytest
 
 from shared.bus.base import Record
-from shared.contracts.codec import outgoing
 from shared.contracts.errors import DependencyError, ErrorCode
 from shared.contracts.topics import Channel
-from shared.runtime.service import Delivery, Verdict
+from shared.runtime.envelope import outgoing
+from shared.runtime.service import Delivery, Handled
 from shared.runtime.streaming import StreamingLoop
-from tests.unit.runtime import test_crashes
+from tests.support.crashing import process, supervise
+from tests.support.loop_bench import PATIENT, TOPICS, Bench, Scripted, read, request, running
+from tests.unit.runtime import test_crash_guard
 
 # What holds for batches holds here: the same tests, with the other loop.
-from tests.unit.runtime.test_crashes import *  # noqa: F403
-from tests.unit.runtime.test_crashes import process, supervise
+from tests.unit.runtime.test_crash_guard import *  # noqa: F403
 from tests.unit.runtime.test_loop import *  # noqa: F403
-from tests.unit.runtime.test_loop import PATIENT, TOPICS, Bench, Scripted, read, request, running
 
 # Who dies with whom is another matter here: see the tests of suspects below.
 del test_a_killer_is_buried_after_three_deaths_in_company_and_five_alone_and_its_neighbours_go_through  # noqa: F821
@@ -60,7 +60,7 @@ class Slow(Scripted):
         with self._lock:
             return self._gates.setdefault(name, threading.Event())
 
-    def handle(self, deliveries: Sequence[Delivery]) -> Sequence[Verdict]:
+    def handle(self, deliveries: Sequence[Delivery]) -> Sequence[Handled]:
         (delivery,) = deliveries
         name = delivery.message.request_id
         with self._lock:
@@ -201,7 +201,7 @@ def test_where_one_meets_a_missing_dependency_all_is_dropped_and_done_again() ->
     away.set()
     handle = service.handle
 
-    def fails_at_first(deliveries: Sequence[Delivery]) -> Sequence[Verdict]:
+    def fails_at_first(deliveries: Sequence[Delivery]) -> Sequence[Handled]:
         if deliveries[0].message.request_id == "unlucky" and away.is_set():
             raise DependencyError("Redis cannot be used")
         return handle(deliveries)
@@ -251,7 +251,7 @@ def test_the_watchdog_lets_a_record_wait_for_its_turn() -> None:
 
 def test_a_killer_is_handled_alone_and_buried_and_nobody_dies_with_it_for_good() -> None:
     names = ["a", "killer", "b", "c"]
-    service = test_crashes.Mortal({"killer"})
+    service = test_crash_guard.Mortal({"killer"})
     bench = supervise(service, names, ("one", "another"))
     assert service.died_with == [["killer"]] * 8
     tracks = {track.request_id: track.error for track in bench.tracks(4)}
@@ -280,7 +280,7 @@ def test_a_valid_request_goes_before_an_invalid_one_with_its_id_and_later_ones_w
 
 
 def test_nothing_runs_beside_a_suspect() -> None:
-    server = test_crashes.client()
+    server = test_crash_guard.client()
     service = Slow()
     bench = Bench(service)
     send(bench, "a", "suspect", "behind")
@@ -288,7 +288,7 @@ def test_nothing_runs_beside_a_suspect() -> None:
     (suspect,) = [one for one in bench.bus.join("look", [REQUESTS]).poll(10, 1.0) if b"suspect" in one.value]
     for _ in range(3):
         process(server).begin([suspect])
-    bench.loop._handling = process(server)
+    bench.loop._in_flight = process(server)
     with running(bench):
         until(lambda: "other" in service.started)
         time.sleep(0.1)
@@ -301,11 +301,11 @@ def test_nothing_runs_beside_a_suspect() -> None:
         for name in ("suspect", "behind", "late"):
             service.gate(name).set()
         assert len(bench.tracks(4)) == 4
-    assert server.hgetall("t:handling:ingestion") == {}
+    assert server.hgetall("t:in-flight:ingestion") == {}
 
 
 def test_dead_letters_over_the_limit_stop_the_loop_and_what_stands_before_them_is_committed() -> None:
-    from tests.unit.runtime.test_dead_letters import run_to_its_end
+    from tests.support.dead_letter_desk import run_to_its_end
 
     service = Scripted(lambda name: ValueError("a defect") if name.startswith("bad") else service.done(name))
     bench = Bench(service, replace(PATIENT, dead_letter_limit=2))

@@ -11,12 +11,13 @@ import pytest
 from shared.bus.base import Record, Unreadable
 from shared.contracts.messages import Stage
 from shared.contracts.topics import MAX_MESSAGE_BYTES, Channel
-from shared.runtime.crashes import CrashLoop
+from shared.runtime.crash_guard import CrashLoop
 from shared.runtime.dead_letters import DeadLetter, dead_letter
 from shared.runtime.redaction import Redactor
 from shared.runtime.settling import Settler
-from tests.unit.runtime.test_dead_letters import Desk
-from tests.unit.runtime.test_loop import PATIENT, TOPICS, Scripted, request
+from shared.state.in_flight import Crashes
+from tests.support.dead_letter_desk import Desk
+from tests.support.loop_bench import PATIENT, TOPICS, Scripted, request
 
 #: Looks like a request to who looks into it.
 BYTES = json.dumps({"request_id": "somebody", "audio_url": "http://example.org/a.mp3"}).encode()
@@ -68,7 +69,7 @@ def test_it_counts_against_the_worker_only_where_no_stranger_writes(channel: Cha
 
 
 def test_one_that_kills_its_worker_is_buried_without_an_answer_too() -> None:
-    buried = settler().bury(a_batch(Channel.REQUESTS), CrashLoop("8 workers died of it"), 8)
+    buried = settler().to_dead_letters(a_batch(Channel.REQUESTS), CrashLoop(Crashes(3, 5)), 8)
     (letter,) = buried.outputs
     assert letter.topic == TOPICS.name(Channel.DEAD_LETTERS) and letter.value == b""
 

@@ -15,8 +15,7 @@ from services.aggregator.answer import Calibrations
 from services.aggregator.service import Aggregator
 from services.aggregator.vote import vote
 from shared.blobs.store import BlobStore
-from shared.bus.base import Record
-from shared.contracts.codec import outgoing
+from shared.bus.base import Committed, Record
 from shared.contracts.errors import ErrorCode, TonestreamError
 from shared.contracts.features import AUDIO_FEATURES
 from shared.contracts.labels import GENRES
@@ -39,7 +38,8 @@ from shared.contracts.topics import Topics
 from shared.models.answer_key import ANSWER_VERSION, Recipes, result_key
 from shared.models.catalogue import Catalogue
 from shared.models.manifest import load_manifest, write_manifest
-from shared.runtime.service import Committed, Delivery, Origin, Outcome
+from shared.runtime.envelope import outgoing
+from shared.runtime.service import Delivery, Origin, Outcome
 from shared.settings import Settings, VoteStrategy
 from shared.state.audio_owners import AudioBlobs
 from shared.state.connection import Keys, connect

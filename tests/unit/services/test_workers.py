@@ -40,7 +40,7 @@ from shared.models.catalogue import Catalogue
 from shared.models.loaded import LoadedModels
 from shared.models.manifest import write_manifest
 from shared.models.networks import GenreModel, MoodModel, TagModel
-from shared.runtime.service import Delivery, Origin, Outcome, Service, Verdict
+from shared.runtime.service import Delivery, Handled, Origin, Outcome, Service
 from shared.settings import Settings
 from shared.spotify.client import SpotifyClient, SpotifyCredentials
 from tests.support.spotify_api import CLIENT_ID, CLIENT_SECRET, FEATURES, TRACK_ID, SpotifyApi
@@ -109,12 +109,12 @@ def stored(blobs: BlobStore, tmp_path: Path, samples: np.ndarray, **more: Any) -
     return IngestedTrack.model_validate({"request_id": "r1", "track_key": "k", "source": "s", "audio": audio, **more})
 
 
-def handle(service: Service, *messages: Message) -> list[Verdict]:
+def handle(service: Service, *messages: Message) -> list[Handled]:
     deliveries = [Delivery(Record("t", 0, number, b"k", b""), message) for number, message in enumerate(messages)]
     return list(service.handle(deliveries))
 
 
-def code(verdict: Verdict) -> ErrorCode:
+def code(verdict: Handled) -> ErrorCode:
     assert isinstance(verdict, TonestreamError), verdict
     return verdict.code
 
@@ -240,7 +240,7 @@ def test_a_batch_across_tracks_is_predicted_at_once_with_the_answers_of_each_alo
 
 
 def test_features_of_another_spec_or_shape_are_refused_and_the_others_predicted() -> None:
-    verdicts = handle(
+    handled = handle(
         genre_worker(),
         features(0),
         features(1, feature_spec="mel96"),
@@ -248,9 +248,9 @@ def test_features_of_another_spec_or_shape_are_refused_and_the_others_predicted(
         features(3),
         features(4, feature_spec=LOG_MEL96.id, model=genre_models().own.manifest.model_id),
     )
-    assert isinstance(verdicts[0], Outcome) and isinstance(verdicts[3], Outcome)
-    assert "mel96" in str(verdicts[1]) and "(130, 20)" in str(verdicts[2]) and LOG_MEL96.id in str(verdicts[4])
-    assert code(verdicts[1]) is code(verdicts[2]) is code(verdicts[4]) is ErrorCode.INTERNAL
+    assert isinstance(handled[0], Outcome) and isinstance(handled[3], Outcome)
+    assert "mel96" in str(handled[1]) and "(130, 20)" in str(handled[2]) and LOG_MEL96.id in str(handled[4])
+    assert code(handled[1]) is code(handled[2]) is code(handled[4]) is ErrorCode.INTERNAL
 
 
 def test_the_mood_of_audio_says_that_it_was_measured(blobs: BlobStore, tmp_path: Path) -> None:
@@ -396,9 +396,9 @@ def test_a_batch_for_two_models_is_one_pass_for_each_and_each_segment_is_answere
         return predict(model, matrices)
 
     monkeypatch.setattr(GenreModel, "predict", counted)
-    verdicts = handle(worker, *batch)
+    handled = handle(worker, *batch)
     assert sorted(passes) == [("mfcc-lstm", 4), ("musicnn-lstm", 4)]
-    for message, verdict in zip(batch, verdicts, strict=True):
+    for message, verdict in zip(batch, handled, strict=True):
         assert isinstance(verdict, Outcome)
         (prediction,) = verdict.messages
         assert isinstance(prediction, SegmentPrediction)

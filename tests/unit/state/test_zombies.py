@@ -21,7 +21,7 @@ from shared.contracts.messages import ErrorReport, IngestedTrack, MoodPrediction
 from shared.state.audio_owners import AudioBlobs
 from shared.state.connection import Keys, connect
 from shared.state.fences import FenceKeeper, Fences
-from shared.state.in_flight import RedisHandling
+from shared.state.in_flight import RedisInFlightRegistry
 from shared.state.request_state import RequestState
 from shared.state.results import KnownSource, ResultCache
 
@@ -63,7 +63,7 @@ class Desk:
 
     def left(self) -> set[str]:
         """Keys that are there although nothing is under way."""
-        kinds = ("votes", "waiting", "work", "leads", "followers", "owners", "audio", "handling")
+        kinds = ("votes", "waiting", "work", "leads", "followers", "owners", "audio", "in-flight")
         return {key for key in self.redis.keys("t:*") if key.split(":")[1] in kinds}  # type: ignore[union-attr]
 
 
@@ -93,7 +93,7 @@ WRITES: dict[str, Callable[[Desk, Record], object]] = {
     "a lead": lambda desk, record: desk.state.followers.follow("r1", "source:a", record),
     "parts": lambda desk, record: desk.state.votes.add([(announced(), record), (mood(), record)]),
     "the owner of audio": lambda desk, record: desk.audio.keep(desk.wav, SHA, "r1", record),
-    "what is in hand": lambda desk, record: RedisHandling(desk.redis, KEYS, "s", 1000).begin([record]),
+    "what is in hand": lambda desk, record: RedisInFlightRegistry(desk.redis, KEYS, "s", 1000).begin([record]),
 }
 
 
@@ -113,15 +113,15 @@ def test_a_write_that_came_in_time_and_was_not_committed_is_done_again_by_the_ne
     desk.own(ZOMBIE)
     write(desk, ZOMBIE)
     desk.own(OWNER)
-    handling = RedisHandling(desk.redis, KEYS, "s", 1000)
-    handling.begin([OWNER])
+    registry = RedisInFlightRegistry(desk.redis, KEYS, "s", 1000)
+    registry.begin([OWNER])
     assert desk.state.requests.enter("r1", OWNER)
     assert desk.state.followers.follow("r1", "source:a", OWNER) is None
     desk.audio.keep(desk.wav, SHA, "r1", OWNER)
     desk.state.votes.add([(announced(), OWNER), (mood(), OWNER)])
     desk.answer()
-    handling.finished([OWNER])
-    handling.flush()
+    registry.finished([OWNER])
+    registry.flush()
     assert desk.left() == set()
     assert not desk.blobs.exists(desk.audio.reference(SHA))
 
@@ -226,10 +226,10 @@ def test_what_a_worker_had_in_hand_that_died_behind_its_commit_is_removed(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shared.state.in_flight._TIDY_EVERY_S", 0.0)
-    handling = RedisHandling(desk.redis, KEYS, "s", 1000)
-    handling.begin([OWNER, LATER])
-    next_worker = RedisHandling(desk.redis, KEYS, "s", 1000)
+    registry = RedisInFlightRegistry(desk.redis, KEYS, "s", 1000)
+    registry.begin([OWNER, LATER])
+    next_worker = RedisInFlightRegistry(desk.redis, KEYS, "s", 1000)
     next_worker.tidy(lambda places: dict.fromkeys(places, LATER.offset))
-    assert desk.redis.hkeys("t:handling:s") == [LATER.coordinates]
+    assert desk.redis.hkeys("t:in-flight:s") == [LATER.coordinates]
     next_worker.tidy(lambda places: dict.fromkeys(places, LATER.offset + 1))
     assert desk.left() == set()

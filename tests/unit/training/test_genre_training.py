@@ -16,8 +16,8 @@ from shared.audio.spec import MFCC13
 from shared.contracts.errors import ErrorCode
 from shared.contracts.labels import GENRES
 from shared.models.manifest import load_manifest
-from tests.unit.audio.test_measures import noise, sine
-from tests.unit.audio.test_segments import wav_bytes
+from tests.support.sounds import noise, sine
+from tests.support.wav_files import wav_bytes
 from tests.unit.training.test_training import labelled_groups
 from training.data.clips import Clip, DataError, content_id, read_clips
 from training.data.features import clip_features, usable_clips

@@ -21,8 +21,8 @@ from shared.contracts.labels import GENRES, MOODS
 from shared.models.manifest import ModelError, Scaler, load_manifest, write_manifest
 from shared.models.networks import MoodModel
 from shared.settings import Settings
-from tests.unit.audio.test_measures import noise, sine
-from tests.unit.audio.test_segments import wav_bytes
+from tests.support.sounds import noise, sine
+from tests.support.wav_files import wav_bytes
 from training.data.clips import DataError
 from training.genre.protocol import Workspace
 from training.mood.data import MoodTable, check_enough, read_mood_table

@@ -12,8 +12,8 @@ from samples.render import SAMPLES
 from shared.audio.segments import segment_count
 from shared.audio.spec import MFCC13
 from shared.contracts.labels import GENRES
-from tests.unit.audio.test_measures import clicks, noise, sine
-from tests.unit.audio.test_segments import wav_bytes
+from tests.support.sounds import clicks, noise, sine
+from tests.support.wav_files import wav_bytes
 from training.data.clips import read_clips
 from training.data.features import limit_bandwidth, read_segments
 from training.data.splits import fold_of_each, train_and_test

@@ -5,12 +5,11 @@ from __future__ import annotations
 import io
 import wave
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from tests.support.samples import SAMPLES
 from tests.support.web_server import Exchange, WebServer
 
-SAMPLES = sorted((Path(__file__).resolve().parents[2] / "samples").glob("*.mp3"))
 #: Of MP3 at 112 kb/s: about 11 s.
 _PIECE = 160 * 1024
 _STEP = 24 * 1024

@@ -12,27 +12,14 @@ from typing import Any
 import pytest
 import redis
 
-from shared.bus.base import Outgoing, Record
-from shared.bus.memory import MemoryBus
-from shared.contracts.codec import outgoing
+from shared.bus.base import Committed, Outgoing, Record
 from shared.contracts.errors import DependencyError, ErrorCode
 from shared.contracts.topics import Channel
-from shared.runtime.crashes import Deaths, Unit, in_units
-from shared.runtime.service import Delivery, Origin, Outcome, Verdict
-from shared.state.connection import Keys, connect
-from shared.state.in_flight import RedisHandling
-from tests.unit.runtime.test_loop import PATIENT, TOPICS, Bench, Scripted, read, request, running
-
-KEYS = Keys("t")
-
-
-def client() -> redis.Redis:
-    return connect(f"memory://{random.random()}")
-
-
-def process(server: redis.Redis, service: str = "ingestion") -> RedisHandling:
-    """What one worker process writes down; another one stands for its successor."""
-    return RedisHandling(server, KEYS, service, 1000)
+from shared.runtime.crash_guard import CrashGuard, Unit
+from shared.runtime.service import Delivery, Handled, Origin, Outcome
+from shared.state.in_flight import Crashes
+from tests.support.crashing import Died, client, live, process, supervise
+from tests.support.loop_bench import TOPICS, Bench, Scripted, read, request, running
 
 
 def records(*offsets: int, partition: int = 0) -> list[Record]:
@@ -49,12 +36,12 @@ def at(offset: int, partition: int = 0) -> str:
 def test_what_a_dead_worker_had_in_hand_is_told_to_the_next_one_by_record() -> None:
     server = client()
     assert process(server).begin(records(1, 2)) == {}
-    assert process(server).begin(records(2, 3)) == {at(2): Deaths(shared=1)}
-    assert process(server).begin(records(2), alone=True) == {at(2): Deaths(shared=2)}
+    assert process(server).begin(records(2, 3)) == {at(2): Crashes(shared=1)}
+    assert process(server).begin(records(2), alone=True) == {at(2): Crashes(shared=2)}
     assert process(server).begin(records(1, 2, 3, 4)) == {
-        at(1): Deaths(shared=1),
-        at(2): Deaths(shared=2, alone=1),
-        at(3): Deaths(shared=1),
+        at(1): Crashes(shared=1),
+        at(2): Crashes(shared=2, alone=1),
+        at(3): Crashes(shared=1),
     }
 
 
@@ -71,9 +58,9 @@ def test_what_a_living_worker_puts_back_is_no_death(alone: bool) -> None:
     one.begin(records(1), alone)
     one.withdraw()
     one.withdraw()
-    assert server.hgetall("t:handling:ingestion") == {}
+    assert server.hgetall("t:in-flight:ingestion") == {}
     one.begin(records(1), alone)
-    assert process(server).begin(records(1)) == {at(1): Deaths(*((0, 1) if alone else (1, 0)))}
+    assert process(server).begin(records(1)) == {at(1): Crashes(*((0, 1) if alone else (1, 0)))}
 
 
 def test_what_is_finished_leaves_nothing_behind_with_the_next_batch_or_when_there_is_none() -> None:
@@ -83,10 +70,10 @@ def test_what_is_finished_leaves_nothing_behind_with_the_next_batch_or_when_ther
     one.begin(records(1, 2))
     one.finished(records(1, 2))
     one.begin(records(3))
-    assert set(server.hkeys("t:handling:ingestion")) == {at(3)}
+    assert set(server.hkeys("t:in-flight:ingestion")) == {at(3)}
     one.finished(records(3))
     one.flush()
-    assert server.hkeys("t:handling:ingestion") == []
+    assert server.hkeys("t:in-flight:ingestion") == []
 
 
 def test_of_a_batch_that_was_committed_in_part_the_rest_is_put_back() -> None:
@@ -96,19 +83,19 @@ def test_of_a_batch_that_was_committed_in_part_the_rest_is_put_back() -> None:
     one.finished(records(1))
     one.withdraw()
     one.flush()
-    assert server.hkeys("t:handling:ingestion") == []
+    assert server.hkeys("t:in-flight:ingestion") == []
 
 
 def test_a_worker_that_lost_its_partitions_alive_takes_back_only_its_own() -> None:
     server = client()
     zombie, heir = process(server), process(server)
     zombie.begin(records(1, 2))
-    assert heir.begin(records(1, 2)) == {at(1): Deaths(1), at(2): Deaths(1)}
+    assert heir.begin(records(1, 2)) == {at(1): Crashes(1), at(2): Crashes(1)}
     heir.finished(records(1))
     heir.flush()
     zombie.withdraw()  # fenced at its commit
-    assert set(server.hkeys("t:handling:ingestion")) == {at(2)}
-    assert process(server).begin(records(1, 2)) == {at(2): Deaths(1)}
+    assert set(server.hkeys("t:in-flight:ingestion")) == {at(2)}
+    assert process(server).begin(records(1, 2)) == {at(2): Crashes(1)}
 
 
 def test_beginning_again_because_an_answer_got_lost_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +118,7 @@ def test_beginning_again_because_an_answer_got_lost_counts_once(monkeypatch: pyt
     monkeypatch.setattr(one, "_begin", begin)
     monkeypatch.setattr(one, "_withdraw", withdraw)
     assert one.begin(records(1)) == {}
-    assert process(server).begin(records(1)) == {at(1): Deaths(1)}
+    assert process(server).begin(records(1)) == {at(1): Crashes(1)}
 
 
 def test_a_batch_costs_one_round_trip(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,18 +149,18 @@ def test_batches_of_any_size_are_written_down_and_put_back() -> None:
     batch = records(*range(2500))
     process(server).begin(batch)
     one = process(server)
-    assert one.begin(batch) == {at(offset): Deaths(1) for offset in range(2500)}
+    assert one.begin(batch) == {at(offset): Crashes(1) for offset in range(2500)}
     one.finished(batch[:1200])
     one.withdraw()
     one.begin(records(9999))
-    assert set(server.hkeys("t:handling:ingestion")) == {at(offset) for offset in range(1200, 2500)} | {at(9999)}
-    assert process(server).begin(batch[1200:]) == {at(offset): Deaths(1) for offset in range(1200, 2500)}
+    assert set(server.hkeys("t:in-flight:ingestion")) == {at(offset) for offset in range(1200, 2500)} | {at(9999)}
+    assert process(server).begin(batch[1200:]) == {at(offset): Crashes(1) for offset in range(1200, 2500)}
 
 
 def test_what_nobody_comes_back_for_expires() -> None:
     server = client()
     process(server).begin(records(1))
-    assert 0 < server.ttl("t:handling:ingestion") <= 1000  # type: ignore[operator]
+    assert 0 < server.ttl("t:in-flight:ingestion") <= 1000  # type: ignore[operator]
 
 
 # The units
@@ -181,15 +168,15 @@ def test_what_nobody_comes_back_for_expires() -> None:
 
 @dataclass
 class Written:
-    """Deaths as they are given; remembers what was begun and put back."""
+    """Crashes as they are given; remembers what was begun and put back."""
 
-    deaths: dict[str, Deaths]
+    crashes: dict[str, Crashes]
     begun: list[int] = field(default_factory=list)
     withdrawn: int = 0
 
-    def begin(self, given: Sequence[Record], alone: bool = False) -> dict[str, Deaths]:
+    def begin(self, given: Sequence[Record], alone: bool = False) -> dict[str, Crashes]:
         self.begun.append(len(given))
-        return self.deaths
+        return self.crashes
 
     def finished(self, given: Sequence[Record]) -> None:
         pass
@@ -200,17 +187,20 @@ class Written:
     def flush(self) -> None:
         pass
 
+    def tidy(self, committed: Committed) -> None:
+        pass
+
 
 def test_a_batch_without_suspects_is_one_unit_that_has_begun() -> None:
-    written = Written({at(1): Deaths(2, 0)})
-    assert in_units(records(1, 2), written) == [Unit(tuple(records(1, 2)))]
+    written = Written({at(1): Crashes(2, 0)})
+    assert CrashGuard(written).units(records(1, 2)) == [Unit(tuple(records(1, 2)))]
     assert (written.begun, written.withdrawn) == ([2], 0)
 
 
 def test_suspects_are_units_of_their_own_in_order_and_keep_no_other_partition_waiting() -> None:
-    written = Written({at(2): Deaths(3, 0), at(3): Deaths(0, 3), at(8, 1): Deaths(1, 1)})
+    written = Written({at(2): Crashes(3, 0), at(3): Crashes(0, 3), at(8, 1): Crashes(1, 1)})
     batch = [*records(1, 2, 3, 4, 5), *records(7, 8, partition=1)]
-    assert in_units(batch, written) == [
+    assert CrashGuard(written).units(batch) == [
         Unit((*records(1), *records(7, 8, partition=1))),
         Unit(tuple(records(2)), alone=True),
         Unit(tuple(records(3)), alone=True),
@@ -222,10 +212,6 @@ def test_suspects_are_units_of_their_own_in_order_and_keep_no_other_partition_wa
 # Workers that die. A death is played by abandoning the loop where it stands: nothing of it is tidied up.
 
 
-class Died(BaseException):
-    """The process is gone."""
-
-
 class Mortal(Scripted):
     """Dies of ``killers``, and by chance when ``chance`` says so. ``company`` are the batches it died in."""
 
@@ -235,53 +221,12 @@ class Mortal(Scripted):
         self.chance = chance
         self.died_with: list[list[str]] = []
 
-    def handle(self, deliveries: Sequence[Delivery]) -> Sequence[Verdict]:
+    def handle(self, deliveries: Sequence[Delivery]) -> Sequence[Handled]:
         names = [delivery.message.request_id for delivery in deliveries]
         if self.killers.intersection(names) or self.chance():
             self.died_with.append(names)
             raise Died
         return super().handle(deliveries)
-
-
-def live(bus: MemoryBus, service: Scripted, server: redis.Redis, until: Callable[[], bool]) -> bool:
-    """One life of a worker process. True when it got where it should, False when it died."""
-    membership = bus.join("g", [TOPICS.name(Channel.REQUESTS)])
-    loop = Bench.loop_type(service, membership, TOPICS, PATIENT, handling=process(server))
-    died = threading.Event()
-
-    def run() -> None:
-        try:
-            loop.run()
-        except Died:
-            died.set()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    while thread.is_alive() and not until():
-        thread.join(0.01)
-    loop.stop()
-    thread.join(5)
-    return not died.is_set()
-
-
-def supervise(service: Scripted, names: Sequence[str], keys: Sequence[str] = ("one",), lives: int = 200) -> Bench:
-    """Restart the worker whenever it dies, until every request is answered."""
-    bench = Bench(service)
-    bench.loop._membership.close()
-    for number, name in enumerate(names):
-        bench.bus.publisher().publish([outgoing(TOPICS, request(name), key=keys[number % len(keys)])])
-    server = client()
-    counted = bench.bus.reader([TOPICS.name(Channel.TRACKS)])
-    seen: list[Record] = []
-
-    def all_answered() -> bool:
-        seen.extend(counted.poll(1000, 0.0))
-        return len(seen) >= len(names)
-
-    for _ in range(lives):
-        if live(bench.bus, service, server, all_answered) and all_answered():
-            return bench
-    raise AssertionError(f"{len(seen)} of {len(names)} answered after {lives} lives")
 
 
 def test_a_killer_is_buried_after_three_deaths_in_company_and_five_alone_and_its_neighbours_go_through() -> None:
@@ -351,48 +296,45 @@ def test_random_kills_bury_no_innocent_record(seed: int) -> None:
 def test_a_worker_told_to_stop_or_waiting_for_a_dependency_leaves_no_death_behind() -> None:
     tried = threading.Event()
 
-    def script(name: str) -> Verdict:
+    def script(name: str) -> Handled:
         tried.set()
         raise DependencyError("the blob store cannot be read")
 
     server = client()
     service = Scripted(script)
-    bench = Bench(service)
-    bench.loop._handling = process(server)
+    bench = Bench(service, in_flight=process(server))
     bench.send(request("a"))
     with running(bench):
         assert tried.wait(5)
-    assert server.hgetall("t:handling:ingestion") == {}
+    assert server.hgetall("t:in-flight:ingestion") == {}
 
 
 def test_while_redis_is_away_nothing_is_handled_and_nothing_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     server = client()
-    handling = process(server)
-    begin = handling._begin
+    registry = process(server)
+    begin = registry._begin
     refused = threading.Event()
 
     def away(**arguments: Any) -> None:
         refused.set()
         raise redis.ConnectionError("away")
 
-    monkeypatch.setattr(handling, "_begin", away)
+    monkeypatch.setattr(registry, "_begin", away)
     service = Scripted(lambda name: service.done(name))
-    bench = Bench(service)
-    bench.loop._handling = handling
+    bench = Bench(service, in_flight=registry)
     bench.send(request("a"))
     with running(bench):
         assert refused.wait(5)
         assert service.batches == []
-        monkeypatch.setattr(handling, "_begin", begin)
+        monkeypatch.setattr(registry, "_begin", begin)
         assert [track.request_id for track in bench.tracks(1)] == ["a"]
-    assert server.hgetall("t:handling:ingestion") == {}
+    assert server.hgetall("t:in-flight:ingestion") == {}
 
 
 def test_bytes_that_are_no_message_are_written_down_like_any_record() -> None:
     server = client()
-    bench = Bench(Scripted(lambda name: Outcome()))
-    bench.loop._handling = process(server)
+    bench = Bench(Scripted(lambda name: Outcome()), in_flight=process(server))
     bench.send(Outgoing(TOPICS.name(Channel.REQUESTS), b"one", b"garbage"))
     with running(bench):
         read(bench.dead, 1)
-    assert server.hgetall("t:handling:ingestion") == {}
+    assert server.hgetall("t:in-flight:ingestion") == {}

@@ -1,0 +1,90 @@
+"""Ingestion over a local web server, without a loop."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from pathlib import Path
+from typing import Any
+
+from services.ingestion.service import Ingestion
+from shared.blobs.store import BlobStore
+from shared.bus.base import Record
+from shared.contracts.codec import encode
+from shared.contracts.errors import ErrorCode
+from shared.contracts.messages import ErrorReport, IngestedTrack, Stage, Status, Track, TrackRequest, TrackResult
+from shared.models.answer_key import Recipes, result_key
+from shared.models.catalogue import Catalogue
+from shared.runtime.retries import RetryNote
+from shared.runtime.service import Delivery, Handled, Outcome
+from shared.settings import Settings
+from shared.state.connection import Keys, connect
+from shared.state.request_state import RequestState
+from shared.state.results import ResultCache
+from tests.support.web_server import WebServer
+
+
+class Bench:
+    def __init__(self, folder: Path, web: WebServer, **more: Any) -> None:
+        self.web = web
+        self.settings = Settings.model_validate(
+            {
+                **more,
+                "redis_url": f"memory://{folder}",
+                "blob_url": f"file://{folder}/blobs",
+                "fetch_allow": "127.0.0.1",
+                "fetch_total_timeout_s": 10,
+            }
+        )
+        self.service = Ingestion.build(self.settings)
+        self.blobs = BlobStore(self.settings.blob_url)
+        self.recipe = Recipes(self.settings, Catalogue.of(self.settings)).own
+        client, keys = connect(self.settings.redis_url.get_secret_value()), Keys("tonestream")
+        self.results = ResultCache(client, keys, 1000)
+        self.state = RequestState.open(client, keys, Stage.AGGREGATOR.value, 1000, 1000.0)
+        self.offsets = itertools.count()
+
+    def delivery(self, request_id: str, **fields: Any) -> Delivery:
+        request = TrackRequest(request_id=request_id, **fields)
+        offset = next(self.offsets)
+        now_ms = int(time.time() * 1000)
+        return Delivery(Record("tonestream.requests", 0, offset, b"k", encode(request), (), now_ms), request)
+
+    def verdict(self, delivery: Delivery) -> Handled:
+        (verdict,) = self.service.handle([delivery])
+        return verdict
+
+    def track(self, request_id: str, **fields: Any) -> IngestedTrack:
+        return announced(self.verdict(self.delivery(request_id, **fields)))
+
+    def answer(self, track: IngestedTrack) -> TrackResult:
+        """Put a finished answer for the track's audio into the cache, as the aggregator would."""
+        assert track.audio is not None
+        error = ErrorReport(code=ErrorCode.SILENT_AUDIO, stage=Stage.FEATURE_EXTRACTION, message="test")
+        result = TrackResult(
+            request_id=track.request_id, status=Status.FAILED, track=Track(key="k", source="s"), errors=(error,)
+        )
+        self.results.keep(result_key(track.recipe or self.recipe, track.audio.sha256, "audio"), result)
+        self.ended(track.request_id)
+        return result
+
+    def ended(self, request_id: str) -> list[str]:
+        """The request is answered, as by the aggregator; who followed it."""
+        error = ErrorReport(code=ErrorCode.INTERNAL, stage=Stage.AGGREGATOR, message="test")
+        result = TrackResult(
+            request_id=request_id, status=Status.FAILED, track=Track(key="k", source="s"), errors=(error,)
+        )
+        return self.state.followers.end(request_id, result)
+
+
+def announced(verdict: Handled) -> IngestedTrack:
+    assert isinstance(verdict, Outcome), verdict
+    (message,) = verdict.messages
+    assert isinstance(message, IngestedTrack)
+    return message
+
+
+def retried(verdict: Handled) -> RetryNote:
+    assert isinstance(verdict, Outcome) and verdict.messages == (), verdict
+    assert verdict.retry is not None
+    return verdict.retry.note
