@@ -33,7 +33,7 @@ def own_memory_mb() -> int:
     raise OSError("smaps_rollup names no anonymous pages")
 
 
-def batch_for(manifests: list[ModelManifest]) -> list[Delivery]:
+def batch_for(manifests: list[ModelManifest]) -> list[Delivery[SegmentFeatures]]:
     """Segments for these models in turn."""
     deliveries = []
     random = np.random.default_rng(0)
@@ -57,7 +57,7 @@ def batch_for(manifests: list[ModelManifest]) -> list[Delivery]:
     return deliveries
 
 
-def cpu_ms_a_segment(worker: GenreWorker, deliveries: list[Delivery]) -> float:
+def cpu_ms_a_segment(worker: GenreWorker, deliveries: list[Delivery[SegmentFeatures]]) -> float:
     """Median over some batches; every segment must be predicted."""
     taken = []
     for _ in range(_REPEATS):

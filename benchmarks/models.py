@@ -10,6 +10,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -45,8 +46,8 @@ def main() -> None:
         noise = np.random.default_rng(0).standard_normal((_SEGMENTS, spec.segment_samples)).astype(np.float32) * 0.1
         matrices = features(noise, spec)
         model.predict(matrices)  # traces the graph
-        of_features = cpu_ms(lambda noise=noise, spec=spec: features(noise, spec), arguments.repeats) / _SEGMENTS
-        of_network = cpu_ms(lambda model=model, m=matrices: model.predict(m), arguments.repeats) / _SEGMENTS
+        of_features = cpu_ms(partial(features, noise, spec), arguments.repeats) / _SEGMENTS
+        of_network = cpu_ms(partial(model.predict, matrices), arguments.repeats) / _SEGMENTS
         segments = min(_FOUR_MINUTES, model.manifest.max_segments or _FOUR_MINUTES)
         track = (of_features + of_network) * segments / 1000
         name = model.manifest.model_id

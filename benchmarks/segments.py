@@ -33,7 +33,7 @@ def main() -> None:
     model = GenreModel.load(arguments.model, threads=1)
     spec = model.manifest.require_feature_spec()
     files = audio_files(arguments.folder)
-    heard = []
+    heard: list[np.ndarray] = []
     for file in (files[i] for i in np.random.default_rng(0).permutation(len(files))):
         if len(heard) == arguments.tracks:
             break

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from pydantic.json_schema import models_json_schema
 
+from services.topology import TOPOLOGY
 from shared.contracts.codec import CHANNEL_OF
 from shared.contracts.messages import TrackRequest
 from shared.contracts.topics import MAX_MESSAGE_BYTES, PARTITIONS, Channel, Topics
@@ -14,14 +15,11 @@ from shared.runtime.retries import HEADERS
 
 _RETRY_MESSAGE: Final = "RetriedTrackRequest"
 _REFERENCE: Final = "#/components/schemas/{model}"
-_DIRECTIONS: Final = {
-    Channel.REQUESTS: "users publish; ingestion reads",
-    Channel.REQUESTS_RETRY: "ingestion publishes and reads: requests whose source is slow, or failed for the moment",
-    Channel.TRACKS: "ingestion publishes; feature-extraction, mood-worker and aggregator read",
-    Channel.FEATURES: "feature-extraction publishes; genre-worker reads",
-    Channel.PREDICTIONS: "genre-worker, feature-extraction and aggregator publish; aggregator reads",
-    Channel.MOODS: "mood-worker publishes; aggregator reads",
-    Channel.RESULTS: "aggregator publishes; users read",
+#: Who is at the ends of the topics besides the services.
+_OUTSIDE: Final = {
+    Channel.REQUESTS: "users publish",
+    Channel.REQUESTS_RETRY: "requests whose source is slow, or failed for the moment",
+    Channel.RESULTS: "users read",
     Channel.DEAD_LETTERS: "any worker publishes records it cannot handle, as they were; operators read",
 }
 
@@ -43,7 +41,7 @@ def document(version: str, topics: Topics | None = None) -> dict[str, Any]:
         "channels": {
             channel.value: {
                 "address": named.name(channel),
-                "description": _DIRECTIONS[channel],
+                "description": _direction(channel),
                 "bindings": {"kafka": {"partitions": PARTITIONS}},
                 "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in _messages(channel)},
             }
@@ -63,6 +61,19 @@ def document(version: str, topics: Topics | None = None) -> dict[str, Any]:
             "schemas": definitions["$defs"],
         },
     }
+
+
+def _direction(channel: Channel) -> str:
+    """Who publishes and who reads, after the topology."""
+    said = []
+    for nodes, verb in (
+        ([node.name for node in TOPOLOGY if channel in node.writes], "publish"),
+        ([node.name for node in TOPOLOGY if channel in node.reads], "read"),
+    ):
+        if nodes:
+            names = " and ".join(filter(None, (", ".join(nodes[:-1]), nodes[-1])))
+            said.append(f"{names} {verb}{'' if len(nodes) > 1 else 'es' if verb == 'publish' else 's'}")
+    return "; ".join([*said, *filter(None, (_OUTSIDE.get(channel),))])
 
 
 def _messages(channel: Channel) -> list[str]:

@@ -6,10 +6,11 @@ import logging
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import ClassVar, Final, Self, cast
+from typing import Final, Self, cast
 
 from services.aggregator.answer import Calibrations, answer
 from services.aggregator.vote import known_strategy
+from services.topology import AGGREGATOR
 from shared.blobs.store import BlobStore
 from shared.bus.base import Committed, FencedError, Record, parsed_coordinates
 from shared.contracts.errors import PERMANENT_FOR_AUDIO, DependencyError, TonestreamError
@@ -20,7 +21,6 @@ from shared.contracts.messages import (
     MoodPrediction,
     Overdue,
     Recipe,
-    Stage,
     Status,
     Track,
     TrackResult,
@@ -54,8 +54,8 @@ class Aggregator(Service[Part, Answer]):
     the record that made it is the only one whose unit of work carries the result, redelivered or not.
     """
 
-    stage = Stage.AGGREGATOR
-    inputs: ClassVar[tuple[Channel, ...]] = (Channel.TRACKS, Channel.PREDICTIONS, Channel.MOODS)
+    stage = AGGREGATOR.stage
+    inputs = AGGREGATOR.reads
     batch_records = 500
 
     def __init__(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from typing import ClassVar, Self
+from typing import Self
 
 import numpy as np
 
+from services.topology import FEATURE_EXTRACTION
 from shared.audio.segment_features.features import features
 from shared.audio.segments import is_silent
 from shared.audio.spec import FeatureSpec
@@ -19,9 +20,7 @@ from shared.contracts.messages import (
     IngestedTrack,
     SegmentFeatures,
     SilentSegment,
-    Stage,
 )
-from shared.contracts.topics import Channel
 from shared.models.catalogue import Catalogue, held_by
 from shared.runtime.service import Delivery, Origin, Outcome, TrackByTrackService
 from shared.settings import Settings
@@ -36,8 +35,8 @@ _BATCH_SEGMENTS = 32
 class FeatureExtraction(TrackByTrackService[IngestedTrack, FeatureMessage]):
     """One message a segment. Silent segments have no vote; a track that is silent or too short has no genre."""
 
-    stage = Stage.FEATURE_EXTRACTION
-    inputs: ClassVar[tuple[Channel, ...]] = (Channel.TRACKS,)
+    stage = FEATURE_EXTRACTION.stage
+    inputs = FEATURE_EXTRACTION.reads
     batch_records = 8
 
     def __init__(self, blobs: BlobStore, catalogue: Catalogue, own_spec: FeatureSpec, threads: int) -> None:

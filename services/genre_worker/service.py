@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
+from services.topology import GENRE_WORKER
 from shared.contracts.errors import ErrorCode, HeldError, TonestreamError
 from shared.contracts.labels import GENRES
-from shared.contracts.messages import ErrorReport, GenreFailure, SegmentFeatures, SegmentPrediction, Stage
-from shared.contracts.topics import Channel
+from shared.contracts.messages import ErrorReport, GenreFailure, SegmentFeatures, SegmentPrediction
 from shared.models.catalogue import Catalogue, held_by
 from shared.models.loaded import LoadedModels
 from shared.runtime.service import Delivery, Handled, Origin, Outcome, Service
@@ -30,8 +30,8 @@ class GenreWorker(Service[SegmentFeatures, SegmentAnswer]):
     """Features in, probabilities out, by the model that each message names. Features of another spec than that
     model's are refused, never guessed at."""
 
-    stage = Stage.GENRE_WORKER
-    inputs: ClassVar[tuple[Channel, ...]] = (Channel.FEATURES,)
+    stage = GENRE_WORKER.stage
+    inputs = GENRE_WORKER.reads
     batch_records = 256
 
     def __init__(self, catalogue: Catalogue, models: LoadedModels[GenreModel]) -> None:

@@ -10,13 +10,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from threading import BoundedSemaphore, Event
-from typing import ClassVar, Final, Self
+from typing import Final, Self
 
 from services.ingestion.fetch import AllowList, Fetched, Fetcher, FetchLimits, Validators
 from services.ingestion.lanes import CutShortError, Lane, Patience, Try, final
 from services.ingestion.local_files import LocalFiles
 from services.ingestion.own_servers import endpoints
 from services.ingestion.tags import read_tags
+from services.topology import INGESTION, INGESTION_RETRY
 from shared.audio.decode import DecodedAudio, DecodeLimits, DecodeTimeoutError, decode, find_ffmpeg
 from shared.audio.level import track_level
 from shared.audio.segments import Stretch, chosen_segments, heard_segments, segment_count, sounding_stretches
@@ -37,7 +38,6 @@ from shared.contracts.messages import (
     IngestedAudio,
     IngestedTrack,
     Recipe,
-    Stage,
     TrackRequest,
     TrackResult,
 )
@@ -120,8 +120,8 @@ class Ingestion(TrackByTrackService[TrackRequest, IngestedTrack]):
     This is the first lane: one short try. What is slow or failed for the moment goes on to the retry topic.
     """
 
-    stage = Stage.INGESTION
-    inputs: ClassVar[tuple[Channel, ...]] = (Channel.REQUESTS,)
+    stage = INGESTION.stage
+    inputs = INGESTION.reads
     # So many slow servers at once delay nobody: a download waits and costs little. Decoding costs: see ``decoders``.
     batch_records = 128
     answers_invalid_input = True
@@ -485,12 +485,12 @@ def _received_at_ms(record: Record) -> int:
 class IngestionRetry(Ingestion):
     """The second lane: requests that wait, and sources that are slow. It has the full limits and is in nobody's way."""
 
-    inputs: ClassVar[tuple[Channel, ...]] = (Channel.REQUESTS_RETRY,)
+    inputs = INGESTION_RETRY.reads
     answers_invalid_input = False
 
     @property
     def name(self) -> str:
-        return f"{self.stage.value}-retry"
+        return INGESTION_RETRY.name
 
     def window(self, settings: Settings) -> int:
         return settings.retry_window

@@ -9,15 +9,15 @@ import logging
 import time
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Self
 
+from services.topology import MOOD_WORKER
 from shared.audio.segments import Stretch
 from shared.audio.track_features.measures import measure_wav
 from shared.blobs.store import BlobStore
 from shared.contracts.errors import ErrorCode, HeldError, TonestreamError
 from shared.contracts.features import AUDIO_FEATURES, AudioFeatures
-from shared.contracts.messages import ErrorReport, IngestedTrack, MoodPrediction, MoodSource, Stage
-from shared.contracts.topics import Channel
+from shared.contracts.messages import ErrorReport, IngestedTrack, MoodPrediction, MoodSource
 from shared.models.catalogue import Catalogue, held_by
 from shared.models.loaded import LoadedModels
 from shared.models.track_tags import track_tags
@@ -35,8 +35,8 @@ log = logging.getLogger(__name__)
 class MoodWorker(TrackByTrackService[IngestedTrack, MoodPrediction]):
     """Always says where the features came from. Spotify being closed or down is no fault where there is audio."""
 
-    stage = Stage.MOOD_WORKER
-    inputs: ClassVar[tuple[Channel, ...]] = (Channel.TRACKS,)
+    stage = MOOD_WORKER.stage
+    inputs = MOOD_WORKER.reads
     batch_records = 8
 
     def __init__(

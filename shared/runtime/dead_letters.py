@@ -17,12 +17,6 @@ from shared.runtime.redaction import Redactor
 
 #: First part of the header names, in the manner of KIP-1034's ``__streams.errors.``.
 ERROR_HEADER_PREFIX: Final = "tonestream.errors."
-#: Topics whose records workers read, and bury.
-REPLAYABLE: Final = (
-    Channel.REQUESTS, Channel.REQUESTS_RETRY, Channel.TRACKS, Channel.FEATURES, Channel.PREDICTIONS, Channel.MOODS,
-)  # fmt: skip
-#: Those of them that carry requests: replaying one makes the request anew.
-ENTRANCES: Final = (Channel.REQUESTS, Channel.REQUESTS_RETRY)
 #: The first header of ours; what stands before it are the record's own headers, whatever they are called.
 _FIRST: Final = f"{ERROR_HEADER_PREFIX}exception"
 _STACKTRACE: Final = f"{ERROR_HEADER_PREFIX}stacktrace"

@@ -381,5 +381,5 @@ def leftovers(server: RedisServer, prefix: str, disk: Path) -> dict[str, int]:
     """What the storm left behind."""
     client: redis.Redis = redis.Redis.from_url(server.url, decode_responses=True)
     kinds = ("votes", "waiting", "work", "leads", "followers", "owners", "audio", "in-flight")
-    found = {kind: len(client.keys(f"{prefix}:{kind}*")) for kind in kinds}  # type: ignore[arg-type]
+    found = {kind: len(client.keys(f"{prefix}:{kind}*")) for kind in kinds}
     return {**found, "blobs": len(list((disk / "blobs").rglob("*.wav")))}

@@ -39,7 +39,8 @@ from tests.support.kafka_broker import KafkaBroker
 from tests.support.names import Names
 from tests.support.pipeline import Pipeline
 from tests.support.redis_server import RedisServer
-from tests.support.sources import SAMPLES, frame_at
+from tests.support.samples import SAMPLES
+from tests.support.sources import frame_at
 from tests.support.web_server import WebServer
 
 LONG = os.environ.get("TONESTREAM_CHAOS") == "long"
@@ -110,7 +111,7 @@ class Installation:
         """What is there although nothing is under way."""
         prefix = self.pipeline.topics.prefix
         kinds = ("votes", "waiting", "work", "leads", "followers", "owners", "audio", "in-flight")
-        found = {kind: len(self._redis.keys(f"{prefix}:{kind}*")) for kind in kinds}  # type: ignore[arg-type]
+        found = {kind: len(self._redis.keys(f"{prefix}:{kind}*")) for kind in kinds}
         found["blobs"] = len(list((self.pipeline.folder / "blobs").rglob("*.wav")))
         return {kind: count for kind, count in found.items() if count}
 

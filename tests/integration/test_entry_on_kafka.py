@@ -126,7 +126,7 @@ def test_no_client_can_stop_ingestion_by_what_it_publishes(entry: Entry) -> None
     entry.create_topics()
     entry.start()
     newer = {f"newer-{number}": request(f"newer-{number}", schema_version=2) for number in range(30)}
-    invalid = {
+    invalid: dict[str, dict[str, Any]] = {
         **newer,
         "a-wrong-field": {"value": b'{"request_id":"a-wrong-field","audiourl":"http://e.org"}'},
         "utf-16": {"value": '{"request_id":"utf-16"}'.encode("utf-16")},

@@ -6,6 +6,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -29,13 +30,17 @@ def test_a_server_that_goes_and_comes_back_is_said_once_each(
     addresses = (kafka_broker.bootstrap_servers, redis_server.url)
     with Pipeline(tmp_path, *addresses, names.prefix, services=SERVICES) as pipeline:
         until(lambda: all(said(log)["started"] for log in logs(tmp_path)))
+
+        def answered_again(name: str) -> bool:
+            return all(bool(said(log)[f"{name} answers again"]) for log in logs(tmp_path))
+
         for name, server in (("Kafka", kafka_broker), ("Redis", redis_server)):
             time.sleep(3.0)
             before = {log: len(log.read_text().splitlines()) for log in logs(tmp_path)}
             server.stop()
             time.sleep(AWAY_S)
             server.start()
-            until(lambda name=name: all(said(log)[f"{name} answers again"] for log in logs(tmp_path)))
+            until(partial(answered_again, name))
             for log in logs(tmp_path):
                 lines = log.read_text().splitlines()[before[log] :]
                 assert len(lines) <= MOST_A_WORKER, "\n".join(lines)

@@ -165,6 +165,10 @@ def test_twenty_requests_get_twenty_results_and_twenty_more_while_the_genre_work
         assert len(last_words) == 6
 
 
+def _has_one_member(pipeline: Pipeline, service: str) -> bool:
+    return pipeline.members(service) == 1
+
+
 def test_without_mood_workers_a_request_ends_partial_when_its_time_is_up(
     tmp_path: Path, bootstrap_servers: str, redis_url: str, names: Names, web: str
 ) -> None:
@@ -176,7 +180,7 @@ def test_without_mood_workers_a_request_ends_partial_when_its_time_is_up(
         mood_worker.wait()
         pipeline.workers = [worker for worker in pipeline.workers if worker[1] is not mood_worker]
         for service in ("feature-extraction", "genre-worker"):
-            wait_until(lambda service=service: pipeline.members(service) == 1)
+            wait_until(partial(_has_one_member, pipeline, service))
         pipeline.publish([{"request_id": "late", "audio_url": f"{web}/{SAMPLES[0].name}"}])
         (result,) = pipeline.results(1, PATIENCE_S, but_not="mood-worker")
         assert result["status"] == "partial"

@@ -77,7 +77,7 @@ def test_redis_takes_a_client_certificate(server: SecureRedis, monkeypatch: pyte
 
 def server_asks(server: SecureRedis, answer: str) -> None:
     url = f"redis://:{quote(SecureRedis.PASSWORD, safe='')}@localhost:{server.plain_port}/0"
-    connect(url).execute_command("CONFIG", "SET", "tls-auth-clients", answer)
+    connect(url).config_set("tls-auth-clients", answer)
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def test_what_servers_really_send_gets_its_genre_or_a_sentence_that_helps() -> N
         with EmbeddedPipeline(settings) as pipeline:
             results: dict[str, TrackResult] = {one.track.source: one for one in pipeline.classify(requests)}
 
-        labels = {results[url].genre.label if results[url].genre else results[url].errors for url in heard}
+        labels = {genre.label if (genre := results[url].genre) else results[url].errors for url in heard}
         assert len(labels) == 1 and isinstance(next(iter(labels)), str), labels
         assert web.count(signed.removeprefix(f"http://{web.authority}")) == 2
         for path, said in refused.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from shared.contracts.topics import Channel
 from shared.settings import Settings
 from tests.support.names import Names
 from tests.support.pipeline import Pipeline
-from tests.support.sources import SAMPLES, frame_at
+from tests.support.samples import SAMPLES
+from tests.support.sources import frame_at
 from tests.support.web_server import Exchange, WebServer
 
 #: What the issue of slow servers comes down to: good requests are answered this much later at most.
@@ -66,7 +67,7 @@ def mixed(web: WebServer, run: str, slow: bool) -> list[dict[str, Any]]:
     return [{"request_id": f"{run}-{path[1:-4]}", "audio_url": web.url(path), "force": True} for path in paths]
 
 
-def assert_ended_within_the_limits(errors: list[ErrorReport], took_s: float) -> None:
+def assert_ended_within_the_limits(errors: Sequence[ErrorReport], took_s: float) -> None:
     (error,) = errors
     assert error.code.value == "fetch_timeout", error
     assert took_s < 3.0 + TOTAL_S + PROMISED_S, error

@@ -17,7 +17,7 @@ from tests.support.names import Names
 from tests.support.pipeline import Pipeline
 from tests.support.proxy import SilentProxy
 from tests.support.redis_server import RedisServer
-from tests.support.sources import SAMPLES
+from tests.support.samples import SAMPLES
 from tests.support.web_server import Exchange, WebServer
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.timeout(120)]

@@ -17,11 +17,6 @@ OPEN = "127.0.0.0/8:*"
 PATIENT = FetchLimits(max_bytes=100_000, total_s=10.0, connect_s=2.0, first_byte_s=5.0, max_redirects=3)
 
 
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    return tmp_path / "source"
-
-
 def fetcher(limits: FetchLimits = PATIENT, allow: str = OPEN, resolver: Resolve = resolve) -> Fetcher:
     return Fetcher(limits, AllowList.parse(allow), resolver)
 

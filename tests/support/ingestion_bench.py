@@ -44,18 +44,18 @@ class Bench:
         self.state = RequestState.open(client, keys, Stage.AGGREGATOR.value, 1000, 1000.0)
         self.offsets = itertools.count()
 
-    def delivery(self, request_id: str, **fields: Any) -> Delivery:
+    def delivery(self, request_id: str, **fields: Any) -> Delivery[TrackRequest]:
         request = TrackRequest(request_id=request_id, **fields)
         offset = next(self.offsets)
         now_ms = int(time.time() * 1000)
         return Delivery(Record("tonestream.requests", 0, offset, b"k", encode(request), (), now_ms), request)
 
-    def verdict(self, delivery: Delivery) -> Handled:
-        (verdict,) = self.service.handle([delivery])
-        return verdict
+    def handled(self, delivery: Delivery[TrackRequest]) -> Handled[IngestedTrack]:
+        (handled,) = self.service.handle([delivery])
+        return handled
 
     def track(self, request_id: str, **fields: Any) -> IngestedTrack:
-        return announced(self.verdict(self.delivery(request_id, **fields)))
+        return announced(self.handled(self.delivery(request_id, **fields)))
 
     def answer(self, track: IngestedTrack) -> TrackResult:
         """Put a finished answer for the track's audio into the cache, as the aggregator would."""
@@ -77,14 +77,14 @@ class Bench:
         return self.state.followers.end(request_id, result)
 
 
-def announced(verdict: Handled) -> IngestedTrack:
-    assert isinstance(verdict, Outcome), verdict
-    (message,) = verdict.messages
+def announced(handled: Handled[IngestedTrack]) -> IngestedTrack:
+    assert isinstance(handled, Outcome), handled
+    (message,) = handled.messages
     assert isinstance(message, IngestedTrack)
     return message
 
 
-def retried(verdict: Handled) -> RetryNote:
-    assert isinstance(verdict, Outcome) and verdict.messages == (), verdict
-    assert verdict.retry is not None
-    return verdict.retry.note
+def retried(handled: Handled[IngestedTrack]) -> RetryNote:
+    assert isinstance(handled, Outcome) and handled.messages == (), handled
+    assert handled.retry is not None
+    return handled.retry.note

@@ -23,7 +23,7 @@ import subprocess
 import tempfile
 import threading
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from kafka import KafkaAdminClient
@@ -232,7 +232,7 @@ def start_kafka(port: int | None = None) -> KafkaBroker:
     if given and port is None:
         return GivenBroker(given)
     failures = []
-    ways = {"docker": DockerBroker, "java": JavaBroker}
+    ways: dict[str, Callable[[int | None], KafkaBroker]] = {"docker": DockerBroker, "java": JavaBroker}
     for way in os.environ.get("TONESTREAM_TEST_KAFKA", "docker,java").split(","):
         if way not in ways:
             failures.append(f"{way!r}: no such way")

@@ -39,27 +39,27 @@ def announced(request_id: str, code: ErrorCode = ErrorCode.NO_AUDIO, message: st
     return IngestedTrack(request_id=request_id, track_key="k", source="s", error=error)
 
 
-class Scripted(Service):
+class Scripted(Service[TrackRequest, IngestedTrack]):
     """Does to each delivery what ``script`` says, and remembers the batches it saw."""
 
     stage = Stage.INGESTION
     inputs: ClassVar[tuple[Channel, ...]] = (Channel.REQUESTS,)
     batch_records = 10
 
-    def __init__(self, script: Callable[[str], Handled]) -> None:
+    def __init__(self, script: Callable[[str], Handled[IngestedTrack]]) -> None:
         self.script = script
         self.batches: list[list[str]] = []
         self.cleaned: list[str] = []
 
-    def handle(self, deliveries: Sequence[Delivery]) -> Sequence[Handled]:
+    def handle(self, deliveries: Sequence[Delivery[TrackRequest]]) -> Sequence[Handled[IngestedTrack]]:
         names = [delivery.message.request_id for delivery in deliveries]
         self.batches.append(names)
         return [self.script(name) for name in names]
 
-    def give_up(self, origin: Origin, error: TonestreamError) -> Outcome:
+    def give_up(self, origin: Origin, error: TonestreamError) -> Outcome[IngestedTrack]:
         return Outcome((announced(origin.request_id, error.code, error.message),))
 
-    def done(self, name: str) -> Outcome:
+    def done(self, name: str) -> Outcome[IngestedTrack]:
         return Outcome((announced(name),), (lambda: self.cleaned.append(name),))
 
 

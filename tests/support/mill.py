@@ -15,7 +15,7 @@ from shared.contracts.topics import Channel, Topics
 from shared.runtime.envelope import outgoing
 from shared.runtime.loop import ServiceLoop
 from shared.runtime.policy import LoopPolicy
-from shared.runtime.service import Service
+from shared.runtime.service import AnyService
 from tests.support.loop_bench import Bench, read
 
 TOPICS = Topics("unit")
@@ -27,7 +27,7 @@ QUICK = LoopPolicy(batch_records=50, poll_s=0.02, tick_s=60, first_backoff_s=0.0
 class Mill(Bench):
     """One real service between its topics."""
 
-    def __init__(self, service: Service, output: Channel) -> None:
+    def __init__(self, service: AnyService, output: Channel) -> None:
         self.bus = MemoryBus()
         self.bus.create_topics(topic_specs(TOPICS))
         membership = self.bus.join("g", [TOPICS.name(channel) for channel in service.inputs])

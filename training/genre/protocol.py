@@ -61,8 +61,10 @@ class GenreRecipe(Protocol):
     description: str
     notices: str
     spec: FeatureSpec
-    max_segments: int | None
     notes: dict[str, Any]
+
+    @property
+    def max_segments(self) -> int | None: ...
 
     def prepare(self, clips: Sequence[Clip], data: Workspace) -> None:
         """Compute, or read from the cache, what all fits share about ``clips``. May take long."""

@@ -17,11 +17,11 @@ from services.cli import redacted_logs
 from services.cli.commands.topics import reader_of
 from services.cli.output import complain
 from services.cli.status import FAILED, OK, UsageError
-from services.topology import SERVICE_NAMES
+from services.topology import ENTRANCES, READ_BY_SERVICES, SERVICE_NAMES
 from shared.bus.base import Bus, BusError, BusUnavailableError, Publisher, Reader
 from shared.contracts.errors import DependencyError
 from shared.contracts.topics import Channel, Topics
-from shared.runtime.dead_letters import ENTRANCES, REPLAYABLE, DeadLetter
+from shared.runtime.dead_letters import DeadLetter
 from shared.settings import Settings
 
 if TYPE_CHECKING:
@@ -342,7 +342,7 @@ def _obstacle(letter: DeadLetter, topics: Topics, replays: Replays) -> str | Non
         channel = topics.channel(letter.topic)
     except ValueError:
         channel = None
-    if channel not in REPLAYABLE:
+    if channel not in READ_BY_SERVICES:
         known = repr(letter.topic) if letter.topic else "none"
         return f"its original topic is unknown: {known} is no topic that workers of {topics.prefix!r} read"
     if letter.first_offset:

@@ -42,7 +42,9 @@ def levels(samples: Array) -> tuple[float, ...]:
 
 def recorded(samples: Array, db: float) -> Array:
     """At a gain, and rounded to 16 bits as a decoder does."""
-    return np.rint(at_gain(samples, db) * 32768.0).astype("<i2").astype(np.float32) / np.float32(32768.0)
+    pcm = np.rint(at_gain(samples, db) * 32768.0).astype("<i2")
+    samples_as_read: Array = np.divide(pcm, 32768.0, dtype=np.float32)
+    return samples_as_read
 
 
 @pytest.fixture(scope="module", params=[SAMPLES[0], SAMPLES[-1]], ids=lambda path: str(path.stem))

@@ -32,7 +32,7 @@ def seconds(count: float) -> npt.NDArray[np.float64]:
 def chord(length_s: float = 15.0) -> Array:
     """A held, soft, dark chord."""
     partials = [np.sin(2 * np.pi * hertz * seconds(length_s)) for hertz in (130.8, 164.8, 196.0)]
-    return (0.05 * sum(partials)).astype(np.float32)
+    return np.asarray(0.05 * np.sum(partials, axis=0), np.float32)
 
 
 @pytest.mark.parametrize("bpm", [60.0, 72.5, 90.0, 101.3, 120.0, 128.0, 140.0, 174.0])
@@ -118,7 +118,7 @@ def test_a_steady_beat_is_more_danceable_than_a_held_chord_or_random_clicks() ->
 def syllables(length_s: float = 20.0) -> Array:
     """Like speech: a buzz of gliding pitch through moving formants, four syllables a second, with pauses."""
     random = np.random.default_rng(13)
-    parts = []
+    parts: list[np.ndarray] = []
     while sum(len(part) for part in parts) < length_s * RATE:
         if random.random() < 0.25:
             parts.append(np.zeros(round(random.uniform(0.2, 0.5) * RATE)))
@@ -140,7 +140,7 @@ def piano(length_s: float = 20.0, third: int = 4) -> Array:
     t = np.arange(2 * RATE) / RATE
     for number in range(round(length_s * 3)):
         hertz = 220.0 * 2 ** ((0, third, 7, 12, 7, third)[number % 6] / 12)
-        note = sum(np.sin(2 * np.pi * hertz * p * t) * np.exp(-t * (1.5 + p)) / p for p in range(1, 8))
+        note = np.sum([np.sin(2 * np.pi * hertz * p * t) * np.exp(-t * (1.5 + p)) / p for p in range(1, 8)], axis=0)
         start = number * RATE // 3
         track[start : start + len(t)] += 0.1 * note[: len(track) - start]
     return track.astype(np.float32)

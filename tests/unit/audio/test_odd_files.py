@@ -12,10 +12,10 @@ import pytest
 
 from shared.audio.containers import SEARCHED_BYTES, container
 from shared.audio.decode import DecodedAudio, DecodeLimits, decode, find_ffmpeg
+from shared.audio.level import SILENCE_DBFS
 from shared.audio.segments import (
     LONG_SILENCE_S,
     MOST_STRETCHES,
-    SILENCE_DBFS,
     Stretch,
     chosen_segments,
     heard_segments,

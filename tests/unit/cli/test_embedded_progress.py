@@ -6,7 +6,6 @@ import threading
 
 import pytest
 
-from services.cli import embedded
 from services.cli.embedded import EmbeddedPipeline, PipelineStoppedError
 from shared.runtime.health import Pulse
 from shared.runtime.loops import LoopThread
@@ -20,7 +19,7 @@ class _Broken:
 
 def test_what_is_waited_for_too_long_ends_the_run_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr(embedded.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("services.cli.embedded.time.monotonic", lambda: now[0])
     pipeline, pulse = EmbeddedPipeline(Settings()), Pulse()
     pipeline._pulses = [Pulse(), pulse]
     pipeline._require_progress()

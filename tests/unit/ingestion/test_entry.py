@@ -59,7 +59,7 @@ class Entry(Mill):
             Ingestion.build(settings), self.bus.join("entry", [REQUESTS]), TOPICS, replace(QUICK, dead_letter_limit=1)
         )
 
-    def send(self, value: bytes | dict[str, Any], key: bytes = b"k", headers: Headers = ()) -> None:
+    def give(self, value: bytes | dict[str, Any], key: bytes = b"k", headers: Headers = ()) -> None:
         body = value if isinstance(value, bytes) else json.dumps(value).encode()
         self.bus.publisher().publish([Outgoing(REQUESTS, key, body, headers)])
 
@@ -136,8 +136,8 @@ def test_what_is_not_understood_is_answered_as_an_invalid_request_and_is_no_dead
     entry.bus._topics[REQUESTS].spec = TopicSpec(REQUESTS, 12)
     body, key, headers = NOT_UNDERSTOOD[name]
     for number in range(3):
-        entry.send(named(body, f"ba{number}"), key, headers)
-    entry.send({"request_id": "last", **GOOD})
+        entry.give(named(body, f"ba{number}"), key, headers)
+    entry.give({"request_id": "last", **GOOD})
     answers = entry.answers(4)
     assert answers.pop("last")[0] is ErrorCode.FETCH_FORBIDDEN
     assert [code for code, _ in answers.values()] == [ErrorCode.INVALID_REQUEST] * 3
@@ -168,8 +168,8 @@ CANNOT_BE_HAD: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", CANNOT_BE_HAD)
 def test_a_blob_that_a_client_names_by_mistake_is_its_answer_and_holds_nobody_up(name: str, entry: Entry) -> None:
-    entry.send({"request_id": "bad", **CANNOT_BE_HAD[name]})
-    entry.send({"request_id": "last", **GOOD})
+    entry.give({"request_id": "bad", **CANNOT_BE_HAD[name]})
+    entry.give({"request_id": "last", **GOOD})
     answers = entry.answers(2)
     assert answers["bad"][0] is ErrorCode.FETCH_FAILED and "not in the blob store" in answers["bad"][1]
     assert answers["last"][0] is ErrorCode.FETCH_FORBIDDEN
@@ -188,7 +188,7 @@ def test_what_a_client_calls_its_track_is_never_a_defect(name: str, entry: Entry
     with running(entry):
         for request_id in ("failed", "follows"):
             fields = {"request_id": request_id, **GOOD, "source": ODD_SOURCES[name]}
-            entry.send(json.dumps(fields, ensure_ascii=False).encode())
+            entry.give(json.dumps(fields, ensure_ascii=False).encode())
             found += entry.made(1)
     read(entry.dead, 0)
     # The second follows the first: its track is announced with its source, not with a failure.
@@ -247,9 +247,9 @@ def test_a_finished_answer_of_four_hours_of_segments_travels_with_its_track() ->
 
 def test_at_the_entry_only_the_body_says_whose_request_it_is(entry: Entry) -> None:
     forwarded: Headers = (("tonestream.request_id", b"A"),)
-    entry.send({"request_id": "B", "audiourl": "https://example.org"}, b"b", forwarded)
-    entry.send(b"nothing", b"b", forwarded)
-    entry.send({"request_id": "A", **GOOD})
+    entry.give({"request_id": "B", "audiourl": "https://example.org"}, b"b", forwarded)
+    entry.give(b"nothing", b"b", forwarded)
+    entry.give({"request_id": "A", **GOOD})
     answers = entry.answers(3)
     assert answers.pop("A")[0] is ErrorCode.FETCH_FORBIDDEN
     assert answers.pop("B")[0] is ErrorCode.INVALID_REQUEST
@@ -270,11 +270,11 @@ def test_of_two_records_with_one_request_id_the_first_is_answered_and_the_second
 ) -> None:
     valid, invalid = {"request_id": "same", **GOOD}, {"request_id": "same"}
     first, second = (valid, invalid) if valid_first else (invalid, valid)
-    entry.send(first)
+    entry.give(first)
     with running(entry):
         (answer,) = entry.made(1)
-        entry.send(second)
-        entry.send({"request_id": "last", **GOOD})
+        entry.give(second)
+        entry.give({"request_id": "last", **GOOD})
         (last,) = entry.made(1)
     read(entry.dead, 0)
     assert isinstance(answer, IngestedTrack) and answer.error is not None and last.request_id == "last"
@@ -287,7 +287,7 @@ def test_of_two_records_with_one_request_id_that_are_read_together_the_valid_one
 ) -> None:
     valid, invalid = {"request_id": "same", **GOOD}, {"request_id": "same"}
     for body in (valid, invalid) if valid_first else (invalid, valid):
-        entry.send(body)
+        entry.give(body)
     assert {name: code for name, (code, _) in entry.answers(1).items()} == {"same": ErrorCode.FETCH_FORBIDDEN}
 
 
@@ -420,8 +420,8 @@ def test_a_huge_key_is_cut_where_it_is_logged(entry: Entry, caplog: pytest.LogCa
     caplog.handler.setFormatter(JsonFormatter())
     caplog.set_level("INFO")
     entry.bus._topics[REQUESTS].spec = TopicSpec(REQUESTS, 12)
-    entry.send({"request_id": "good", **GOOD}, b"k" * 3_000_000)
-    entry.send(b"not a request", b"k" * 3_000_000)
+    entry.give({"request_id": "good", **GOOD}, b"k" * 3_000_000)
+    entry.give(b"not a request", b"k" * 3_000_000)
     entry.answers(2)
-    formatted = caplog.handler.stream.getvalue().splitlines()  # type: ignore[attr-defined]
+    formatted = caplog.handler.stream.getvalue().splitlines()
     assert len(formatted) >= 2 and max(len(line) for line in formatted) < 2000

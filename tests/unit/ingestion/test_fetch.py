@@ -31,6 +31,11 @@ SWIFT = FetchLimits(max_bytes=100_000, total_s=1.0, connect_s=0.5, first_byte_s=
 
 
 @pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "source"
+
+
+@pytest.fixture
 def web() -> Iterator[WebServer]:
     with WebServer() as server:
         yield server

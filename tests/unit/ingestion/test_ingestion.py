@@ -97,7 +97,7 @@ def test_an_unchanged_source_whose_answer_has_expired_is_downloaded(bench: Bench
 def test_a_file_that_cannot_be_decoded_is_remembered_as_such(bench: Bench) -> None:
     bench.web.add("/bad.mp3", b"no audio" * 100, headers=ETAG)
     url = bench.web.url("/bad.mp3")
-    first = bench.verdict(bench.delivery("r1", audio_url=url))
+    first = bench.handled(bench.delivery("r1", audio_url=url))
     assert isinstance(first, TonestreamError) and first.code is ErrorCode.UNSUPPORTED_MEDIA
     bench.ended("r1")
     again = bench.track("r2", audio_url=url)
@@ -110,7 +110,7 @@ def test_what_another_version_refused_is_tried_again(bench: Bench, monkeypatch: 
     url = bench.web.url("/a.mp3")
     with monkeypatch.context() as before:
         before.setattr("services.ingestion.service.ANSWER_VERSION", ANSWER_VERSION - 1)
-        refused = bench.verdict(bench.delivery("r1", audio_url=url))
+        refused = bench.handled(bench.delivery("r1", audio_url=url))
         assert isinstance(refused, TonestreamError)
         bench.ended("r1")
     # The server would still confirm its ETag; what it sends can be read by now.
@@ -121,21 +121,21 @@ def test_what_another_version_refused_is_tried_again(bench: Bench, monkeypatch: 
 def test_the_same_request_twice_is_answered_once_but_a_redelivered_one_again(bench: Bench) -> None:
     bench.web.add("/a.mp3", SAMPLE.read_bytes())
     delivery = bench.delivery("r1", audio_url=bench.web.url("/a.mp3"))
-    first = announced(bench.verdict(delivery))
-    assert announced(bench.verdict(delivery)).audio == first.audio
-    assert bench.verdict(bench.delivery("r1", audio_url=bench.web.url("/a.mp3"))) == Outcome()
+    first = announced(bench.handled(delivery))
+    assert announced(bench.handled(delivery)).audio == first.audio
+    assert bench.handled(bench.delivery("r1", audio_url=bench.web.url("/a.mp3"))) == Outcome()
 
 
 def test_ten_requests_for_one_source_at_once_are_one_download_and_nine_followers(bench: Bench) -> None:
     bench.web.add("/a.mp3", SAMPLE.read_bytes())
     deliveries = [bench.delivery(f"r{number}", audio_url=bench.web.url("/a.mp3")) for number in range(10)]
-    tracks = [announced(verdict) for verdict in bench.service.handle(deliveries)]
+    tracks = [announced(handled) for handled in bench.service.handle(deliveries)]
     (leader,) = [track for track in tracks if track.follows is None]
     assert leader.audio is not None
     assert {track.follows for track in tracks} == {None, leader.request_id}
     assert bench.web.count("/a.mp3") == 1
     # A redelivery is what it was: the leader leads, a follower follows.
-    again = [announced(verdict) for verdict in bench.service.handle(deliveries)]
+    again = [announced(handled) for handled in bench.service.handle(deliveries)]
     assert [track.follows for track in again] == [track.follows for track in tracks]
     assert sorted([leader.request_id, *bench.ended(leader.request_id)]) == sorted(f"r{n}" for n in range(10))
     assert bench.track("later", audio_url=bench.web.url("/a.mp3")).follows is None
@@ -158,7 +158,7 @@ def test_the_same_audio_under_two_addresses_is_classified_for_the_first_that_ask
 
 def test_a_reason_for_no_audio_travels_on_in_the_name_of_what_was_asked_for(bench: Bench) -> None:
     delivery = bench.delivery("r1", audio_url=bench.web.url("/gone.mp3"))
-    fault = bench.verdict(delivery)
+    fault = bench.handled(delivery)
     assert isinstance(fault, TonestreamError) and fault.code is ErrorCode.FETCH_FAILED
     failed = announced(bench.service.give_up(Origin("r1", "k", delivery.record), fault))
     assert failed.error is not None and "404" in failed.error.message
@@ -167,7 +167,7 @@ def test_a_reason_for_no_audio_travels_on_in_the_name_of_what_was_asked_for(benc
 
 def test_a_busy_server_is_asked_again_after_the_pause_that_it_asks_for(bench: Bench) -> None:
     bench.web.add("/a.mp3", status=503, headers={"Retry-After": "7"})
-    note = retried(bench.verdict(bench.delivery("r1", audio_url=bench.web.url("/a.mp3"))))
+    note = retried(bench.handled(bench.delivery("r1", audio_url=bench.web.url("/a.mp3"))))
     assert (note.attempt, note.waited_ms, note.first_error) == (
         1,
         7000,
@@ -220,7 +220,7 @@ def test_with_an_audio_url_beside_it_spotify_may_be_down(with_spotify: tuple[Ben
     bench.web.add("/a.mp3", SAMPLE.read_bytes())
     track = bench.track("r1", track_id=TRACK_ID, audio_url=bench.web.url("/a.mp3"))
     assert track.audio is not None and track.artist == "Tonestream"
-    alone = bench.verdict(bench.delivery("r2", track_id=TRACK_ID))
+    alone = bench.handled(bench.delivery("r2", track_id=TRACK_ID))
     assert retried(alone).first_error.startswith("spotify_unavailable: ")
 
 
@@ -228,7 +228,7 @@ def test_an_upload_is_removed_once_its_request_is_committed(bench: Bench) -> Non
     reference = bench.blobs.put(SAMPLE, "uploads/one")
     kept = bench.blobs.put(SAMPLE, "catalogue/one.mp3")
     for request_id, blob in (("r1", reference), ("r2", kept)):
-        outcome = bench.verdict(bench.delivery(request_id, audio_url=blob))
+        outcome = bench.handled(bench.delivery(request_id, audio_url=blob))
         assert isinstance(outcome, Outcome)
         assert bench.blobs.exists(blob)
         for clean_up in outcome.after_commit:
@@ -241,7 +241,7 @@ def test_an_upload_that_is_no_audio_is_removed_with_its_failure(bench: Bench, tm
     (tmp_path / "notes").write_text("no audio at all")
     reference = bench.blobs.put(tmp_path / "notes", "uploads/notes")
     delivery = bench.delivery("r1", audio_url=reference)
-    fault = bench.verdict(delivery)
+    fault = bench.handled(delivery)
     assert isinstance(fault, TonestreamError)
     for clean_up in bench.service.give_up(Origin("r1", "k", delivery.record), fault).after_commit:
         clean_up()
@@ -256,7 +256,7 @@ def test_a_track_that_is_too_long_is_tried_again_for_the_limit_may_have_been_rai
         raise TonestreamError(ErrorCode.TOO_LONG, "over the limit")
 
     bench.service._decode = refuse
-    fault = bench.verdict(bench.delivery("r1", audio_url=bench.web.url("/a.mp3")))
+    fault = bench.handled(bench.delivery("r1", audio_url=bench.web.url("/a.mp3")))
     assert isinstance(fault, TonestreamError) and fault.code is ErrorCode.TOO_LONG
     bench.service._decode = decode_file
     bench.ended("r1")
@@ -264,7 +264,7 @@ def test_a_track_that_is_too_long_is_tried_again_for_the_limit_may_have_been_rai
 
 
 def test_a_blob_that_is_gone_is_the_fault_of_whoever_named_it(bench: Bench) -> None:
-    fault = bench.verdict(bench.delivery("r1", audio_url="blob:uploads/nothing"))
+    fault = bench.handled(bench.delivery("r1", audio_url="blob:uploads/nothing"))
     assert isinstance(fault, TonestreamError) and fault.code is ErrorCode.FETCH_FAILED
     assert "not in the blob store" in fault.message
 
@@ -311,7 +311,7 @@ def test_a_request_leaves_nothing_in_the_temporary_folder(
     bench.web.add("/a.mp3", SAMPLE.read_bytes())
     bench.web.add("/bad.mp3", b"no audio" * 100)
     bench.track("r1", audio_url=bench.web.url("/a.mp3"))
-    assert isinstance(bench.verdict(bench.delivery("r2", audio_url=bench.web.url("/bad.mp3"))), TonestreamError)
+    assert isinstance(bench.handled(bench.delivery("r2", audio_url=bench.web.url("/bad.mp3"))), TonestreamError)
     assert list(temporary.iterdir()) == []
 
 
@@ -320,7 +320,7 @@ def test_a_temporary_folder_that_cannot_be_used_is_no_fault_of_the_request(
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
     with pytest.raises(DependencyError, match="temporary folder"):
-        bench.verdict(bench.delivery("r1", audio_url=bench.web.url("/a.mp3")))
+        bench.handled(bench.delivery("r1", audio_url=bench.web.url("/a.mp3")))
 
 
 def test_a_request_with_half_a_character_in_it_is_answered(bench: Bench) -> None:
@@ -373,7 +373,7 @@ def test_a_long_track_is_announced_with_as_many_segments_as_its_model_is_asked_a
 
 
 def test_a_model_that_is_not_installed_is_an_invalid_request_that_names_those_that_are(bench: Bench) -> None:
-    fault = bench.verdict(bench.delivery("r1", audio_url=bench.web.url("/a.mp3"), model="mood-ten"))
+    fault = bench.handled(bench.delivery("r1", audio_url=bench.web.url("/a.mp3"), model="mood-ten"))
     assert isinstance(fault, TonestreamError) and fault.code is ErrorCode.INVALID_REQUEST
     assert "musicnn-lstm (musicnn-lstm-" in fault.message and "mfcc-lstm (mfcc-lstm-" in fault.message
     assert bench.web.requests == []
@@ -385,10 +385,10 @@ def test_a_local_file_is_limited_by_its_duration_and_no_download_limit(tmp_path:
         bench = Bench(tmp_path, web, fetch_max_bytes=1000)
         reference = bench.blobs.put(SAMPLE, "uploads/song")
         assert bench.track("local", audio_url=reference).audio is not None
-        verdict = bench.verdict(bench.delivery("download", audio_url=web.url("/song.mp3")))
+        handled = bench.handled(bench.delivery("download", audio_url=web.url("/song.mp3")))
         bench.service.close()
-    assert isinstance(verdict, TonestreamError) and verdict.code is ErrorCode.TOO_LARGE
-    assert verdict.message == ("the file has more than 0.00095 MB, the largest download (TONESTREAM_FETCH_MAX_BYTES)")
+    assert isinstance(handled, TonestreamError) and handled.code is ErrorCode.TOO_LARGE
+    assert handled.message == ("the file has more than 0.00095 MB, the largest download (TONESTREAM_FETCH_MAX_BYTES)")
 
 
 def test_a_local_file_is_read_where_it_lies(bench: Bench, tmp_path: Path) -> None:
@@ -398,10 +398,10 @@ def test_a_local_file_is_read_where_it_lies(bench: Bench, tmp_path: Path) -> Non
     os.utime(song, (0, 0))
     reference = bench.blobs.link(song, "uploads/r")
     assert bench.blobs.sweep(1000.0) == 0, "the link is new, however old the song is"
-    verdict = bench.verdict(bench.delivery("r", audio_url=reference))
-    assert announced(verdict).audio is not None
-    assert isinstance(verdict, Outcome)
-    for clean_up in verdict.after_commit:
+    handled = bench.handled(bench.delivery("r", audio_url=reference))
+    assert announced(handled).audio is not None
+    assert isinstance(handled, Outcome)
+    for clean_up in handled.after_commit:
         clean_up()
     assert song.exists() and not bench.blobs.exists(reference)
 
@@ -411,9 +411,9 @@ def test_a_local_file_that_is_gone_by_its_turn_says_so(bench: Bench, tmp_path: P
     song.write_bytes(SAMPLE.read_bytes())
     reference = bench.blobs.link(song, "uploads/r")
     song.unlink()
-    verdict = bench.verdict(bench.delivery("r", audio_url=reference))
-    assert isinstance(verdict, TonestreamError) and verdict.code is ErrorCode.FETCH_FAILED
-    assert verdict.message == "the file is gone; it was there when it was named"
+    handled = bench.handled(bench.delivery("r", audio_url=reference))
+    assert isinstance(handled, TonestreamError) and handled.code is ErrorCode.FETCH_FAILED
+    assert handled.message == "the file is gone; it was there when it was named"
 
 
 def test_a_copy_from_an_object_store_that_the_disk_has_no_room_for_says_so(

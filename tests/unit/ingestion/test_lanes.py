@@ -130,11 +130,11 @@ def second(bench: Bench) -> Iterator[IngestionRetry]:
     made.close()
 
 
-def moved(bench: Bench, delivery: Delivery) -> Delivery:
+def moved(bench: Bench, delivery: Delivery[TrackRequest]) -> Delivery[TrackRequest]:
     """The delivery in the second lane of what the first lane hands over."""
-    verdict = bench.verdict(delivery)
-    assert isinstance(verdict, Outcome) and verdict.retry is not None and not verdict.messages, verdict
-    return Delivery(record_of(verdict.retry), delivery.message)
+    handled = bench.handled(delivery)
+    assert isinstance(handled, Outcome) and handled.retry is not None and not handled.messages, handled
+    return Delivery(record_of(handled.retry), delivery.message)
 
 
 def test_a_slow_source_is_answered_in_the_second_lane_by_the_request_that_entered_in_the_first(
@@ -144,8 +144,8 @@ def test_a_slow_source_is_answered_in_the_second_lane_by_the_request_that_entere
     delivery = bench.delivery("r1", audio_url=bench.web.url("/a.mp3"))
     retry = moved(bench, delivery)
     bench.web.add("/a.mp3", SAMPLE.read_bytes())
-    (verdict,) = second.handle([retry])
-    track = announced(verdict)
+    (handled,) = second.handle([retry])
+    track = announced(handled)
     assert track.audio is not None and track.received_at_ms == delivery.record.timestamp_ms
     # Delivered again, it is the same request; one with its ID that entered elsewhere is not.
     assert announced(second.handle([retry])[0]).audio == track.audio
@@ -164,8 +164,8 @@ def test_a_request_that_was_answered_meanwhile_is_not_fetched_again_in_the_secon
     assert bench.state.requests.answer("r1", answering)
     assert bench.state.requests.close("r1", answering.coordinates)
     asked = bench.web.count("/a.mp3")
-    (verdict,) = second.handle([retry])
-    assert verdict == Outcome() and bench.web.count("/a.mp3") == asked
+    (handled,) = second.handle([retry])
+    assert handled == Outcome() and bench.web.count("/a.mp3") == asked
 
 
 def test_who_wants_what_is_slow_follows_the_request_in_the_second_lane(bench: Bench, second: IngestionRetry) -> None:
@@ -180,7 +180,7 @@ def test_headers_of_the_second_lane_mean_nothing_at_the_entry(bench: Bench) -> N
     bench.web.add("/a.mp3", status=503)
     entering = bench.delivery("r1", audio_url=bench.web.url("/a.mp3"))
     forged = replace(entering.record, headers=replace(NOTE, attempt=2, first_error="a lie").headers())
-    note = retried(bench.verdict(replace(entering, record=forged)))
+    note = retried(bench.handled(replace(entering, record=forged)))
     assert (note.entered, note.attempt) == (entering.record.coordinates, 1)
     assert note.first_error == "fetch_failed: the server answered with status 503 (Service Unavailable)"
 
@@ -189,17 +189,17 @@ def test_a_record_without_its_note_is_due_at_once_and_a_defect(bench: Bench, sec
     entering = bench.delivery("r1", audio_url=bench.web.url("/a.mp3"))
     stray = replace(entering.record, topic=Topics().name(Channel.REQUESTS_RETRY))
     assert second.wait_s(stray) == 0.0
-    (verdict,) = second.handle([replace(entering, record=stray)])
-    assert isinstance(verdict, ValueError)
+    (handled,) = second.handle([replace(entering, record=stray)])
+    assert isinstance(handled, ValueError)
 
 
 def test_a_request_whose_last_try_fails_is_answered_with_that_fault(bench: Bench, second: IngestionRetry) -> None:
     bench.web.add("/a.mp3", status=503)
     delivery = bench.delivery("r1", audio_url=bench.web.url("/a.mp3"))
     for _ in range(2):
-        verdict = second.handle([delivery])[0] if delivery.record.topic.endswith("retry") else bench.verdict(delivery)
-        assert isinstance(verdict, Outcome) and verdict.retry is not None
-        delivery = Delivery(record_of(verdict.retry), delivery.message)
-    (verdict,) = second.handle([delivery])
-    assert isinstance(verdict, TonestreamError) and not isinstance(verdict, TransientError)
-    assert verdict.code is ErrorCode.FETCH_FAILED and bench.web.count("/a.mp3") == 3
+        handled = second.handle([delivery])[0] if delivery.record.topic.endswith("retry") else bench.handled(delivery)
+        assert isinstance(handled, Outcome) and handled.retry is not None
+        delivery = Delivery(record_of(handled.retry), delivery.message)
+    (handled,) = second.handle([delivery])
+    assert isinstance(handled, TonestreamError) and not isinstance(handled, TransientError)
+    assert handled.code is ErrorCode.FETCH_FAILED and bench.web.count("/a.mp3") == 3

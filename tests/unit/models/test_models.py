@@ -154,8 +154,8 @@ def features() -> np.ndarray:
     scale = np.maximum(150.0 / (1.0 + np.arange(40)), 8.0)
     level = np.zeros(40)
     level[:2] = -150.0, 100.0
-    return (level + scale * random.standard_normal((150, 1, 40)) + 0.3 * scale * random.standard_normal((150, 130, 40))
-            ).astype(np.float32)  # fmt: skip
+    each, frames = random.standard_normal((150, 1, 40)), random.standard_normal((150, 130, 40))
+    return np.asarray(level + scale * each + 0.3 * scale * frames, np.float32)
 
 
 def test_genre_probabilities_are_distributions_over_the_ten(genre: Any, features: np.ndarray) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import io
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -87,7 +88,12 @@ def test_a_long_track_costs_no_more_than_its_chosen_segments(
 ) -> None:
     heard: list[int] = []
     predict = tag_model.predict
-    monkeypatch.setattr(tag_model, "predict", lambda batch: heard.append(len(batch)) or predict(batch))
+
+    def counted(batch: Any) -> Any:
+        heard.append(len(batch))
+        return predict(batch)
+
+    monkeypatch.setattr(tag_model, "predict", counted)
     track_tags(io.BytesIO(wav_bytes(pcm(30.0))), tag_model, limit=4)
     assert sum(heard) == 4
 

@@ -14,6 +14,7 @@ import redis
 
 from shared.bus.base import Committed, Outgoing, Record
 from shared.contracts.errors import DependencyError, ErrorCode
+from shared.contracts.messages import IngestedTrack, TrackRequest
 from shared.contracts.topics import Channel
 from shared.runtime.crash_guard import CrashGuard, Unit
 from shared.runtime.service import Delivery, Handled, Origin, Outcome
@@ -125,7 +126,7 @@ def test_a_batch_costs_one_round_trip(monkeypatch: pytest.MonkeyPatch) -> None:
     server = client()
     one = process(server)
     calls: list[str] = []
-    execute = server.execute_command
+    execute: Callable[..., Any] = server.execute_command
 
     def counted(*arguments: Any, **options: Any) -> Any:
         calls.append(str(arguments[0]))
@@ -160,7 +161,7 @@ def test_batches_of_any_size_are_written_down_and_put_back() -> None:
 def test_what_nobody_comes_back_for_expires() -> None:
     server = client()
     process(server).begin(records(1))
-    assert 0 < server.ttl("t:in-flight:ingestion") <= 1000  # type: ignore[operator]
+    assert 0 < server.ttl("t:in-flight:ingestion") <= 1000
 
 
 # The units
@@ -221,7 +222,7 @@ class Mortal(Scripted):
         self.chance = chance
         self.died_with: list[list[str]] = []
 
-    def handle(self, deliveries: Sequence[Delivery]) -> Sequence[Handled]:
+    def handle(self, deliveries: Sequence[Delivery[TrackRequest]]) -> Sequence[Handled[IngestedTrack]]:
         names = [delivery.message.request_id for delivery in deliveries]
         if self.killers.intersection(names) or self.chance():
             self.died_with.append(names)
@@ -262,7 +263,7 @@ def test_other_partitions_get_on_while_a_killer_is_found_out() -> None:
 
 def test_an_answer_that_kills_as_well_is_given_up_for_the_operator() -> None:
     class Deadly(Mortal):
-        def give_up(self, origin: Origin, error: Any) -> Outcome:
+        def give_up(self, origin: Origin, error: Any) -> Outcome[IngestedTrack]:
             raise Died
 
     service = Deadly({"killer"})
@@ -296,7 +297,7 @@ def test_random_kills_bury_no_innocent_record(seed: int) -> None:
 def test_a_worker_told_to_stop_or_waiting_for_a_dependency_leaves_no_death_behind() -> None:
     tried = threading.Event()
 
-    def script(name: str) -> Handled:
+    def script(name: str) -> Handled[IngestedTrack]:
         tried.set()
         raise DependencyError("the blob store cannot be read")
 

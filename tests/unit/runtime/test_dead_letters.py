@@ -134,7 +134,7 @@ def attempts(letter: Record) -> bytes | None:
 def test_the_letter_says_how_many_times_the_record_was_tried() -> None:
     tries: dict[str, int] = {}
 
-    def script(name: str) -> Handled:
+    def script(name: str) -> Handled[IngestedTrack]:
         tries[name] = tries.get(name, 0) + 1
         if name == "flaky" and tries[name] < 3:
             return TransientError(ErrorCode.FETCH_FAILED, "not now")
@@ -281,7 +281,7 @@ def test_a_replayed_request_is_forgotten_published_as_it_was_and_marked(desk: De
     (again,) = read(requests, 1)
     assert (again.key, again.value) == (sent.key, sent.value)
     assert again.headers == (*sent.headers, ("tonestream.replay.of", one["id"].encode()))
-    assert [key for key in desk.redis.keys("*") if "r1" in str(key)] == []  # type: ignore[union-attr]
+    assert [key for key in desk.redis.keys("*") if "r1" in str(key)] == []
     assert desk.redis.zcard("desk:waiting") == 0
     # It stays listed, --all leaves it out, and by its ID it is replayed as often as one likes.
     assert desk.listed()[0]["replayed"] is True

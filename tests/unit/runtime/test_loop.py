@@ -36,7 +36,7 @@ def test_each_record_leaves_its_outputs_and_is_then_cleaned_up(keep_alive_s: flo
 def test_a_transient_fault_is_tried_again_while_the_others_of_the_batch_wait_unharmed() -> None:
     tries: dict[str, int] = {}
 
-    def script(name: str) -> Handled:
+    def script(name: str) -> Handled[IngestedTrack]:
         tries[name] = tries.get(name, 0) + 1
         if name == "flaky" and tries[name] < 3:
             return TransientError(ErrorCode.FETCH_FAILED, "not now")
@@ -70,7 +70,7 @@ def test_a_server_that_asks_for_more_patience_than_the_budget_is_not_waited_for(
 
 
 def test_a_defect_buries_the_record_with_its_bytes_and_answers_the_request() -> None:
-    def script(name: str) -> Handled:
+    def script(name: str) -> Handled[IngestedTrack]:
         if name == "poison":
             raise ZeroDivisionError("a defect")
         return service.done(name)
@@ -120,7 +120,7 @@ def test_while_a_dependency_is_away_nothing_fails_and_health_says_why() -> None:
     away.set()
     seen = threading.Event()
 
-    def script(name: str) -> Handled:
+    def script(name: str) -> Handled[IngestedTrack]:
         if away.is_set():
             seen.set()
             raise DependencyError("Redis cannot be used")
@@ -144,7 +144,7 @@ def test_while_a_dependency_is_away_nothing_fails_and_health_says_why() -> None:
 def test_a_stop_while_waiting_leaves_the_batch_to_the_next_worker() -> None:
     tried = threading.Event()
 
-    def script(name: str) -> Handled:
+    def script(name: str) -> Handled[IngestedTrack]:
         tried.set()
         raise DependencyError("gone for good")
 
@@ -160,7 +160,7 @@ def test_a_stop_while_waiting_leaves_the_batch_to_the_next_worker() -> None:
 def test_a_batch_that_does_not_end_after_a_stop_is_left_to_the_next_worker() -> None:
     handling, let_go = threading.Event(), threading.Event()
 
-    def script(name: str) -> Handled:
+    def script(name: str) -> Handled[IngestedTrack]:
         handling.set()
         let_go.wait(30)
         return Outcome()
@@ -188,7 +188,7 @@ def test_a_worker_is_not_ready_before_the_first_poll_and_after_silence() -> None
 
 def test_a_service_that_fails_even_at_giving_up_loses_the_record_to_the_operator_and_goes_on() -> None:
     class Hopeless(Scripted):
-        def give_up(self, origin: Origin, error: TonestreamError) -> Outcome:
+        def give_up(self, origin: Origin, error: TonestreamError) -> Outcome[IngestedTrack]:
             raise KeyError("no answer either")
 
     service = Hopeless(lambda name: service.done(name) if name == "b" else ValueError("a defect"))
@@ -204,7 +204,7 @@ def test_a_record_key_of_any_length_does_no_harm(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(Scripted, "answers_invalid_input", True)
 
     class Answering(Scripted):
-        def give_up(self, origin: Origin, error: TonestreamError) -> Outcome:
+        def give_up(self, origin: Origin, error: TonestreamError) -> Outcome[IngestedTrack]:
             report = ErrorReport(code=error.code, stage=self.stage, message=error.message)
             track = IngestedTrack(request_id=origin.request_id, track_key=origin.track_key, source="s", error=report)
             return Outcome((track,))

@@ -12,11 +12,12 @@ import pytest
 
 from shared.bus.base import Record
 from shared.contracts.errors import DependencyError, ErrorCode
+from shared.contracts.messages import IngestedTrack, TrackRequest
 from shared.contracts.topics import Channel
 from shared.runtime.envelope import outgoing
 from shared.runtime.service import Delivery, Handled
 from shared.runtime.streaming import StreamingLoop
-from tests.support.crashing import process, supervise
+from tests.support.crashing import client, process, supervise
 from tests.support.loop_bench import PATIENT, TOPICS, Bench, Scripted, read, request, running
 from tests.unit.runtime import test_crash_guard
 
@@ -60,7 +61,7 @@ class Slow(Scripted):
         with self._lock:
             return self._gates.setdefault(name, threading.Event())
 
-    def handle(self, deliveries: Sequence[Delivery]) -> Sequence[Handled]:
+    def handle(self, deliveries: Sequence[Delivery[TrackRequest]]) -> Sequence[Handled[IngestedTrack]]:
         (delivery,) = deliveries
         name = delivery.message.request_id
         with self._lock:
@@ -201,7 +202,7 @@ def test_where_one_meets_a_missing_dependency_all_is_dropped_and_done_again() ->
     away.set()
     handle = service.handle
 
-    def fails_at_first(deliveries: Sequence[Delivery]) -> Sequence[Handled]:
+    def fails_at_first(deliveries: Sequence[Delivery[TrackRequest]]) -> Sequence[Handled[IngestedTrack]]:
         if deliveries[0].message.request_id == "unlucky" and away.is_set():
             raise DependencyError("Redis cannot be used")
         return handle(deliveries)
@@ -280,7 +281,7 @@ def test_a_valid_request_goes_before_an_invalid_one_with_its_id_and_later_ones_w
 
 
 def test_nothing_runs_beside_a_suspect() -> None:
-    server = test_crash_guard.client()
+    server = client()
     service = Slow()
     bench = Bench(service)
     send(bench, "a", "suspect", "behind")

@@ -39,7 +39,7 @@ from shared.models.answer_key import ANSWER_VERSION, Recipes, result_key
 from shared.models.catalogue import Catalogue
 from shared.models.manifest import load_manifest, write_manifest
 from shared.runtime.envelope import outgoing
-from shared.runtime.service import Delivery, Origin, Outcome
+from shared.runtime.service import Delivery, Origin
 from shared.settings import Settings, VoteStrategy
 from shared.state.audio_owners import AudioBlobs
 from shared.state.connection import Keys, connect
@@ -124,7 +124,7 @@ class Bench:
     def state(self, deadline_s: float = 1000.0) -> RequestState:
         return RequestState.open(self.client, self.keys, Stage.AGGREGATOR.value, 1000, deadline_s)
 
-    def deliver(self, part: Part) -> Delivery:
+    def deliver(self, part: Part) -> Delivery[Part]:
         sent = outgoing(Topics("t"), part)
         return Delivery(Record(sent.topic, 0, next(self.offsets), sent.key, sent.value), part)
 
@@ -134,7 +134,7 @@ def bench(tmp_path: object) -> Iterator[Bench]:
     yield Bench(str(tmp_path))
 
 
-def results(outcomes: list[Outcome] | object) -> list[TrackResult]:
+def results(outcomes: object) -> list[TrackResult]:
     assert isinstance(outcomes, list)
     return [message for outcome in outcomes for message in outcome.messages if isinstance(message, TrackResult)]
 
@@ -347,7 +347,8 @@ def test_failures_are_cached_only_where_the_audio_itself_is_the_reason(
 
 def test_an_answer_by_another_model_is_not_cached_under_this_ones_name(bench: Bench) -> None:
     old = [prediction(index).model_copy(update={"model": "older"}) for index in range(3)]
-    (result,) = results(bench.worker().handle([bench.deliver(part) for part in (track(), *old, mood())]))
+    parts: list[Part] = [track(), *old, mood()]
+    (result,) = results(bench.worker().handle([bench.deliver(part) for part in parts]))
     assert result.genre is not None and result.genre.model == "older"
     assert bench.cache.find([result_key(RECIPE, SHA, "audio")]) is None
 
@@ -434,7 +435,7 @@ def test_in_the_middle_of_an_upgrade_the_calibration_of_one_model_is_not_put_on_
 ) -> None:
     predictions = [prediction(0), prediction(1), prediction(2, "blues")]
     mixed = [p.model_copy(update={"model": "older"}) for p in predictions[:older]] + predictions[older:]
-    parts = [track(), *mixed, mood().model_copy(update={"model": "older-mood"})]
+    parts: list[Part] = [track(), *mixed, mood().model_copy(update={"model": "older-mood"})]
     calibration = Calibration(track_temperature=3.0, uncertain_below=0.99)
     result = answered(bench, {"genre-model": calibration, "mood-model": calibration}, parts)
     assert result.genre is not None and result.mood is not None
@@ -460,7 +461,7 @@ def test_a_worker_calibrates_by_the_manifests_of_the_installed_models(tmp_path: 
     )
     recipe = Recipes(settings, Catalogue.of(settings)).own
     worker = Aggregator.build(settings)
-    parts = [
+    parts: list[Part] = [
         track(),
         *(prediction(index).model_copy(update={"model": recipe.genre_model}) for index in range(3)),
         mood().model_copy(update={"model": recipe.mood_model}),
@@ -535,7 +536,7 @@ def test_followers_of_followers_are_answered_with_them_and_nothing_is_left(bench
     for outcome in outcomes:
         for clean_up in outcome.after_commit:
             clean_up()
-    kinds = {key.split(":")[1] for key in bench.client.keys("t:*")}
+    kinds = {str(key).split(":")[1] for key in bench.client.keys("t:*")}
     assert kinds == {"answered", "outcome", "result"}
 
 
@@ -545,7 +546,7 @@ def test_a_failure_is_the_answer_of_the_followers_too(bench: Bench) -> None:
     failed = IngestedTrack(request_id="r1", track_key="k", source="song.mp3", error=error)
     worker = bench.worker()
     no_mood = MoodPrediction(request_id="r1", track_key="k", error=error)
-    parts = [following("r2", "r1"), failed, no_mood]
+    parts: list[Part] = [following("r2", "r1"), failed, no_mood]
     found = results(worker.handle([bench.deliver(part) for part in parts]))
     assert {(result.request_id, result.status, result.errors[0].code) for result in found} == {
         ("r1", Status.FAILED, ErrorCode.FETCH_FAILED),

@@ -37,7 +37,7 @@ from shared.contracts.messages import (
 from shared.contracts.topics import Channel
 from shared.models.catalogue import Catalogue, Kind
 from shared.models.loaded import LoadedModels
-from shared.runtime.service import Service
+from shared.runtime.service import AnyService
 from shared.settings import Settings
 from tests.support import poison
 from tests.support.loop_bench import read, running
@@ -97,7 +97,7 @@ def outcome(message: Message) -> ErrorCode | None:
 
 
 Made = Callable[[str, Settings, Path], Message]
-SERVICES: dict[str, tuple[Callable[[Settings], Service], Channel, Made]] = {
+SERVICES: dict[str, tuple[Callable[[Settings], AnyService], Channel, Made]] = {
     # An address that is forbidden is an answer that takes no network.
     "ingestion": (
         Ingestion.build,

@@ -40,7 +40,7 @@ from shared.models.catalogue import Catalogue
 from shared.models.loaded import LoadedModels
 from shared.models.manifest import write_manifest
 from shared.models.networks import GenreModel, MoodModel, TagModel
-from shared.runtime.service import Delivery, Handled, Origin, Outcome, Service
+from shared.runtime.service import AnyHandled, AnyService, Delivery, Origin, Outcome
 from shared.settings import Settings
 from shared.spotify.client import SpotifyClient, SpotifyCredentials
 from tests.support.spotify_api import CLIENT_ID, CLIENT_SECRET, FEATURES, TRACK_ID, SpotifyApi
@@ -89,7 +89,7 @@ def music(seconds: float) -> np.ndarray:
     t = np.arange(int(seconds * RATE)) / RATE
     chords = np.array([[220, 277, 330], [247, 311, 370], [196, 247, 294]])[(t / 0.5).astype(int) % 3]
     noise = np.random.default_rng(3).standard_normal(t.size) * 0.01
-    return (np.sin(2 * np.pi * chords * t[:, None]).sum(axis=1) * 0.1 + noise).astype(np.float32)
+    return np.asarray(np.sin(2 * np.pi * chords * t[:, None]).sum(axis=1) * 0.1 + noise, np.float32)
 
 
 def stored(blobs: BlobStore, tmp_path: Path, samples: np.ndarray, **more: Any) -> IngestedTrack:
@@ -109,14 +109,14 @@ def stored(blobs: BlobStore, tmp_path: Path, samples: np.ndarray, **more: Any) -
     return IngestedTrack.model_validate({"request_id": "r1", "track_key": "k", "source": "s", "audio": audio, **more})
 
 
-def handle(service: Service, *messages: Message) -> list[Handled]:
+def handle(service: AnyService, *messages: Message) -> list[AnyHandled]:
     deliveries = [Delivery(Record("t", 0, number, b"k", b""), message) for number, message in enumerate(messages)]
     return list(service.handle(deliveries))
 
 
-def code(verdict: Handled) -> ErrorCode:
-    assert isinstance(verdict, TonestreamError), verdict
-    return verdict.code
+def code(handled: AnyHandled) -> ErrorCode:
+    assert isinstance(handled, TonestreamError), handled
+    return handled.code
 
 
 def test_each_segment_has_the_mfccs_librosa_gives_for_it_alone(blobs: BlobStore, tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_the_features_are_those_the_chosen_model_takes(blobs: BlobStore, tmp_pat
     service.start()
     (outcome,) = handle(service, stored(blobs, tmp_path, music(10.5)))
     assert isinstance(outcome, Outcome) and len(outcome.messages) == 3
-    samples = (music(10.5) * 32767).astype("<i2").astype(np.float32) / 32768
+    samples = (music(10.5) * 32767).astype("<i2").astype(np.float32) / np.float32(32768)
     expected = features_of(samples[: 3 * 66150].reshape(3, 66150), LOG_MEL96)
     for message, matrix in zip(outcome.messages, expected, strict=True):
         assert isinstance(message, SegmentFeatures)
@@ -212,8 +212,8 @@ def test_a_blob_shorter_than_announced_is_a_typed_failure(blobs: BlobStore, tmp_
     track = stored(blobs, tmp_path, music(9.0))
     assert track.audio is not None
     longer = track.model_copy(update={"audio": track.audio.model_copy(update={"segments": 9})})
-    (verdict,) = handle(extraction(blobs), longer)
-    assert code(verdict) is ErrorCode.INTERNAL
+    (handled,) = handle(extraction(blobs), longer)
+    assert code(handled) is ErrorCode.INTERNAL
 
 
 def features(index: int, **more: Any) -> SegmentFeatures:
@@ -227,11 +227,11 @@ def test_a_batch_across_tracks_is_predicted_at_once_with_the_answers_of_each_alo
     worker = genre_worker()
     batch = [features(index) for index in range(20)]
     together = handle(worker, *batch)
-    for message, verdict in zip(batch, together, strict=True):
+    for message, handled in zip(batch, together, strict=True):
         (alone,) = handle(worker, message)
-        for outcome in (verdict, alone):
+        for outcome in (handled, alone):
             assert isinstance(outcome, Outcome)
-        prediction, same = verdict.messages[0], alone.messages[0]  # type: ignore[union-attr]
+        prediction, same = handled.messages[0], alone.messages[0]  # type: ignore[union-attr]
         assert isinstance(prediction, SegmentPrediction) and isinstance(same, SegmentPrediction)
         assert prediction.request_id == message.request_id and prediction.index == message.index
         assert list(prediction.probabilities) == list(GENRES)
@@ -282,13 +282,13 @@ def test_what_is_loud_enough_for_a_genre_is_loud_enough_for_a_mood(blobs: BlobSt
     quiet = music(9.0)
     quiet *= 10 ** (-66.0 / 20) / float(np.sqrt(np.mean(np.square(quiet))))
     for samples in (quiet, quiet + np.float32(0.3)):
-        (verdict,) = handle(mood_worker(blobs), stored(blobs, tmp_path, samples))
-        assert isinstance(verdict, Outcome), verdict
+        (handled,) = handle(mood_worker(blobs), stored(blobs, tmp_path, samples))
+        assert isinstance(handled, Outcome), handled
 
 
 def test_a_constant_offset_has_no_mood(blobs: BlobStore, tmp_path: Path) -> None:
-    (verdict,) = handle(mood_worker(blobs), stored(blobs, tmp_path, np.full(9 * RATE, 0.5, np.float32)))
-    assert code(verdict) is ErrorCode.SILENT_AUDIO
+    (handled,) = handle(mood_worker(blobs), stored(blobs, tmp_path, np.full(9 * RATE, 0.5, np.float32)))
+    assert code(handled) is ErrorCode.SILENT_AUDIO
 
 
 def test_audio_that_an_older_worker_announced_can_still_be_read() -> None:
@@ -299,8 +299,8 @@ def test_audio_that_an_older_worker_announced_can_still_be_read() -> None:
 
 def test_silence_has_no_mood(blobs: BlobStore, tmp_path: Path) -> None:
     track = stored(blobs, tmp_path, np.zeros(9 * RATE, np.float32))
-    (verdict,) = handle(mood_worker(blobs), track)
-    assert code(verdict) is ErrorCode.SILENT_AUDIO
+    (handled,) = handle(mood_worker(blobs), track)
+    assert code(handled) is ErrorCode.SILENT_AUDIO
 
 
 def test_without_audio_the_mood_fails_for_the_reason_ingestion_gave(blobs: BlobStore) -> None:
@@ -396,11 +396,11 @@ def test_a_batch_for_two_models_is_one_pass_for_each_and_each_segment_is_answere
         return predict(model, matrices)
 
     monkeypatch.setattr(GenreModel, "predict", counted)
-    handled = handle(worker, *batch)
+    outcomes = handle(worker, *batch)
     assert sorted(passes) == [("mfcc-lstm", 4), ("musicnn-lstm", 4)]
-    for message, verdict in zip(batch, handled, strict=True):
-        assert isinstance(verdict, Outcome)
-        (prediction,) = verdict.messages
+    for message, outcome in zip(batch, outcomes, strict=True):
+        assert isinstance(outcome, Outcome)
+        (prediction,) = outcome.messages
         assert isinstance(prediction, SegmentPrediction)
         assert (prediction.index, prediction.feature_spec) == (message.index, message.feature_spec)
         assert prediction.model == (message.model or genre_models().own.manifest.model_id)
@@ -444,20 +444,22 @@ def test_what_names_a_missing_model_is_held_until_the_time_is_up_and_then_fails(
     track = stored(blobs, tmp_path, music(9.0), recipe=missing)
     segment = features(0, model="g")
     patient, done = Catalogue(SETTINGS.models_dir, wait_s=60), CATALOGUE
-    for message, service in (
+    waiting: list[tuple[Message, AnyService]] = [
         (track, extraction(blobs, patient)),
         (segment, genre_worker(patient)),
         (track, mood_worker(blobs, catalogue=patient)),
-    ):
+    ]
+    for message, service in waiting:
         assert "is not installed in this service" in str(service.held(message))
-    for message, service in (
+    out_of_time: list[tuple[Message, AnyService]] = [
         (track, extraction(blobs, done)),
         (segment, genre_worker(done)),
         (track, mood_worker(blobs, catalogue=done)),
-    ):
+    ]
+    for message, service in out_of_time:
         assert service.held(message) is None
-        (verdict,) = handle(service, message)
-        assert code(verdict) is ErrorCode.INTERNAL and "not installed" in str(verdict)
+        (handled,) = handle(service, message)
+        assert code(handled) is ErrorCode.INTERNAL and "not installed" in str(handled)
     # Who needs no model is not held for one.
     answered = track.model_copy(update={"follows": "r0"})
     error = ErrorReport(code=ErrorCode.FETCH_FAILED, stage=Stage.INGESTION, message="404")

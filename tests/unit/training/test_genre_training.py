@@ -7,7 +7,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 import pytest
@@ -22,6 +22,7 @@ from tests.unit.training.test_training import labelled_groups
 from training.data.clips import Clip, DataError, content_id, read_clips
 from training.data.features import clip_features, usable_clips
 from training.data.splits import (
+    Part,
     SplitError,
     fault_filtered,
     fault_filtered_positions,
@@ -449,7 +450,7 @@ def test_the_fault_filtered_split_trains_fits_and_judges_on_its_own_lists(
     folder = tmp_path / "gtzan"
     for genre in GENRES:
         (folder / genre).mkdir(parents=True)
-        for number, part in enumerate(("train", "valid", "test")):
+        for number, part in enumerate(get_args(Part)):
             name = min(name for name in fault_filtered(part) if name.startswith(genre))
             shutil.copy(clips / genre / f"{genre}.{number}.wav", folder / genre / f"{name}.wav")
     recipe = TinyRecipe()

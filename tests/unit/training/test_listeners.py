@@ -82,7 +82,12 @@ def test_no_artist_is_trained_on_and_judged(monkeypatch: pytest.MonkeyPatch) -> 
             return np.zeros((seen[-1], 4))
 
     trained: list[int] = []
-    monkeypatch.setattr(listeners, "train", lambda features, labels, seed: trained.append(len(features)) or Nothing())
+
+    def counted(features: np.ndarray, labels: object, seed: int) -> Nothing:
+        trained.append(len(features))
+        return Nothing()
+
+    monkeypatch.setattr(listeners, "train", counted)
     cross_validate(listened, 3, 1, 1, Workspace(Path(), 1))
     assert sum(seen) == len(listened.groups)
     assert all(count % 4 == 0 for count in seen + trained)

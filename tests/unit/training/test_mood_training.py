@@ -25,12 +25,12 @@ from tests.support.sounds import noise, sine
 from tests.support.wav_files import wav_bytes
 from training.data.clips import DataError
 from training.genre.protocol import Workspace
+from training.mood.card import mood_card
 from training.mood.data import MoodTable, check_enough, read_mood_table
 from training.mood.figures import figures, leak, repeated_accuracy
 from training.mood.listeners import EMOTIONS, installed_audio_mood
 from training.mood.network import MoodNetworkPlan, fit, joined
 from training.mood.training import AudioData, MoodPlan, cross_validate_model, evaluate_model, train_model
-from training.reports.card import mood_card
 
 TINY = MoodNetworkPlan(members=2, hidden=16, steps=150)
 PLAN = MoodPlan(folds=2, repeats=2, seed=1, network=TINY)
@@ -210,7 +210,12 @@ def test_each_source_has_its_own_branch_and_temperature(tmp_path: Path) -> None:
     network = keras.Model(inputs, {"spotify": first, "audio": second})
     network.save(tmp_path / "model.keras")
     scaler = Scaler(mean=(0.0,) * 10, std=(1.0,) * 10)
-    fields = {"kind": "mood", "labels": MOODS, "scalers": {"spotify": scaler, "audio": scaler}, "versions": {}}
+    fields: dict[str, Any] = {
+        "kind": "mood",
+        "labels": MOODS,
+        "scalers": {"spotify": scaler, "audio": scaler},
+        "versions": {},
+    }
     fields |= {"temperature": 2.0, "weights": "model.keras", "command": "", "figures": {}}
     write_manifest(tmp_path, "moods", **fields, temperature_audio=0.5)
     model = MoodModel.load(tmp_path)

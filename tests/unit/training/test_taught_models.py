@@ -153,7 +153,7 @@ def test_without_chance_augmentation_leaves_the_mfccs_that_serve(
     for name, value in {"_GAIN_DB": (0.0, 0.0), "_EQ_DB": 0.0, "_NOISE_SHARE": 0.0, "_CUT_SHARE": 0.0}.items():
         monkeypatch.setattr(student, name, value)
     monkeypatch.setattr(student, "_MASK_SHARE", 0.0)
-    monkeypatch.setattr(student.tf, "roll", lambda values, *_: values)
+    monkeypatch.setattr("training.distillation.student.tf.roll", lambda values, *_: values)
     originals = heard[heard.original]
     samples, _ = soundfile.read(clips[0].path, dtype="float32")
     meter = LevelMeter(MFCC40.sample_rate)
