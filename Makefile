@@ -32,10 +32,11 @@ fuzz: $(VENV)/.test ## messages and audio files made at random, tens of thousand
 		tests/unit/audio/test_fuzz_decoder.py \
 		--timeout 7200 --durations 0
 
-lint: $(VENV)/.test ## ruff and mypy
+lint: $(VENV)/.test ## ruff, mypy, and who imports whom
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
 
 lock: $(VENV)/.test ## resolve the dependencies anew and write down their versions and hashes
 	$(VENV)/bin/pip install --quiet uv

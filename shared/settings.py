@@ -22,7 +22,8 @@ SECRETS_DIR_VARIABLE: Final = "TONESTREAM_SECRETS_DIR"
 DEFAULT_SECRETS_DIR: Final = Path("/run/secrets")
 #: Where a broker listens that is named without a port.
 _KAFKA_PORT: Final = "9092"
-_REDIS_SCHEMES: Final = frozenset({"redis", "rediss", "unix", "memory"})
+_REDIS_TLS: Final = ("rediss:", "cluster+rediss:")
+_REDIS_SCHEMES: Final = frozenset({"redis", "rediss", "unix", "memory", "cluster+redis", "cluster+rediss"})
 
 VoteStrategy = Literal["soft", "majority", "parts"]
 
@@ -87,7 +88,8 @@ class Settings(BaseSettings):
     redis_url: SecretStr = Field(
         SecretStr("redis://localhost:6379/0"),
         description="redis://, rediss:// (TLS) or unix:// URL, with `user:password@` before the host where Redis asks"
-        " for them, percent-encoded; memory:// keeps the state inside the process. Its password is never logged.",
+        " for them, percent-encoded; cluster+redis:// or cluster+rediss:// with any node of a Redis Cluster; memory://"
+        " keeps the state inside the process. Its password is never logged.",
     )
     redis_ssl_cafile: Path | None = Field(
         None, description="PEM file with the certificate of Redis's authority; default the system's. With rediss://."
@@ -99,7 +101,7 @@ class Settings(BaseSettings):
     redis_ssl_check_hostname: bool = Field(
         True, description="Whether Redis's certificate must be for the host of the URL."
     )
-    redis_prefix: str = Field("tonestream", description="First part of every key.")
+    redis_prefix: str = Field("tonestream", pattern=r"^[^{}*?\[\]\\]{1,200}$", description="First part of every key.")
     result_ttl_s: int = Field(30 * 24 * 3600, gt=0, description="How long a finished result is cached, in seconds.")
     state_ttl_s: int = Field(
         7 * 24 * 3600,
@@ -304,7 +306,9 @@ class Settings(BaseSettings):
             raise ValueError(f"{_named('ssl', tls)} needs kafka_security_protocol SSL or SASL_SSL")
         if "keyfile" in tls and "certfile" not in tls:
             raise ValueError("kafka_ssl_keyfile needs kafka_ssl_certfile")
-        if self._redis_tls() and not self.redis_url.get_secret_value().startswith(("rediss:", "memory:")):
+        if self._redis_tls() and not self.redis_url.get_secret_value().startswith(
+            ("rediss:", "cluster+rediss:", "memory:")
+        ):
             raise ValueError("redis_ssl_* needs a redis_url that begins with rediss://")
         return self
 
@@ -313,7 +317,7 @@ class Settings(BaseSettings):
         """The URL holds all that a client needs to connect, the certificates included: one value is handed down."""
         url = self.redis_url.get_secret_value()
         options = {name: value for name, value in self._redis_tls().items() if f"{name}=" not in url}
-        if options and url.startswith("rediss:"):
+        if options and url.startswith(_REDIS_TLS):
             complete = f"{url}{'&' if urlsplit(url).query else '?'}{urlencode(options)}"
             object.__setattr__(self, "redis_url", SecretStr(complete))  # frozen from here on
         return self

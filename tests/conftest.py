@@ -18,11 +18,12 @@ import pytest
 from tests.support.kafka_broker import KafkaBroker, start_kafka
 from tests.support.names import Names
 from tests.support.processes import NotAvailableError
+from tests.support.redis_cluster import RedisCluster
 from tests.support.redis_server import RedisServer, start_redis
 from tests.support.secure_kafka import SecureBroker
 from tests.support.secure_redis import SecureRedis
 
-Server = TypeVar("Server", KafkaBroker, RedisServer)
+Server = TypeVar("Server", KafkaBroker, RedisServer, RedisCluster)
 
 #: Servers by name, as they were started or as they failed to.
 _STARTED = pytest.StashKey[dict[str, str]]()
@@ -62,6 +63,12 @@ def bootstrap_servers(kafka_broker: KafkaBroker) -> str:
 def redis_server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
     """A real Redis server. Tests that stop it bring it back before they end."""
     yield from _server(request.config, "redis", start_redis)
+
+
+@pytest.fixture(scope="session")
+def redis_cluster(request: pytest.FixtureRequest) -> Iterator[RedisCluster]:
+    """A real Redis Cluster of three nodes."""
+    yield from _server(request.config, "redis cluster", RedisCluster)
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ from shared.contracts.messages import (
     TrackResult,
 )
 from shared.settings import VoteStrategy
-from shared.state.parts import Standing
+from shared.state.requests import RequestState
 
 _DECIMALS: Final = 6
 #: What the timings of a result can hold.
@@ -41,7 +41,7 @@ _NONE: Final = Calibration()
 
 def answer(
     track: IngestedTrack,
-    standing: Standing,
+    state: RequestState,
     predictions: Sequence[SegmentPrediction],
     strategy: VoteStrategy,
     calibrations: Calibrations,
@@ -49,8 +49,8 @@ def answer(
     """The one result of the request ``track`` announces; its halves are null where ``errors`` says why."""
     if track.cached is not None:
         return _as_asked(track.cached, track)
-    genre, genre_error = _genre(standing, predictions, strategy, calibrations)
-    mood, mood_error = _mood(standing, calibrations)
+    genre, genre_error = _genre(state, predictions, strategy, calibrations)
+    mood, mood_error = _mood(state, calibrations)
     errors = tuple(dict.fromkeys(error for error in (genre_error, mood_error) if error is not None))
     return TrackResult(
         request_id=track.request_id,
@@ -59,7 +59,7 @@ def answer(
         genre=genre,
         mood=mood,
         errors=errors,
-        timings_ms=_timings(track, standing, predictions),
+        timings_ms=_timings(track, state, predictions),
     )
 
 
@@ -98,22 +98,22 @@ def _status(genre: Genre | None, mood: Mood | None) -> Status:
 
 
 def _genre(
-    standing: Standing,
+    state: RequestState,
     predictions: Sequence[SegmentPrediction],
     strategy: VoteStrategy,
     calibrations: Calibrations,
 ) -> tuple[Genre | None, ErrorReport | None]:
-    track = standing.track
-    if (alone := _left_alone(standing)) is not None:
+    track = state.track
+    if (alone := _left_alone(state)) is not None:
         return None, alone
-    if standing.failure is not None:
-        return None, standing.failure.error
+    if state.failure is not None:
+        return None, state.failure.error
     if track is None or track.audio is None:
         return None, (track and track.error) or _internal("the request has neither audio nor a reason why not")
-    if not standing.genre_ended:
-        waited = 0.0 if standing.overdue is None else standing.overdue.waited_s
+    if not state.genre_ended:
+        waited = 0.0 if state.overdue is None else state.overdue.waited_s
         return None, _internal(
-            f"after {waited:.0f} s {standing.segments} of {track.audio.segments} segments had a genre;"
+            f"after {waited:.0f} s {state.segments} of {track.audio.segments} segments had a genre;"
             " is every service running?"
         )
     if not predictions:
@@ -147,12 +147,12 @@ def _segment(prediction: SegmentPrediction) -> SegmentGenre:
     )
 
 
-def _mood(standing: Standing, calibrations: Calibrations) -> tuple[Mood | None, ErrorReport | None]:
-    mood = standing.mood
-    if (alone := _left_alone(standing)) is not None:
+def _mood(state: RequestState, calibrations: Calibrations) -> tuple[Mood | None, ErrorReport | None]:
+    mood = state.mood
+    if (alone := _left_alone(state)) is not None:
         return None, alone
     if mood is None:
-        waited = 0.0 if standing.overdue is None else standing.overdue.waited_s
+        waited = 0.0 if state.overdue is None else state.overdue.waited_s
         return None, _internal(f"after {waited:.0f} s there was no mood; is the mood worker running?")
     if mood.probabilities is None or mood.features is None or mood.source is None or mood.model is None:
         return None, mood.error
@@ -176,18 +176,18 @@ def _calibration(model: str, brought: Calibration | None, installed: Calibration
     return _NONE if _SEVERAL in model else brought or installed.get(model, _NONE)
 
 
-def _left_alone(standing: Standing) -> ErrorReport | None:
+def _left_alone(state: RequestState) -> ErrorReport | None:
     """Why there is no answer, where the request whose answer this one waited for had none in time."""
-    if standing.track is None or standing.track.follows is None:
+    if state.track is None or state.track.follows is None:
         return None
-    waited = 0.0 if standing.overdue is None else standing.overdue.waited_s
-    return _internal(f"after {waited:.0f} s the request {standing.track.follows} for the same track had no answer")
+    waited = 0.0 if state.overdue is None else state.overdue.waited_s
+    return _internal(f"after {waited:.0f} s the request {state.track.follows} for the same track had no answer")
 
 
-def _timings(track: IngestedTrack, standing: Standing, predictions: Sequence[SegmentPrediction]) -> dict[str, float]:
+def _timings(track: IngestedTrack, state: RequestState, predictions: Sequence[SegmentPrediction]) -> dict[str, float]:
     """Milliseconds of work by stage, those of the segments added up. However odd the parts, a result can carry them."""
     timings = dict(track.timings_ms)
-    for part in (*predictions, *((standing.mood,) if standing.mood is not None else ())):
+    for part in (*predictions, *((state.mood,) if state.mood is not None else ())):
         for stage, elapsed in part.timings_ms.items():
             timings[stage] = timings.get(stage, 0.0) + elapsed
     return {stage: round(min(elapsed, _LONGEST_MS), 1) for stage, elapsed in list(timings.items())[:_MOST_STAGES]}

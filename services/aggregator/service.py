@@ -31,10 +31,11 @@ from shared.models.catalogue import Catalogue
 from shared.runtime import metrics
 from shared.runtime.service import Delivery, Origin, Outcome, Service
 from shared.settings import Settings, VoteStrategy
-from shared.state.audio_owners import AudioBlobs
-from shared.state.connection import Keys, connect
-from shared.state.parts import Part, Standing
-from shared.state.request_state import RequestState
+from shared.state.audio import SharedAudio
+from shared.state.coalescing import Coalescing
+from shared.state.connection import connect
+from shared.state.keys import Keys
+from shared.state.requests import Part, Requests, RequestState
 from shared.state.results import ResultCache
 from shared.system.fault_points import ANSWER_CLAIMED, ANSWER_KEPT, PARTS_NOTED, fault_point
 
@@ -60,15 +61,14 @@ class Aggregator(Service[Part, Answer]):
 
     def __init__(
         self,
-        state: RequestState,
+        requests: Requests,
         results: ResultCache,
-        audio: AudioBlobs,
+        audio: SharedAudio,
         recipe: Recipe,
         calibrations: Calibrations,
     ) -> None:
-        self._votes = state.votes
-        self._requests = state.requests
-        self._followers = state.followers
+        self._requests = requests
+        self._coalescing = Coalescing(requests)
         self._results = results
         self._audio = audio
         self._recipe = recipe
@@ -81,11 +81,11 @@ class Aggregator(Service[Part, Answer]):
         installed = [*catalogue.installed("genre"), *catalogue.installed("mood")]
         client = connect(settings.redis_url.get_secret_value())
         keys = Keys(settings.redis_prefix)
-        state = RequestState.open(client, keys, cls.stage.value, settings.state_ttl_s, settings.result_deadline_s)
+        requests = Requests.open(client, keys, cls.stage.value, settings.state_ttl_s, settings.result_deadline_s)
         return cls(
-            state,
+            requests,
             ResultCache(client, keys, settings.result_ttl_s),
-            AudioBlobs(BlobStore(settings.blob_url), client, keys, state.requests, state.fences, settings.blob_ttl_s),
+            SharedAudio(BlobStore(settings.blob_url), requests, settings.blob_ttl_s),
             Recipes(settings, catalogue).own,
             {model.manifest.model_id: model.manifest.calibration for model in installed},
         )
@@ -119,66 +119,67 @@ class Aggregator(Service[Part, Answer]):
             return Outcome()
         track = Track(key=origin.track_key, source=origin.track_key)
         result = TrackResult(request_id=origin.request_id, status=Status.FAILED, track=track, errors=(report,))
-        self._followers.end(origin.request_id, result)
+        self._coalescing.end(origin.request_id, result)
         return Outcome((result,), (partial(self._clean_up, origin.request_id, origin.record.coordinates),))
 
     def tick(self) -> Sequence[Answer]:
-        return self._votes.overdue(limit=100)
+        return self._requests.overdue(limit=100)
 
     def tidy(self, committed: Committed) -> None:
         """Clean up requests that still wait although the record that answers them is committed."""
         if time.monotonic() < self._next_tidy:
             return
         self._next_tidy = time.monotonic() + _TIDY_EVERY_S
-        answers = self._requests.answers(self._votes.without_news(_TIDY_EVERY_S, _TIDIED_AT_ONCE))
-        places = {request_id: parsed_coordinates(known.coordinates) for request_id, known in answers.items()}
+        claims = self._requests.claims(self._requests.without_news(_TIDY_EVERY_S, _TIDIED_AT_ONCE))
+        answered = {id_: (known.answered_by, known.closed) for id_, known in claims.items() if known.answered_by}
+        places = {request_id: parsed_coordinates(by) for request_id, (by, _) in answered.items()}
         offsets = committed(sorted({place[:2] for place in places.values()}))
-        for request_id, known in answers.items():
+        for request_id, (answered_by, closed) in answered.items():
             topic, partition, offset = places[request_id]
-            if known.closed or offset < offsets.get((topic, partition), 0):
-                self._clean_up(request_id, known.coordinates)
+            if closed or offset < offsets.get((topic, partition), 0):
+                self._clean_up(request_id, answered_by)
                 log.info("cleaned up after a worker that died", extra={"request_id": request_id})
 
     def _join(self, parts: Sequence[tuple[Part, Record]]) -> list[Outcome[Answer]]:
-        answers = self._requests.answers(list({part.request_id for part, _ in parts}))
+        claims = self._requests.claims(list({part.request_id for part, _ in parts}))
         # Parts of requests that are answered already are late or doubled, unless this very record is the one that
         # answers and was redelivered. Of a closed request even that one is late.
         open_positions = [
             position
             for position, (part, record) in enumerate(parts)
-            if (known := answers.get(part.request_id)) is None
-            or (known.coordinates == record.coordinates and not known.closed)
+            if (known := claims[part.request_id]).answered_by is None
+            or (known.answered_by == record.coordinates and not known.closed)
         ]
-        self._votes.add([parts[position] for position in open_positions])
+        self._requests.add([parts[position] for position in open_positions])
         fault_point(PARTS_NOTED)
         last = {parts[position][0].request_id: position for position in open_positions}
         outcomes: list[Outcome[Answer]] = [Outcome()] * len(parts)
-        for request_id, standing in self._votes.standing(list(last)).items():
+        for request_id, state in self._requests.states(list(last)).items():
             position = last[request_id]
-            outcomes[position] = self._answers(request_id, self._informed(standing), parts[position][1])
+            outcomes[position] = self._answers(request_id, self._informed(state), parts[position][1])
         return outcomes
 
-    def _informed(self, standing: Standing) -> Standing:
-        """``standing`` with the answer of the request it follows, where that has one."""
-        track = standing.track
+    def _informed(self, state: RequestState) -> RequestState:
+        """``state`` with the answer of the request it follows, where that has one."""
+        track = state.track
         if track is None or track.follows is None:
-            return standing
-        outcome = self._followers.outcome(track.follows)
-        return standing if outcome is None else standing.with_answer(outcome)
+            return state
+        answer = self._coalescing.answer_of(track.follows)
+        return state if answer is None else state.with_answer(answer)
 
-    def _answers(self, request_id: str, standing: Standing, record: Record) -> Outcome[Answer]:
+    def _answers(self, request_id: str, state: RequestState, record: Record) -> Outcome[Answer]:
         """The result of a request, if ``record`` is the one to answer it, and those of its followers; nothing where it
         is not complete."""
-        track = standing.track
-        if track is None or not standing.complete or not self._requests.answer(request_id, record):
+        track = state.track
+        if track is None or not state.complete or not self._requests.answer(request_id, record):
             return Outcome()
         fault_point(ANSWER_CLAIMED)
-        result = self._result(track, standing)
+        result = self._result(track, state)
         outcomes: list[Outcome[Answer]] = [
             Outcome((result,), (partial(self._clean_up, request_id, record.coordinates),))
         ]
-        followers = self._followers.end(request_id, result)
-        for follower, own in self._votes.standing(followers).items():
+        followers = self._coalescing.end(request_id, result)
+        for follower, own in self._requests.states(followers).items():
             # One whose track is still on its way finds the answer when it comes.
             if own.track is not None and own.track.follows == request_id:
                 outcomes.append(self._answers(follower, own.with_answer(result), record))
@@ -187,9 +188,9 @@ class Aggregator(Service[Part, Answer]):
             tuple(clean_up for outcome in outcomes for clean_up in outcome.after_commit),
         )
 
-    def _result(self, track: IngestedTrack, standing: Standing) -> TrackResult:
-        predictions = self._votes.predictions(track)
-        result = answer(track, standing, predictions, self._strategy(track), self._calibrations)
+    def _result(self, track: IngestedTrack, state: RequestState) -> TrackResult:
+        predictions = self._requests.predictions(track)
+        result = answer(track, state, predictions, self._strategy(track), self._calibrations)
         if track.received_at_ms:
             waited = max(0.0, time.time() * 1000 - track.received_at_ms)
             result = result.model_copy(update={"timings_ms": {**result.timings_ms, "total": round(waited, 1)}})
@@ -209,8 +210,7 @@ class Aggregator(Service[Part, Answer]):
         if not self._requests.close(request_id, coordinates):
             return  # replayed since, or expired
         self._audio.release(request_id)
-        self._followers.forget(request_id)
-        self._votes.forget(request_id)
+        self._requests.forget(request_id, coordinates)
 
     def _cache(self, track: IngestedTrack, result: TrackResult) -> None:
         """Keep what would come out the same again: whole answers, and failures that follow from the audio alone."""

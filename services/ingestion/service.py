@@ -50,9 +50,11 @@ from shared.runtime.retries import Retry, RetryNote
 from shared.runtime.service import Delivery, Origin, Outcome, TrackByTrackService
 from shared.settings import Settings, SettingsError
 from shared.spotify.client import SpotifyClient, SpotifyTrack, spotify_client
-from shared.state.audio_owners import AudioBlobs
-from shared.state.connection import Keys, connect
-from shared.state.request_state import RequestState
+from shared.state.audio import SharedAudio
+from shared.state.coalescing import Coalescing
+from shared.state.connection import connect
+from shared.state.keys import Keys
+from shared.state.requests import Requests
 from shared.state.results import KnownSource, ResultCache
 from shared.system.fault_points import AUDIO_STORED, LEAD_TAKEN, REQUEST_ENTERED, SOURCE_REMEMBERED, fault_point
 from shared.system.threads import worker_threads
@@ -139,9 +141,9 @@ class Ingestion(TrackByTrackService[TrackRequest, IngestedTrack]):
         catalogue: Catalogue,
         recipes: Recipes,
         blobs: BlobStore,
-        audio: AudioBlobs,
+        audio: SharedAudio,
         results: ResultCache,
-        state: RequestState,
+        requests: Requests,
         max_unfinished: int,
         blob_ttl_s: float,
         decoders: int,
@@ -159,9 +161,8 @@ class Ingestion(TrackByTrackService[TrackRequest, IngestedTrack]):
         self._blobs = blobs
         self._audio = audio
         self._results = results
-        self._requests = state.requests
-        self._votes = state.votes
-        self._followers = state.followers
+        self._requests = requests
+        self._coalescing = Coalescing(requests)
         self._max_unfinished = max_unfinished
         self._blob_ttl_s = blob_ttl_s
         self._next_sweep = time.monotonic() + _SWEEP_EVERY_S
@@ -179,7 +180,7 @@ class Ingestion(TrackByTrackService[TrackRequest, IngestedTrack]):
         keys = Keys(settings.redis_prefix)
         blobs = BlobStore(settings.blob_url)
         catalogue = Catalogue.of(settings)
-        state = RequestState.open(client, keys, cls.stage.value, settings.state_ttl_s, settings.result_deadline_s)
+        requests = Requests.open(client, keys, cls.stage.value, settings.state_ttl_s, settings.result_deadline_s)
         return cls(
             lane=lane,
             patience=Patience(settings.retry_attempts, settings.fetch_total_timeout_s, settings.retry_budget_s),
@@ -200,9 +201,9 @@ class Ingestion(TrackByTrackService[TrackRequest, IngestedTrack]):
             catalogue=catalogue,
             recipes=Recipes(settings, catalogue),
             blobs=blobs,
-            audio=AudioBlobs(blobs, client, keys, state.requests, state.fences, settings.blob_ttl_s),
+            audio=SharedAudio(blobs, requests, settings.blob_ttl_s),
             results=ResultCache(client, keys, settings.result_ttl_s),
-            state=state,
+            requests=requests,
             max_unfinished=settings.max_unfinished,
             blob_ttl_s=settings.blob_ttl_s,
             decoders=max(_FEWEST_DECODERS, worker_threads(settings)),
@@ -220,7 +221,7 @@ class Ingestion(TrackByTrackService[TrackRequest, IngestedTrack]):
 
     def ready(self) -> bool:
         """Not while the stages behind are busy with as many requests as there may be at once."""
-        return self._votes.unfinished() < self._max_unfinished
+        return self._requests.unfinished() < self._max_unfinished
 
     def handle_one(self, delivery: Delivery[TrackRequest]) -> Outcome[IngestedTrack]:
         request = delivery.message
@@ -280,7 +281,7 @@ class Ingestion(TrackByTrackService[TrackRequest, IngestedTrack]):
 
     def _enter(self, request_id: str, record: Record, note: RetryNote) -> bool:
         """Whether the record is to be answered."""
-        entered = self._requests.enter(request_id, record, note.entered)
+        entered = self._requests.accept(request_id, record, note.entered)
         if not entered:
             log.info("this request ID is known already; the first record with it is answered, this one is not")
         return entered
@@ -409,7 +410,7 @@ class Ingestion(TrackByTrackService[TrackRequest, IngestedTrack]):
         heard = heard_segments(count, recipe.max_segments, spec, sounding)
         evenly = chosen_segments(count, recipe.max_segments)
         return IngestedAudio(
-            blob=AudioBlobs.reference(decoded.sha256),
+            blob=SharedAudio.reference(decoded.sha256),
             sha256=decoded.sha256,
             duration_s=round(decoded.duration_s, 3),
             segments=len(heard),
@@ -464,7 +465,7 @@ class Ingestion(TrackByTrackService[TrackRequest, IngestedTrack]):
         """The request that is at work on the same; None where this one is to do it."""
         if draft.request.force:
             return None
-        return self._followers.follow(draft.request.request_id, work, draft.record)
+        return self._coalescing.lead_or_follow(draft.request.request_id, work, draft.record)
 
     def _clean_up(self, url: str | None) -> tuple[Callable[[], None], ...]:
         if url is None or not url.startswith(f"{BLOB_SCHEME}{UPLOADS}/"):

@@ -15,6 +15,7 @@ import redis
 
 from shared.bus.base import Bus, Membership
 from shared.bus.connect import kafka_bus
+from shared.contracts.errors import DependencyError
 from shared.contracts.messages import Stage
 from shared.contracts.topics import Topics
 from shared.runtime.arrival import AwayError, StoppedEarlyError, wait_for
@@ -28,9 +29,11 @@ from shared.runtime.service import AnyService
 from shared.runtime.stopping import StopRequest
 from shared.runtime.watchdog import Attendance, Watchdog
 from shared.settings import Settings
-from shared.state.connection import Keys, connect, require_trust
+from shared.state.connection import connect, require_trust
 from shared.state.fences import FenceKeeper, Fences
 from shared.state.in_flight import RedisInFlightRegistry
+from shared.state.keys import Keys
+from shared.state.layout import bring_up_to_date
 from shared.state.probe import RedisProbe
 
 log = logging.getLogger(__name__)
@@ -140,6 +143,12 @@ class _Worker:
             if (fault := require_trust(client)) is not None:
                 raise AwayError(fault)
 
+        def moved() -> None:
+            try:
+                bring_up_to_date(client, self._keys)
+            except DependencyError as error:
+                raise AwayError(str(error)) from error
+
         def joined() -> list[Membership]:
             with _closed_on_failure() as memberships:
                 for service in services:
@@ -148,6 +157,7 @@ class _Worker:
             return memberships
 
         wait_for("Redis", redis_answers, self._pulses.first, self.stopping)
+        wait_for("Redis", moved, self._pulses.first, self.stopping)
         for service in services:
             service.start()
         return wait_for("Kafka", joined, self._pulses.first, self.stopping)

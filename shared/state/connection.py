@@ -1,18 +1,18 @@
-"""The connection to Redis, and how its faults are told."""
+"""The connection to Redis, and the types of its faults."""
 
 from __future__ import annotations
 
 import contextlib
 import ssl
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import parse_qs, urlsplit
 
 import redis
 import redis.lock
 from redis.backoff import NoBackoff
+from redis.commands.core import Script
 from redis.retry import Retry
 
 from shared.bus.base import FencedError
@@ -21,24 +21,17 @@ from shared.settings import SettingsError
 from shared.system.tls_files import check_tls_files
 
 MEMORY_SCHEME = "memory://"
+#: Before ``redis://`` and ``rediss://``: the server is one node of a Redis Cluster, which names the others.
+CLUSTER_SCHEME: Final = "cluster+"
 #: How long a server may take to say why it ends a TLS connection, seconds.
 _ALERT_S: Final = 1.0
 #: How a script begins its refusal to write on behalf of a record whose partition has another owner by now.
 FENCED: Final = "FENCED"
 
 
-@dataclass(frozen=True, slots=True)
-class Keys:
-    """Names of keys: ``keys("result", "ab12")`` is ``tonestream:result:ab12``."""
-
-    prefix: str
-
-    def __call__(self, *parts: str) -> str:
-        return ":".join((self.prefix, *parts))
-
-
 def connect(url: str, timeout_s: float = 10.0) -> redis.Redis:
     """A client for ``redis://``, ``rediss://`` or ``unix://``; ``memory://NAME`` is a server inside this process.
+    ``cluster+redis://`` and ``cluster+rediss://`` name a node of a Redis Cluster.
 
     ``timeout_s`` is the longest wait for an answer. Connects at the first command. Values come back as ``str``. Raises
     SettingsError for a URL with parameters that redis-py does not know, and for a certificate or key file that cannot
@@ -49,8 +42,12 @@ def connect(url: str, timeout_s: float = 10.0) -> redis.Redis:
 
         memory: redis.Redis = fakeredis.FakeRedis(server=_memory_server(url), decode_responses=True)
         return memory
+    clustered = url.startswith(CLUSTER_SCHEME)
+    url = url.removeprefix(CLUSTER_SCHEME)
     options = {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
     check_tls_files("redis_ssl", options.get("ssl_ca_certs"), options.get("ssl_certfile"), options.get("ssl_keyfile"))
+    if clustered:
+        return _cluster(url, timeout_s)
     client: redis.Redis = redis.Redis.from_url(
         url,
         decode_responses=True,
@@ -65,6 +62,33 @@ def connect(url: str, timeout_s: float = 10.0) -> redis.Redis:
         known = ", ".join(sorted(options))
         raise SettingsError(f"redis_url: one of its parameters is not known to redis-py ({known})") from error
     return client
+
+
+def _cluster(url: str, timeout_s: float) -> redis.Redis:
+    """A client for all nodes of a cluster. Its commands are those of a single server's client.
+
+    It connects at once. So a cluster that is away raises redis-py's error here, and not at the first command.
+    """
+    client: Any = redis.RedisCluster.from_url(
+        url, decode_responses=True, socket_timeout=timeout_s, socket_connect_timeout=min(5.0, timeout_s)
+    )
+    return cast(redis.Redis, client)
+
+
+def run_all(
+    client: redis.Redis, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[str | int | float]]]
+) -> None:
+    """Run ``script`` once for each (keys, arguments): in one round trip, except on a cluster, whose pipelines take no
+    scripts.
+    """
+    if isinstance(client, redis.RedisCluster):
+        for keys, arguments in calls:
+            script(keys=keys, args=arguments)
+        return
+    pipeline = client.pipeline(transaction=False)
+    for keys, arguments in calls:
+        script(keys=keys, args=arguments, client=pipeline)
+    pipeline.execute()
 
 
 def require_trust(client: redis.Redis) -> str | None:
@@ -103,8 +127,8 @@ def _tls_refusal(client: redis.Redis) -> ssl.SSLError | None:
     With TLS 1.3 the client may send its first command before that alert arrives. It then finds a closed connection,
     and never reads the alert. Here nothing is sent.
     """
-    pool: Any = client.connection_pool
-    if not issubclass(pool.connection_class, redis.SSLConnection):
+    pool: Any = getattr(client, "connection_pool", None)  # a cluster has one for each node
+    if pool is None or not issubclass(pool.connection_class, redis.SSLConnection):
         return None
     connection: Any = pool.make_connection()
     connection.redis_connect_func = _only_listen

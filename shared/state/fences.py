@@ -18,7 +18,8 @@ from typing import Final
 import redis
 
 from shared.bus.base import Record
-from shared.state.connection import FENCED, Keys, redis_faults
+from shared.state.connection import FENCED, redis_faults
+from shared.state.keys import Keys
 
 #: How a script begins that writes on behalf of a record. KEYS[1]: the fence, ARGV[1]: the record's epoch.
 GUARD: Final = f"""
@@ -37,7 +38,7 @@ class Fences:
 
     def key(self, record: Record) -> str:
         """The fence that ``GUARD`` compares with ``record.epoch``."""
-        return self._keys("fence", self._service, record.topic, str(record.partition))
+        return self._keys.fence(self._service, record.topic, record.partition)
 
 
 class FenceKeeper:
@@ -57,7 +58,7 @@ class FenceKeeper:
         new = {key: epoch for key, epoch in epochs.items() if self._noted.get(key) != epoch}
         if new:
             with redis_faults():
-                pipeline = self._redis.pipeline()
+                pipeline = self._redis.pipeline(transaction=False)
                 for key, epoch in new.items():
                     pipeline.set(key, epoch, ex=self._ttl_s)
                 pipeline.execute()

@@ -19,8 +19,9 @@ import redis
 
 from shared.bus.base import Committed, FencedError, Record, parsed_coordinates
 from shared.contracts.errors import DependencyError
-from shared.state.connection import FENCED, Keys, redis_faults
+from shared.state.connection import FENCED, redis_faults
 from shared.state.fences import Fences
+from shared.state.keys import Keys
 
 log = logging.getLogger(__name__)
 
@@ -170,7 +171,7 @@ class RedisInFlightRegistry:
     def __init__(self, client: redis.Redis, keys: Keys, service: str, ttl_s: int, fences: Fences | None = None) -> None:
         self._fences = fences or Fences(keys, service)
         self._redis = client
-        self._key = keys("in-flight", service)
+        self._key = keys.in_flight(service)
         self._ttl_s = ttl_s
         self._process = uuid.uuid4().hex[:12]
         self._begin: Any = client.register_script(_BEGIN)

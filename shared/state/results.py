@@ -9,7 +9,8 @@ import redis
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from shared.contracts.messages import ErrorReport, TrackResult
-from shared.state.connection import Keys, redis_faults
+from shared.state.connection import redis_faults
+from shared.state.keys import Keys
 
 
 class KnownSource(BaseModel):
@@ -39,7 +40,10 @@ class ResultCache:
     def find(self, result_keys: Sequence[str]) -> TrackResult | None:
         """The first answer there is under ``result_keys``, in their order."""
         with redis_faults():
-            found = cast("list[str | None]", self._redis.mget([self._keys("result", key) for key in result_keys]))
+            pipeline = self._redis.pipeline(transaction=False)
+            for key in result_keys:
+                pipeline.get(self._keys.result(key))
+            found = cast("list[str | None]", pipeline.execute())
         for text in found:
             if text is not None:
                 try:
@@ -50,11 +54,11 @@ class ResultCache:
 
     def keep(self, result_key: str, result: TrackResult) -> None:
         with redis_faults():
-            self._redis.set(self._keys("result", result_key), result.model_dump_json(), ex=self._ttl_s)
+            self._redis.set(self._keys.result(result_key), result.model_dump_json(), ex=self._ttl_s)
 
     def known_source(self, track_key: str) -> KnownSource | None:
         with redis_faults():
-            text = cast("str | None", self._redis.get(self._keys("source", track_key)))
+            text = cast("str | None", self._redis.get(self._keys.source(track_key)))
         try:
             return None if text is None else KnownSource.model_validate_json(text)
         except ValidationError:
@@ -62,4 +66,4 @@ class ResultCache:
 
     def remember_source(self, track_key: str, source: KnownSource) -> None:
         with redis_faults():
-            self._redis.set(self._keys("source", track_key), source.model_dump_json(), ex=self._ttl_s)
+            self._redis.set(self._keys.source(track_key), source.model_dump_json(), ex=self._ttl_s)

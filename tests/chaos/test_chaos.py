@@ -25,6 +25,7 @@ from kafka.errors import KafkaError
 
 from services.topology import SERVICE_NAMES
 from shared.contracts.topics import Channel
+from shared.state.keys import Keys
 from shared.system.fault_points import FAULT_POINTS, VARIABLE
 from tests.support.committed_offsets import commits_that_went_back
 from tests.support.fleet import Fleet, Recoveries
@@ -34,6 +35,7 @@ from tests.support.pipeline import Pipeline
 from tests.support.proxy import SilentProxy
 from tests.support.redis_server import GivenRedis, RedisServer
 from tests.support.sources import PATIENCE, Source, sources
+from tests.support.state import left_over
 from tests.support.web_server import WebServer
 
 LONG = os.environ.get("TONESTREAM_CHAOS") == "long"
@@ -380,6 +382,4 @@ def tidied(server: RedisServer, prefix: str, disk: Path) -> None:
 def leftovers(server: RedisServer, prefix: str, disk: Path) -> dict[str, int]:
     """What the storm left behind."""
     client: redis.Redis = redis.Redis.from_url(server.url, decode_responses=True)
-    kinds = ("votes", "waiting", "work", "leads", "followers", "owners", "audio", "in-flight")
-    found = {kind: len(client.keys(f"{prefix}:{kind}*")) for kind in kinds}
-    return {**found, "blobs": len(list((disk / "blobs").rglob("*.wav")))}
+    return {**left_over(client, Keys(prefix)), "blobs": len(list((disk / "blobs").rglob("*.wav")))}

@@ -19,6 +19,7 @@ import pytest
 import redis
 
 from shared.contracts.topics import Channel
+from shared.state.keys import Keys
 from shared.system.fault_points import (
     ANSWER_CLAIMED,
     ANSWER_KEPT,
@@ -41,6 +42,7 @@ from tests.support.pipeline import Pipeline
 from tests.support.redis_server import RedisServer
 from tests.support.samples import SAMPLES
 from tests.support.sources import frame_at
+from tests.support.state import left_over
 from tests.support.web_server import WebServer
 
 LONG = os.environ.get("TONESTREAM_CHAOS") == "long"
@@ -109,9 +111,7 @@ class Installation:
 
     def left(self) -> dict[str, int]:
         """What is there although nothing is under way."""
-        prefix = self.pipeline.topics.prefix
-        kinds = ("votes", "waiting", "work", "leads", "followers", "owners", "audio", "in-flight")
-        found = {kind: len(self._redis.keys(f"{prefix}:{kind}*")) for kind in kinds}
+        found = left_over(self._redis, Keys(self.pipeline.topics.prefix))
         found["blobs"] = len(list((self.pipeline.folder / "blobs").rglob("*.wav")))
         return {kind: count for kind, count in found.items() if count}
 

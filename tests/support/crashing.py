@@ -12,8 +12,9 @@ from shared.bus.base import Record
 from shared.bus.memory import MemoryBus
 from shared.contracts.topics import Channel
 from shared.runtime.envelope import outgoing
-from shared.state.connection import Keys, connect
+from shared.state.connection import connect
 from shared.state.in_flight import RedisInFlightRegistry
+from shared.state.keys import Keys
 from tests.support.loop_bench import PATIENT, TOPICS, Bench, Scripted, request
 
 KEYS = Keys("t")

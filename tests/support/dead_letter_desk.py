@@ -18,8 +18,9 @@ from shared.contracts.messages import ErrorReport, GenreFailure, Stage
 from shared.contracts.topics import Channel, Topics
 from shared.runtime.dead_letters import dead_letter
 from shared.runtime.envelope import outgoing
-from shared.state.connection import Keys, connect
-from shared.state.request_state import RequestState
+from shared.state.connection import connect
+from shared.state.keys import Keys
+from shared.state.requests import Requests
 from tests.support.loop_bench import Bench, request
 
 
@@ -72,8 +73,8 @@ class Desk:
             monkeypatch.setenv(f"TONESTREAM_{variable}", value)
         monkeypatch.setattr("shared.bus.connect.kafka_bus", lambda settings, client_id: self.bus)
 
-    def state(self) -> RequestState:
-        return RequestState.open(self.redis, self.keys, "desk", 100, 100.0)
+    def requests(self) -> Requests:
+        return Requests.open(self.redis, self.keys, "desk", 100, 100.0)
 
     def command(self, *arguments: str) -> tuple[int, str, str]:
         status = main(["dead-letters", *arguments])

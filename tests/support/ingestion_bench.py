@@ -18,8 +18,10 @@ from shared.models.catalogue import Catalogue
 from shared.runtime.retries import RetryNote
 from shared.runtime.service import Delivery, Handled, Outcome
 from shared.settings import Settings
-from shared.state.connection import Keys, connect
-from shared.state.request_state import RequestState
+from shared.state.coalescing import Coalescing
+from shared.state.connection import connect
+from shared.state.keys import Keys
+from shared.state.requests import Requests
 from shared.state.results import ResultCache
 from tests.support.web_server import WebServer
 
@@ -41,7 +43,7 @@ class Bench:
         self.recipe = Recipes(self.settings, Catalogue.of(self.settings)).own
         client, keys = connect(self.settings.redis_url.get_secret_value()), Keys("tonestream")
         self.results = ResultCache(client, keys, 1000)
-        self.state = RequestState.open(client, keys, Stage.AGGREGATOR.value, 1000, 1000.0)
+        self.requests = Requests.open(client, keys, Stage.AGGREGATOR.value, 1000, 1000.0)
         self.offsets = itertools.count()
 
     def delivery(self, request_id: str, **fields: Any) -> Delivery[TrackRequest]:
@@ -74,7 +76,7 @@ class Bench:
         result = TrackResult(
             request_id=request_id, status=Status.FAILED, track=Track(key="k", source="s"), errors=(error,)
         )
-        return self.state.followers.end(request_id, result)
+        return Coalescing(self.requests).end(request_id, result)
 
 
 def announced(handled: Handled[IngestedTrack]) -> IngestedTrack:

@@ -54,7 +54,7 @@ class LocalRedis(RedisServer):
 
     def __init__(self, options: Sequence[str] = ()) -> None:
         """``options`` are more of ``redis-server``'s."""
-        self._binary = _binary()
+        self._binary = redis_binary()
         self._port = free_port()
         self._options = [*_OPTIONS, *options]
         self.url = f"redis://127.0.0.1:{self._port}/0"
@@ -147,7 +147,7 @@ def start_redis() -> RedisServer:
     raise NotAvailableError("no Redis server: " + "; ".join(failures))
 
 
-def _binary() -> str:
+def redis_binary() -> str:
     found = shutil.which("redis-server")
     if found is None:
         if os.geteuid() != 0 or shutil.which("apt-get") is None:

@@ -26,6 +26,7 @@ from shared.settings import Settings
 
 if TYPE_CHECKING:
     from shared.state.replays import Replays
+    from shared.state.requests import Requests
 
 #: Records of one poll: a dead letter can have several megabytes.
 _BATCH: Final = 50
@@ -148,10 +149,21 @@ def _reader(bus: Bus, topics: Topics, stack: ExitStack) -> Reader:
 
 
 def _replays(settings: Settings) -> Replays:
-    from shared.state.connection import Keys, connect
+    from shared.state.connection import connect
+    from shared.state.keys import Keys
     from shared.state.replays import Replays
 
     return Replays(connect(settings.redis_url.get_secret_value()), Keys(settings.redis_prefix), _REMEMBERED_S)
+
+
+def _requests(settings: Settings) -> Requests:
+    from shared.state.connection import connect
+    from shared.state.keys import Keys
+    from shared.state.requests import Requests
+
+    client = connect(settings.redis_url.get_secret_value())
+    ttl_s, deadline_s = settings.state_ttl_s, settings.result_deadline_s
+    return Requests.open(client, Keys(settings.redis_prefix), "dead-letters", ttl_s, deadline_s)
 
 
 # List and show
@@ -268,7 +280,7 @@ def _replay(options: argparse.Namespace, settings: Settings) -> int:
     if options.service and not options.all:
         raise UsageError("--service goes with --all")
     topics = Topics(settings.topic_prefix)
-    replays = _replays(settings)
+    replays, requests = _replays(settings), _requests(settings)
     replayed = refused = 0
     with ExitStack() as stack:
         bus = _bus(settings, stack)
@@ -280,7 +292,7 @@ def _replay(options: argparse.Namespace, settings: Settings) -> int:
         else:
             batches = [[letter] for letter in find_letters(reader, options.id, options.timeout)]
         for letters in batches:
-            sent, refusals = replay_letters(letters, topics, replays, publisher)
+            sent, refusals = replay_letters(letters, topics, requests, replays, publisher)
             for letter in sent:
                 print(f"replayed {letter.id} to {letter.topic}{_of_request(letter)}", flush=True)
             for refusal in refusals:
@@ -313,7 +325,7 @@ def _not_yet_replayed(
 
 
 def replay_letters(
-    letters: Sequence[DeadLetter], topics: Topics, replays: Replays, publisher: Publisher
+    letters: Sequence[DeadLetter], topics: Topics, requests: Requests, replays: Replays, publisher: Publisher
 ) -> tuple[list[DeadLetter], list[_Refusal]]:
     """Publish the original records of those that can be replayed; returns these, and the others with the reason.
 
@@ -323,20 +335,20 @@ def replay_letters(
     sent: list[DeadLetter] = []
     refusals: list[_Refusal] = []
     for letter in letters:
-        reason = _obstacle(letter, topics, replays)
+        reason = _obstacle(letter, topics, requests)
         if reason is None:
             sent.append(letter)
         else:
             refusals.append(_Refusal(letter, reason))
     entrances = [letter for letter in sent if topics.channel(letter.topic) in ENTRANCES]
-    replays.reopen(letter.request_id for letter in entrances if letter.request_id)
+    requests.reopen(letter.request_id for letter in entrances if letter.request_id)
     if sent:
         publisher.publish([letter.replayed() for letter in sent])
         replays.mark(letter.id for letter in sent)
     return sent, refusals
 
 
-def _obstacle(letter: DeadLetter, topics: Topics, replays: Replays) -> str | None:
+def _obstacle(letter: DeadLetter, topics: Topics, requests: Requests) -> str | None:
     """Why a letter cannot be replayed; None where it can."""
     try:
         channel = topics.channel(letter.topic)
@@ -351,13 +363,13 @@ def _obstacle(letter: DeadLetter, topics: Topics, replays: Replays) -> str | Non
         return f"it holds only a part of its record, which had {letter.cut} and stood at {letter.stood_at}"
     if letter.request_id is None:
         return None
-    progress = replays.progress(letter.request_id)
+    claims = requests.claims([letter.request_id])[letter.request_id]
     if channel in ENTRANCES:
-        if progress.waiting and not progress.answered:
+        if claims.waiting and claims.answered_by is None:
             return f"request {letter.request_id} is still under way; try again when it is answered"
         return None
-    if progress.answered:
-        entered = f"; the request stands at {progress.entered}" if progress.entered else ""
+    if claims.answered_by is not None:
+        entered = f"; the request stands at {claims.accepted_by}" if claims.accepted_by else ""
         return (
             f"request {letter.request_id} is answered already, and a part of it changes no answer: submit the track"
             f" again{entered}"

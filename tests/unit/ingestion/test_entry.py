@@ -38,7 +38,6 @@ from shared.runtime.service import Delivery, Origin, Outcome
 from shared.runtime.settling import KEPT_FOR_OPERATORS, Settler
 from shared.settings import Settings
 from shared.state.in_flight import Crashes
-from shared.state.replays import Replays
 from tests.support.dead_letter_desk import Desk, failed
 from tests.support.loop_bench import PATIENT, TOPICS, Bench, Scripted, read, request, running
 from tests.support.mill import QUICK, Mill
@@ -292,16 +291,16 @@ def test_of_two_records_with_one_request_id_that_are_read_together_the_valid_one
 
 
 def test_a_dead_letter_of_one_request_replayed_does_not_reopen_the_one_its_header_names(desk: Desk) -> None:
-    replays = Replays(desk.redis, desk.keys, 1000)
-    desk.redis.set(desk.keys("answered", "A"), "done")
-    desk.redis.set(desk.keys("answered", "B"), "done")
+    for name in ("A", "B"):
+        assert desk.requests().answer(name, Record(REQUESTS, 0, 1, b"k", b""))
     sent = outgoing(desk.topics, request("B"), key="one")
     desk.to_dead_letters(replace(sent, headers=(("tonestream.request_id", b"A"),)), Stage.INGESTION)
     (listed,) = desk.listed()
     assert listed["request_id"] == "B"
     status, out, _ = desk.command("replay", listed["id"])
     assert status == 0 and "(request B)" in out
-    assert replays.progress("A").answered and not replays.progress("B").answered
+    claims = desk.requests().claims(["A", "B"])
+    assert claims["A"].answered_by is not None and claims["B"].answered_by is None
 
 
 def test_headers_that_are_called_like_ours_are_the_records_own_and_come_back_with_it() -> None:

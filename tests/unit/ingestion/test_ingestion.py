@@ -271,7 +271,7 @@ def test_a_blob_that_is_gone_is_the_fault_of_whoever_named_it(bench: Bench) -> N
 
 def test_ingestion_pauses_while_as_many_requests_are_under_way_as_there_may_be(bench: Bench) -> None:
     bench.service._max_unfinished = 2
-    votes = bench.service._votes
+    votes = bench.service._requests
     error = ErrorReport(code=ErrorCode.NO_AUDIO, stage=Stage.INGESTION, message="none")
     for number in range(2):
         assert bench.service.ready()

@@ -161,8 +161,8 @@ def test_a_request_that_was_answered_meanwhile_is_not_fetched_again_in_the_secon
     bench.web.hang("/a.mp3")
     retry = moved(bench, bench.delivery("r1", audio_url=bench.web.url("/a.mp3")))
     answering = Record("tonestream.tracks", 0, 1, b"k", b"")
-    assert bench.state.requests.answer("r1", answering)
-    assert bench.state.requests.close("r1", answering.coordinates)
+    assert bench.requests.answer("r1", answering)
+    assert bench.requests.close("r1", answering.coordinates)
     asked = bench.web.count("/a.mp3")
     (handled,) = second.handle([retry])
     assert handled == Outcome() and bench.web.count("/a.mp3") == asked

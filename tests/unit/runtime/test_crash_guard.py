@@ -19,7 +19,7 @@ from shared.contracts.topics import Channel
 from shared.runtime.crash_guard import CrashGuard, Unit
 from shared.runtime.service import Delivery, Handled, Origin, Outcome
 from shared.state.in_flight import Crashes
-from tests.support.crashing import Died, client, live, process, supervise
+from tests.support.crashing import KEYS, Died, client, live, process, supervise
 from tests.support.loop_bench import TOPICS, Bench, Scripted, read, request, running
 
 
@@ -59,7 +59,7 @@ def test_what_a_living_worker_puts_back_is_no_death(alone: bool) -> None:
     one.begin(records(1), alone)
     one.withdraw()
     one.withdraw()
-    assert server.hgetall("t:in-flight:ingestion") == {}
+    assert server.hgetall(KEYS.in_flight("ingestion")) == {}
     one.begin(records(1), alone)
     assert process(server).begin(records(1)) == {at(1): Crashes(*((0, 1) if alone else (1, 0)))}
 
@@ -71,10 +71,10 @@ def test_what_is_finished_leaves_nothing_behind_with_the_next_batch_or_when_ther
     one.begin(records(1, 2))
     one.finished(records(1, 2))
     one.begin(records(3))
-    assert set(server.hkeys("t:in-flight:ingestion")) == {at(3)}
+    assert set(server.hkeys(KEYS.in_flight("ingestion"))) == {at(3)}
     one.finished(records(3))
     one.flush()
-    assert server.hkeys("t:in-flight:ingestion") == []
+    assert server.hkeys(KEYS.in_flight("ingestion")) == []
 
 
 def test_of_a_batch_that_was_committed_in_part_the_rest_is_put_back() -> None:
@@ -84,7 +84,7 @@ def test_of_a_batch_that_was_committed_in_part_the_rest_is_put_back() -> None:
     one.finished(records(1))
     one.withdraw()
     one.flush()
-    assert server.hkeys("t:in-flight:ingestion") == []
+    assert server.hkeys(KEYS.in_flight("ingestion")) == []
 
 
 def test_a_worker_that_lost_its_partitions_alive_takes_back_only_its_own() -> None:
@@ -95,7 +95,7 @@ def test_a_worker_that_lost_its_partitions_alive_takes_back_only_its_own() -> No
     heir.finished(records(1))
     heir.flush()
     zombie.withdraw()  # fenced at its commit
-    assert set(server.hkeys("t:in-flight:ingestion")) == {at(2)}
+    assert set(server.hkeys(KEYS.in_flight("ingestion"))) == {at(2)}
     assert process(server).begin(records(1, 2)) == {at(2): Crashes(1)}
 
 
@@ -154,14 +154,14 @@ def test_batches_of_any_size_are_written_down_and_put_back() -> None:
     one.finished(batch[:1200])
     one.withdraw()
     one.begin(records(9999))
-    assert set(server.hkeys("t:in-flight:ingestion")) == {at(offset) for offset in range(1200, 2500)} | {at(9999)}
+    assert set(server.hkeys(KEYS.in_flight("ingestion"))) == {at(offset) for offset in range(1200, 2500)} | {at(9999)}
     assert process(server).begin(batch[1200:]) == {at(offset): Crashes(1) for offset in range(1200, 2500)}
 
 
 def test_what_nobody_comes_back_for_expires() -> None:
     server = client()
     process(server).begin(records(1))
-    assert 0 < server.ttl("t:in-flight:ingestion") <= 1000
+    assert 0 < server.ttl(KEYS.in_flight("ingestion")) <= 1000
 
 
 # The units
@@ -307,7 +307,7 @@ def test_a_worker_told_to_stop_or_waiting_for_a_dependency_leaves_no_death_behin
     bench.send(request("a"))
     with running(bench):
         assert tried.wait(5)
-    assert server.hgetall("t:in-flight:ingestion") == {}
+    assert server.hgetall(KEYS.in_flight("ingestion")) == {}
 
 
 def test_while_redis_is_away_nothing_is_handled_and_nothing_fails(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -329,7 +329,7 @@ def test_while_redis_is_away_nothing_is_handled_and_nothing_fails(monkeypatch: p
         assert service.batches == []
         monkeypatch.setattr(registry, "_begin", begin)
         assert [track.request_id for track in bench.tracks(1)] == ["a"]
-    assert server.hgetall("t:in-flight:ingestion") == {}
+    assert server.hgetall(KEYS.in_flight("ingestion")) == {}
 
 
 def test_bytes_that_are_no_message_are_written_down_like_any_record() -> None:
@@ -338,4 +338,4 @@ def test_bytes_that_are_no_message_are_written_down_like_any_record() -> None:
     bench.send(Outgoing(TOPICS.name(Channel.REQUESTS), b"one", b"garbage"))
     with running(bench):
         read(bench.dead, 1)
-    assert server.hgetall("t:in-flight:ingestion") == {}
+    assert server.hgetall(KEYS.in_flight("ingestion")) == {}

@@ -20,6 +20,7 @@ from shared.runtime.dead_letters import DeadLetter, DeadLetterLimit, DeadLetterL
 from shared.runtime.redaction import Redactor
 from shared.runtime.service import Handled
 from shared.settings import Settings
+from shared.state.requests import ANSWER
 from tests.support.dead_letter_desk import Desk, failed, run_to_its_end
 from tests.support.loop_bench import PATIENT, TOPICS, Bench, Scripted, read, request, running
 
@@ -270,10 +271,10 @@ def test_one_letter_is_shown_whole_and_a_terminal_obeys_none_of_its_bytes(desk: 
 def test_a_replayed_request_is_forgotten_published_as_it_was_and_marked(desk: Desk) -> None:
     sent = desk.bury_request("r1")
     entered = Record("desk.requests", 0, 0, b"one", b"")
-    assert desk.state().requests.enter("r1", entered) and desk.state().requests.answer("r1", entered)
-    desk.redis.set(desk.keys("outcome", "r1"), "{}")
+    assert desk.requests().accept("r1", entered) and desk.requests().answer("r1", entered)
+    desk.redis.hset(desk.keys.request("r1"), ANSWER, "{}")
     error = ErrorReport(code=ErrorCode.INTERNAL, stage=Stage.INGESTION, message="x")
-    desk.state().votes.add([(GenreFailure(request_id="r1", track_key="one", error=error), entered)])
+    desk.requests().add([(GenreFailure(request_id="r1", track_key="one", error=error), entered)])
     requests = desk.reader(Channel.REQUESTS)
     (one,) = desk.listed()
     status, out, _ = desk.command("replay", one["id"])
@@ -282,7 +283,7 @@ def test_a_replayed_request_is_forgotten_published_as_it_was_and_marked(desk: De
     assert (again.key, again.value) == (sent.key, sent.value)
     assert again.headers == (*sent.headers, ("tonestream.replay.of", one["id"].encode()))
     assert [key for key in desk.redis.keys("*") if "r1" in str(key)] == []
-    assert desk.redis.zcard("desk:waiting") == 0
+    assert desk.redis.zcard(desk.keys.waiting()) == 0
     # It stays listed, --all leaves it out, and by its ID it is replayed as often as one likes.
     assert desk.listed()[0]["replayed"] is True
     assert desk.command("replay", "--all")[1] == "0 replayed, 0 not\n"
@@ -293,8 +294,8 @@ def test_a_replayed_request_is_forgotten_published_as_it_was_and_marked(desk: De
 def test_a_part_of_an_answered_request_is_not_replayed_and_the_output_says_why(desk: Desk) -> None:
     desk.bury_prediction("r1")
     desk.bury_prediction("r2")
-    assert desk.state().requests.enter("r1", Record("desk.requests", 0, 4, b"one", b""))
-    assert desk.state().requests.answer("r1", Record("desk.moods", 0, 1, b"one", b""))
+    assert desk.requests().accept("r1", Record("desk.requests", 0, 4, b"one", b""))
+    assert desk.requests().answer("r1", Record("desk.moods", 0, 1, b"one", b""))
     predictions = desk.reader(Channel.PREDICTIONS)
     status, out, said = desk.command("replay", "--all")
     assert status == 0 and out.splitlines()[-1] == "1 replayed, 1 not"
@@ -310,7 +311,7 @@ def test_a_request_that_is_still_under_way_is_not_replayed(desk: Desk) -> None:
     desk.bury_request("r1")
     error = ErrorReport(code=ErrorCode.INTERNAL, stage=Stage.INGESTION, message="x")
     announced = IngestedTrack(request_id="r1", track_key="one", source="one", error=error)
-    desk.state().votes.add([(announced, Record("desk.tracks", 0, 0, b"one", b""))])
+    desk.requests().add([(announced, Record("desk.tracks", 0, 0, b"one", b""))])
     status, _, said = desk.command("replay", desk.listed()[0]["id"])
     assert status == 1 and "still under way" in said
 

@@ -17,7 +17,7 @@ from shared.contracts.topics import Channel
 from shared.runtime.envelope import outgoing
 from shared.runtime.service import Delivery, Handled
 from shared.runtime.streaming import StreamingLoop
-from tests.support.crashing import client, process, supervise
+from tests.support.crashing import KEYS, client, process, supervise
 from tests.support.loop_bench import PATIENT, TOPICS, Bench, Scripted, read, request, running
 from tests.unit.runtime import test_crash_guard
 
@@ -302,7 +302,7 @@ def test_nothing_runs_beside_a_suspect() -> None:
         for name in ("suspect", "behind", "late"):
             service.gate(name).set()
         assert len(bench.tracks(4)) == 4
-    assert server.hgetall("t:in-flight:ingestion") == {}
+    assert server.hgetall(KEYS.in_flight("ingestion")) == {}
 
 
 def test_dead_letters_over_the_limit_stop_the_loop_and_what_stands_before_them_is_committed() -> None:

@@ -41,11 +41,13 @@ from shared.models.manifest import load_manifest, write_manifest
 from shared.runtime.envelope import outgoing
 from shared.runtime.service import Delivery, Origin
 from shared.settings import Settings, VoteStrategy
-from shared.state.audio_owners import AudioBlobs
-from shared.state.connection import Keys, connect
-from shared.state.parts import Part
-from shared.state.request_state import RequestState
+from shared.state.audio import SharedAudio
+from shared.state.coalescing import Coalescing
+from shared.state.connection import connect
+from shared.state.keys import Keys
+from shared.state.requests import Part, Requests
 from shared.state.results import ResultCache
+from tests.support.state import left_over
 
 SHA = "ab" * 32
 RECIPE = Recipe(
@@ -111,18 +113,17 @@ class Bench:
         self.keys = Keys("t")
         self.folder = folder
         self.blobs = BlobStore(f"file://{folder}")
-        state = self.state()
-        self.audio = AudioBlobs(self.blobs, self.client, self.keys, state.requests, state.fences, 1000)
+        self.audio = SharedAudio(self.blobs, self.requests(), 1000)
         self.cache = ResultCache(self.client, self.keys, 1000)
         self.offsets = itertools.count()
 
     def worker(
         self, deadline_s: float = 1000.0, recipe: Recipe = RECIPE, calibrations: Calibrations | None = None
     ) -> Aggregator:
-        return Aggregator(self.state(deadline_s), self.cache, self.audio, recipe, calibrations or {})
+        return Aggregator(self.requests(deadline_s), self.cache, self.audio, recipe, calibrations or {})
 
-    def state(self, deadline_s: float = 1000.0) -> RequestState:
-        return RequestState.open(self.client, self.keys, Stage.AGGREGATOR.value, 1000, deadline_s)
+    def requests(self, deadline_s: float = 1000.0) -> Requests:
+        return Requests.open(self.client, self.keys, Stage.AGGREGATOR.value, 1000, deadline_s)
 
     def deliver(self, part: Part) -> Delivery[Part]:
         sent = outgoing(Topics("t"), part)
@@ -242,7 +243,7 @@ def test_after_the_answer_late_parts_say_nothing(bench: Bench) -> None:
         for clean_up in outcome.after_commit:
             clean_up()
     assert results(worker.handle([bench.deliver(part) for part in (track(), mood(), prediction(1))])) == []
-    assert bench.client.keys("t:votes:*") == []
+    assert left_over(bench.client, bench.keys) == {}
 
 
 @pytest.mark.parametrize("parts", [1, 2])
@@ -308,8 +309,8 @@ def test_parts_of_a_request_nobody_made_wait_for_nothing_and_expire(bench: Bench
     worker = bench.worker(deadline_s=-1.0)
     worker.handle([bench.deliver(prediction(0, request_id="nobodys"))])
     assert list(worker.tick()) == []
-    assert bench.state().votes.unfinished() == 0
-    assert bench.client.ttl("t:votes:nobodys") > 0
+    assert bench.requests().unfinished() == 0
+    assert bench.client.ttl(bench.keys.request("nobodys")) > 0
 
 
 def test_a_prediction_beyond_the_end_of_the_track_takes_no_segments_place(bench: Bench) -> None:
@@ -506,10 +507,10 @@ def all_parts(request_id: str = "r1", segments: int = 2) -> list[Part]:
 
 def lead(bench: Bench, leader: str, *followers: str) -> None:
     """What ingestion notes when it announces these requests."""
-    noted, record = bench.state().followers, Record("t.requests", 0, 0, b"k", b"")
-    assert noted.follow(leader, f"work of {leader}", record) is None
+    noted, record = Coalescing(bench.requests()), Record("t.requests", 0, 0, b"k", b"")
+    assert noted.lead_or_follow(leader, f"work of {leader}", record) is None
     for follower in followers:
-        assert noted.follow(follower, f"work of {leader}", record) == leader
+        assert noted.lead_or_follow(follower, f"work of {leader}", record) == leader
 
 
 @pytest.mark.parametrize("late", [False, True])
@@ -536,8 +537,9 @@ def test_followers_of_followers_are_answered_with_them_and_nothing_is_left(bench
     for outcome in outcomes:
         for clean_up in outcome.after_commit:
             clean_up()
-    kinds = {str(key).split(":")[1] for key in bench.client.keys("t:*")}
-    assert kinds == {"answered", "outcome", "result"}
+    assert left_over(bench.client, bench.keys) == {}
+    requests, (result,) = bench.client.keys(bench.keys.request("*")), bench.client.keys(bench.keys.result("*"))
+    assert sorted(bench.client.keys("*")) == sorted([*requests, result]) and len(requests) == 4
 
 
 def test_a_failure_is_the_answer_of_the_followers_too(bench: Bench) -> None:
@@ -583,7 +585,7 @@ def test_what_a_worker_left_that_died_before_its_clean_up_is_tidied_once_its_ans
     worker = bench.worker()
     lead(bench, "r1", "r2")
     worker.handle([bench.deliver(part) for part in (*all_parts(), following("r2", "r1"), track("open"))])
-    votes = bench.state().votes
+    votes = bench.requests()
     assert votes.unfinished() == 3
     asked: list[tuple[str, int]] = []
 
@@ -598,7 +600,7 @@ def test_what_a_worker_left_that_died_before_its_clean_up_is_tidied_once_its_ans
     assert votes.unfinished() == 3 and asked
     worker.tidy(committed(100))
     assert votes.without_news(0.0, 10) == ["open"]
-    assert bench.client.keys("t:followers:*") == []
+    assert left_over(bench.client, bench.keys) == {"waiting": 1, "track": 1}
 
 
 def test_a_request_whose_parts_make_no_answer_is_answered_as_failed_once(

@@ -18,12 +18,15 @@ from shared.blobs.store import BlobStore
 from shared.bus.base import FencedError, Record
 from shared.contracts.errors import ErrorCode
 from shared.contracts.messages import ErrorReport, IngestedTrack, MoodPrediction, Stage, Status, Track, TrackResult
-from shared.state.audio_owners import AudioBlobs
-from shared.state.connection import Keys, connect
+from shared.state.audio import SharedAudio
+from shared.state.coalescing import Coalescing
+from shared.state.connection import connect
 from shared.state.fences import FenceKeeper, Fences
 from shared.state.in_flight import RedisInFlightRegistry
-from shared.state.request_state import RequestState
+from shared.state.keys import Keys
+from shared.state.requests import Requests
 from shared.state.results import KnownSource, ResultCache
+from tests.support.state import left_over
 
 SHA = "ab" * 32
 KEYS = Keys("t")
@@ -38,9 +41,10 @@ class Desk:
 
     def __init__(self, folder: Path) -> None:
         self.redis: redis.Redis = connect(f"memory://{time.monotonic_ns()}")
-        self.state = RequestState.open(self.redis, KEYS, "s", 1000, 100.0)
+        self.requests = Requests.open(self.redis, KEYS, "s", 1000, 100.0)
+        self.coalescing = Coalescing(self.requests)
         self.blobs = BlobStore(f"file://{folder}/blobs")
-        self.audio = AudioBlobs(self.blobs, self.redis, KEYS, self.state.requests, self.state.fences, 1000)
+        self.audio = SharedAudio(self.blobs, self.requests, 1000)
         self.wav = folder / "a.wav"
         self.wav.write_bytes(b"audio")
 
@@ -50,21 +54,18 @@ class Desk:
 
     def answer(self, request_id: str = "r1", record: Record = OWNER) -> list[str]:
         """Answered, committed and cleaned up, as the aggregator does it; who followed."""
-        assert self.state.requests.answer(request_id, record)
-        followers = self.state.followers.end(request_id, result(request_id))
+        assert self.requests.answer(request_id, record)
+        followers = self.coalescing.end(request_id, result(request_id))
         self.close(request_id, record)
         return followers
 
     def close(self, request_id: str = "r1", record: Record = OWNER) -> None:
-        assert self.state.requests.close(request_id, record.coordinates)
+        assert self.requests.close(request_id, record.coordinates)
         self.audio.release(request_id)
-        self.state.followers.forget(request_id)
-        self.state.votes.forget(request_id)
+        self.requests.forget(request_id, record.coordinates)
 
-    def left(self) -> set[str]:
-        """Keys that are there although nothing is under way."""
-        kinds = ("votes", "waiting", "work", "leads", "followers", "owners", "audio", "in-flight")
-        return {key for key in map(str, self.redis.keys("t:*")) if key.split(":")[1] in kinds}
+    def left(self) -> dict[str, int]:
+        return left_over(self.redis, KEYS)
 
 
 @pytest.fixture
@@ -88,10 +89,10 @@ def mood(request_id: str = "r1") -> MoodPrediction:
 
 
 WRITES: dict[str, Callable[[Desk, Record], object]] = {
-    "the claim to make a request": lambda desk, record: desk.state.requests.enter("r1", record),
-    "the claim to answer it": lambda desk, record: desk.state.requests.answer("r1", record),
-    "a lead": lambda desk, record: desk.state.followers.follow("r1", "source:a", record),
-    "parts": lambda desk, record: desk.state.votes.add([(announced(), record), (mood(), record)]),
+    "the claim to make a request": lambda desk, record: desk.requests.accept("r1", record),
+    "the claim to answer it": lambda desk, record: desk.requests.answer("r1", record),
+    "a lead": lambda desk, record: desk.coalescing.lead_or_follow("r1", "source:a", record),
+    "parts": lambda desk, record: desk.requests.add([(announced(), record), (mood(), record)]),
     "the owner of audio": lambda desk, record: desk.audio.keep(desk.wav, SHA, "r1", record),
     "what is in hand": lambda desk, record: RedisInFlightRegistry(desk.redis, KEYS, "s", 1000).begin([record]),
 }
@@ -101,8 +102,8 @@ WRITES: dict[str, Callable[[Desk, Record], object]] = {
 def test_a_zombies_write_is_refused_and_leaves_nothing(desk: Desk, write: Callable[[Desk, Record], object]) -> None:
     with pytest.raises(FencedError):
         write(desk, ZOMBIE)
-    assert desk.left() == set()
-    assert desk.redis.keys("t:answered:*") == desk.redis.keys("t:request:*") == []
+    assert desk.left() == {}
+    assert desk.redis.keys(KEYS.request("*")) == []
     assert not desk.blobs.exists(desk.audio.reference(SHA))
 
 
@@ -115,14 +116,14 @@ def test_a_write_that_came_in_time_and_was_not_committed_is_done_again_by_the_ne
     desk.own(OWNER)
     registry = RedisInFlightRegistry(desk.redis, KEYS, "s", 1000)
     registry.begin([OWNER])
-    assert desk.state.requests.enter("r1", OWNER)
-    assert desk.state.followers.follow("r1", "source:a", OWNER) is None
+    assert desk.requests.accept("r1", OWNER)
+    assert desk.coalescing.lead_or_follow("r1", "source:a", OWNER) is None
     desk.audio.keep(desk.wav, SHA, "r1", OWNER)
-    desk.state.votes.add([(announced(), OWNER), (mood(), OWNER)])
+    desk.requests.add([(announced(), OWNER), (mood(), OWNER)])
     desk.answer()
     registry.finished([OWNER])
     registry.flush()
-    assert desk.left() == set()
+    assert desk.left() == {}
     assert not desk.blobs.exists(desk.audio.reference(SHA))
 
 
@@ -131,11 +132,11 @@ def test_no_record_does_anything_for_a_closed_request_whatever_the_offsets_say(
     desk: Desk, write: Callable[[Desk, Record], object]
 ) -> None:
     """Not even the record that made it or answered it, should the group's offsets ever go back."""
-    assert desk.state.requests.enter("r1", OWNER)
+    assert desk.requests.accept("r1", OWNER)
     desk.answer()
     for record in (OWNER, LATER):
         assert write(desk, record) in (False, None, desk.audio.reference(SHA))
-    assert desk.left() == set()
+    assert desk.left() == {}
     assert not desk.blobs.exists(desk.audio.reference(SHA))
 
 
@@ -143,34 +144,34 @@ def test_a_zombies_claim_of_a_record_that_was_committed_long_ago_does_not_keep_t
     desk: Desk,
 ) -> None:
     """The zombie holds a part that its successor committed, and wakes just as the last part completes the request."""
-    desk.state.votes.add([(announced(), OWNER), (mood(), LATER)])
+    desk.requests.add([(announced(), OWNER), (mood(), LATER)])
     with pytest.raises(FencedError):
-        desk.state.requests.answer("r1", ZOMBIE)
-    assert desk.state.requests.answer("r1", LATER)
+        desk.requests.answer("r1", ZOMBIE)
+    assert desk.requests.answer("r1", LATER)
 
 
 def test_a_request_whose_answer_is_claimed_is_not_followed_any_more(desk: Desk) -> None:
     """Its followers are read after the claim: one that came later would never be answered."""
-    follow = desk.state.followers.follow
+    follow = desk.coalescing.lead_or_follow
     assert follow("r1", "source:a", OWNER) is None
     assert follow("r2", "source:a", LATER) == "r1"
-    assert desk.state.requests.answer("r1", OWNER)
+    assert desk.requests.answer("r1", OWNER)
     assert follow("r3", "source:a", LATER) is None
-    assert desk.state.followers.end("r1", result("r1")) == ["r2"]
+    assert desk.coalescing.end("r1", result("r1")) == ["r2"]
     assert follow("r4", "source:a", LATER) == "r3"
 
 
 def test_a_lead_that_was_never_ended_is_taken_over_once_its_request_is_closed(desk: Desk) -> None:
     """As a zombie of an earlier version left it: the source is not poisoned."""
-    desk.redis.set("t:work:source:a", "r1")
+    desk.redis.set(KEYS.work("source:a"), "r1")
     desk.answer("r1")
-    assert desk.state.followers.follow("r2", "source:a", LATER) is None
-    assert desk.redis.get("t:work:source:a") == "r2"
+    assert desk.coalescing.lead_or_follow("r2", "source:a", LATER) is None
+    assert desk.redis.get(KEYS.work("source:a")) == "r2"
 
 
 def test_a_lead_whose_request_never_gets_an_answer_lasts_no_longer_than_a_request_is_waited_for(desk: Desk) -> None:
-    assert desk.state.followers.follow("r1", "source:a", OWNER) is None
-    assert 0 < int(desk.redis.ttl("t:work:source:a")) <= 100
+    assert desk.coalescing.lead_or_follow("r1", "source:a", OWNER) is None
+    assert 0 < int(desk.redis.ttl(KEYS.work("source:a"))) <= 100
 
 
 def test_the_owner_that_a_zombie_locked_out_is_refused_once_and_notes_its_epoch_again(desk: Desk) -> None:
@@ -178,18 +179,18 @@ def test_the_owner_that_a_zombie_locked_out_is_refused_once_and_notes_its_epoch_
     assert keeper.note([OWNER]) and not keeper.note([OWNER])
     desk.own(ZOMBIE)
     with pytest.raises(FencedError):
-        desk.state.requests.enter("r1", OWNER)
+        desk.requests.accept("r1", OWNER)
     keeper.forget()
     assert keeper.note([OWNER])
-    assert desk.state.requests.enter("r1", OWNER)
+    assert desk.requests.accept("r1", OWNER)
 
 
 def test_a_request_that_was_replayed_since_is_not_closed_by_the_worker_of_before(desk: Desk) -> None:
-    assert desk.state.requests.answer("r1", OWNER)
-    desk.redis.delete("t:answered:r1")
-    assert desk.state.requests.answer("r1", LATER)
-    assert not desk.state.requests.close("r1", OWNER.coordinates)
-    assert desk.state.requests.answers(["r1"])["r1"].coordinates == LATER.coordinates
+    assert desk.requests.answer("r1", OWNER)
+    desk.requests.reopen(["r1"])
+    assert desk.requests.answer("r1", LATER)
+    assert not desk.requests.close("r1", OWNER.coordinates)
+    assert desk.requests.claims(["r1"])["r1"].answered_by == LATER.coordinates
 
 
 def test_audio_is_removed_if_its_request_is_answered_while_it_is_still_being_written(
@@ -199,7 +200,7 @@ def test_audio_is_removed_if_its_request_is_answered_while_it_is_still_being_wri
     put = desk.blobs.put
 
     def put_late(file: Path, name: str) -> str:
-        desk.redis.delete(f"t:lock:{SHA}")
+        desk.redis.delete(KEYS.lock(SHA))
         desk.answer()
         return put(file, name)
 
@@ -207,7 +208,7 @@ def test_audio_is_removed_if_its_request_is_answered_while_it_is_still_being_wri
     with pytest.raises(Exception, match="lock"):
         desk.audio.keep(desk.wav, SHA, "r1", OWNER)
     assert not desk.blobs.exists(desk.audio.reference(SHA))
-    assert desk.left() == set()
+    assert desk.left() == {}
 
 
 def test_what_is_known_of_a_source_is_confirmed_by_the_server_before_it_is_used_however_late_it_was_written(
@@ -230,6 +231,6 @@ def test_what_a_worker_had_in_hand_that_died_behind_its_commit_is_removed(
     registry.begin([OWNER, LATER])
     next_worker = RedisInFlightRegistry(desk.redis, KEYS, "s", 1000)
     next_worker.tidy(lambda places: dict.fromkeys(places, LATER.offset))
-    assert desk.redis.hkeys("t:in-flight:s") == [LATER.coordinates]
+    assert desk.redis.hkeys(KEYS.in_flight("s")) == [LATER.coordinates]
     next_worker.tidy(lambda places: dict.fromkeys(places, LATER.offset + 1))
-    assert desk.left() == set()
+    assert desk.left() == {}

@@ -1,6 +1,6 @@
 """Decoded audio, named by the hash of its samples and shared by all requests for the same audio.
 
-Each request that waits for the audio is written down as an owner; the last one to be answered removes the blob.
+Each request that needs the audio is written down as an owner. The last one to be closed removes the blob.
 """
 
 from __future__ import annotations
@@ -9,45 +9,39 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final, cast
 
-import redis
-
 from shared.blobs.store import BlobStore
 from shared.bus.base import Record
 from shared.contracts.tracks import BLOB_SCHEME
-from shared.state.connection import Keys, redis_faults
-from shared.state.fences import Fences
-from shared.state.requests import OPEN_GUARD, Requests
+from shared.state.connection import redis_faults
+from shared.state.requests import AUDIO, OPEN_GUARD, Requests
 
 _LOCK_S: Final = 60.0
 
-#: KEYS: fence, the answer's claim, owners of the audio, audio of the request. ARGV: epoch, request ID, hash, seconds to
+#: KEYS: fence, request, owners of the audio. ARGV: epoch, request ID, hash, seconds that the owners and the request
 #: live.
 _OWN: Final = f"""
 {OPEN_GUARD}
 redis.call('SADD', KEYS[3], ARGV[2])
 redis.call('EXPIRE', KEYS[3], ARGV[4])
-redis.call('SADD', KEYS[4], ARGV[3])
-redis.call('EXPIRE', KEYS[4], ARGV[4])
+redis.call('HSET', KEYS[2], '{AUDIO}' .. ARGV[3], '1')
+redis.call('EXPIRE', KEYS[2], ARGV[5])
 return 1
 """
 
 
-class AudioBlobs:
+class SharedAudio:
     """Owners in Redis, bytes in the blob store. Every call may be repeated without harm.
 
-    ``requests`` knows which are closed, ``fences`` are those of the service whose records bring the audio.
+    ``ttl_s`` is how long the owners live.
     """
 
-    def __init__(
-        self, blobs: BlobStore, client: redis.Redis, keys: Keys, requests: Requests, fences: Fences, ttl_s: int
-    ) -> None:
+    def __init__(self, blobs: BlobStore, requests: Requests, ttl_s: int) -> None:
         self._blobs = blobs
-        self._redis = client
-        self._keys = keys
         self._requests = requests
-        self._fences = fences
+        self._redis = requests.client
+        self._keys = requests.keys
         self._ttl_s = ttl_s
-        self._own = client.register_script(_OWN)
+        self._own = self._redis.register_script(_OWN)
 
     @staticmethod
     def reference(sha256: str) -> str:
@@ -61,18 +55,14 @@ class AudioBlobs:
         FencedError, DependencyError.
         """
         reference = self.reference(sha256)
-        keys = [
-            self._fences.key(record),
-            self._requests.answer_key(request_id),
-            self._owners(sha256),
-            self._audio_of(request_id),
-        ]
+        keys = [self._requests.fences.key(record), self._keys.request(request_id), self._keys.owners(sha256)]
+        arguments: list[str | int] = [record.epoch, request_id, sha256, self._ttl_s, self._requests.ttl_s]
         with redis_faults(), self._lock(sha256):
-            owned = self._own(keys=keys, args=[record.epoch, request_id, sha256, self._ttl_s])
+            owned = self._own(keys=keys, args=arguments)
             if owned and not self._blobs.exists(reference):
                 self._blobs.put(wav, _name(sha256))
                 # While this wrote, for longer than the lock lasts, the request may have been answered by others.
-                if not self._redis.scard(self._owners(sha256)):
+                if not self._redis.scard(self._keys.owners(sha256)):
                     self._blobs.delete(reference)
         return reference
 
@@ -82,23 +72,19 @@ class AudioBlobs:
         That includes audio stored by an attempt that was not committed.
         """
         with redis_faults():
-            for sha256 in cast("set[str]", self._redis.smembers(self._audio_of(request_id))):
+            fields = cast("list[str]", self._redis.hkeys(self._keys.request(request_id)))
+            for held in (field for field in fields if field.startswith(AUDIO)):
+                sha256 = held.removeprefix(AUDIO)
                 with self._lock(sha256):
-                    self._redis.srem(self._owners(sha256), request_id)
-                    if not self._redis.scard(self._owners(sha256)):
+                    self._redis.srem(self._keys.owners(sha256), request_id)
+                    if not self._redis.scard(self._keys.owners(sha256)):
                         self._blobs.delete(self.reference(sha256))
-            self._redis.delete(self._audio_of(request_id))
-
-    def _owners(self, sha256: str) -> str:
-        return self._keys("owners", sha256)
-
-    def _audio_of(self, request_id: str) -> str:
-        return self._keys("audio", request_id)
+                self._redis.hdel(self._keys.request(request_id), held)
 
     def _lock(self, sha256: str) -> AbstractContextManager[object]:
         # Without it, one request could find the blob there while the last owner of before is about to remove it.
         lock: AbstractContextManager[object] = self._redis.lock(
-            self._keys("lock", sha256), timeout=_LOCK_S, blocking_timeout=_LOCK_S
+            self._keys.lock(sha256), timeout=_LOCK_S, blocking_timeout=_LOCK_S
         )
         return lock
 
