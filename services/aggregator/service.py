@@ -15,18 +15,18 @@ from shared.blobs.store import BlobStore
 from shared.bus.base import Committed, FencedError, Record, parsed_coordinates
 from shared.contracts.errors import PERMANENT_FOR_AUDIO, DependencyError, TonestreamError
 from shared.contracts.messages import (
+    AnswerKey,
     ErrorReport,
     GenreFailure,
     IngestedTrack,
     MoodPrediction,
     Overdue,
-    Recipe,
     Status,
     Track,
     TrackResult,
 )
 from shared.contracts.topics import Channel
-from shared.models.answer_key import ANSWER_VERSION, Recipes, result_key
+from shared.models.answer_key import ANSWER_VERSION, AnswerKeys, result_key
 from shared.models.catalogue import Catalogue
 from shared.runtime import metrics
 from shared.runtime.service import Delivery, Origin, Outcome, Service
@@ -64,14 +64,14 @@ class Aggregator(Service[Part, Answer]):
         requests: Requests,
         results: ResultCache,
         audio: SharedAudio,
-        recipe: Recipe,
+        answer_key: AnswerKey,
         calibrations: Calibrations,
     ) -> None:
         self._requests = requests
         self._coalescing = Coalescing(requests)
         self._results = results
         self._audio = audio
-        self._recipe = recipe
+        self._answer_key = answer_key
         self._calibrations = calibrations
         self._next_tidy = 0.0
 
@@ -86,7 +86,7 @@ class Aggregator(Service[Part, Answer]):
             requests,
             ResultCache(client, keys, settings.result_ttl_s),
             SharedAudio(BlobStore(settings.blob_url), requests, settings.blob_ttl_s),
-            Recipes(settings, catalogue).own,
+            AnswerKeys(settings, catalogue).own,
             {model.manifest.model_id: model.manifest.calibration for model in installed},
         )
 
@@ -219,21 +219,21 @@ class Aggregator(Service[Part, Answer]):
         whole = result.status is Status.OK
         if not whole and not all(error.code in PERMANENT_FOR_AUDIO for error in result.errors):
             return
-        recipe = self._recipe_of(track)
-        if recipe.answer_version != ANSWER_VERSION or known_strategy(recipe.vote) is None:
+        answer_key = self._answer_key_of(track)
+        if answer_key.answer_version != ANSWER_VERSION or known_strategy(answer_key.vote) is None:
             return  # another version announced the track: its answer would come out different there
-        if result.genre is not None and result.genre.model != recipe.genre_model:
-            return  # made by another recipe than the announced one: a worker could not know it
-        if result.mood is not None and result.mood.model != recipe.mood_model:
+        if result.genre is not None and result.genre.model != answer_key.genre_model:
+            return  # made by another answer key than the announced one: a worker could not know it
+        if result.mood is not None and result.mood.model != answer_key.mood_model:
             return
         from_spotify = result.mood is not None and result.mood.source == "spotify"
         mood_from = f"spotify:{track.spotify_id}" if from_spotify else "audio"
-        self._results.keep(result_key(recipe, track.audio.sha256, mood_from), result)
+        self._results.keep(result_key(answer_key, track.audio.sha256, mood_from), result)
 
-    def _recipe_of(self, track: IngestedTrack) -> Recipe:
-        """The recipe that was announced; this installation's where the track is of a version that announced none."""
-        return track.recipe or self._recipe
+    def _answer_key_of(self, track: IngestedTrack) -> AnswerKey:
+        """The announced answer key, or this installation's if an old version announced the track without one."""
+        return track.answer_key or self._answer_key
 
     def _strategy(self, track: IngestedTrack) -> VoteStrategy:
         """The announced way to vote. A newer version's is not known here: this installation's own stands in for it."""
-        return known_strategy(self._recipe_of(track).vote) or cast(VoteStrategy, self._recipe.vote)
+        return known_strategy(self._answer_key_of(track).vote) or cast(VoteStrategy, self._answer_key.vote)

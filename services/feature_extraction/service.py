@@ -79,9 +79,9 @@ class FeatureExtraction(TrackByTrackService[IngestedTrack, FeatureMessage]):
 
     def _spec(self, track: IngestedTrack) -> FeatureSpec:
         """What the features of ``track`` are to be. Raises HeldError, TonestreamError."""
-        if track.recipe is None or track.recipe.feature_spec == self._own_spec.id:
+        if track.answer_key is None or track.answer_key.feature_spec == self._own_spec.id:
             return self._own_spec
-        return self._catalogue.require_spec(track.recipe)
+        return self._catalogue.require_spec(track.answer_key)
 
     def _segments(self, track: IngestedTrack, spec: FeatureSpec) -> list[FeatureMessage]:
         assert track.audio is not None
@@ -124,7 +124,7 @@ class FeatureExtraction(TrackByTrackService[IngestedTrack, FeatureMessage]):
             start_s=position * spec.segment_s,
             end_s=(position + 1) * spec.segment_s,
             feature_spec=spec.id,
-            model=None if track.recipe is None else track.recipe.genre_model,
+            model=None if track.answer_key is None else track.answer_key.genre_model,
             matrix=matrix,
             timings_ms={self.stage.value: elapsed_ms},
         )

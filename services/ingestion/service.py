@@ -34,16 +34,16 @@ from shared.contracts.errors import (
     TransientError,
 )
 from shared.contracts.messages import (
+    AnswerKey,
     ErrorReport,
     IngestedAudio,
     IngestedTrack,
-    Recipe,
     TrackRequest,
     TrackResult,
 )
 from shared.contracts.topics import RETENTION_MS, Channel
 from shared.contracts.tracks import BLOB_SCHEME, FILE_SCHEME
-from shared.models.answer_key import ANSWER_VERSION, Recipes, mood_sources, result_key, source_work
+from shared.models.answer_key import ANSWER_VERSION, AnswerKeys, mood_sources, result_key, source_work
 from shared.models.catalogue import Catalogue
 from shared.runtime.envelope import salvaged_source
 from shared.runtime.retries import Retry, RetryNote
@@ -85,7 +85,7 @@ class _Draft:
     """What is known of a track before it is known whether there is audio."""
 
     request: TrackRequest
-    recipe: Recipe
+    answer_key: AnswerKey
     record: Record
     received_at_ms: int
     title: str | None
@@ -111,7 +111,7 @@ class _Draft:
             cached=cached,
             error=error,
             follows=follows,
-            recipe=self.recipe,
+            answer_key=self.answer_key,
             received_at_ms=self.received_at_ms,
         )
 
@@ -139,7 +139,7 @@ class Ingestion(TrackByTrackService[TrackRequest, IngestedTrack]):
         spotify: SpotifyClient | None,
         decode_file: Callable[[Path, Path, Event], DecodedAudio],
         catalogue: Catalogue,
-        recipes: Recipes,
+        answer_keys: AnswerKeys,
         blobs: BlobStore,
         audio: SharedAudio,
         results: ResultCache,
@@ -157,7 +157,7 @@ class Ingestion(TrackByTrackService[TrackRequest, IngestedTrack]):
         self._spotify = spotify
         self._decode = decode_file
         self._catalogue = catalogue
-        self._recipes = recipes
+        self._answer_keys = answer_keys
         self._blobs = blobs
         self._audio = audio
         self._results = results
@@ -199,7 +199,7 @@ class Ingestion(TrackByTrackService[TrackRequest, IngestedTrack]):
             spotify=spotify_client(settings),
             decode_file=lambda source, destination, abandoned: decode(source, destination, limits, ffmpeg, abandoned),
             catalogue=catalogue,
-            recipes=Recipes(settings, catalogue),
+            answer_keys=AnswerKeys(settings, catalogue),
             blobs=blobs,
             audio=SharedAudio(blobs, requests, settings.blob_ttl_s),
             results=ResultCache(client, keys, settings.result_ttl_s),
@@ -287,11 +287,11 @@ class Ingestion(TrackByTrackService[TrackRequest, IngestedTrack]):
         return entered
 
     def _ingest(self, request: TrackRequest, record: Record, note: RetryNote, tried: Try) -> IngestedTrack:
-        recipe = self._recipe(request)
+        answer_key = self._answer_key(request)
         names, spotify_error = self._spotify_track(request, tried)
         draft = _Draft(
             request,
-            recipe,
+            answer_key,
             record,
             note.received_at_ms,
             title=names.title if names else None,
@@ -301,7 +301,7 @@ class Ingestion(TrackByTrackService[TrackRequest, IngestedTrack]):
         url = request.audio_url or (names.preview_url if names else None)
         if url is None:
             return draft.track(error=ErrorReport.of(spotify_error or _no_preview(), self.stage))
-        if leader := self._leader(draft, source_work(recipe, request.track_key)):
+        if leader := self._leader(draft, source_work(answer_key, request.track_key)):
             return draft.track(follows=leader)
         fault_point(LEAD_TAKEN)
         try:
@@ -333,17 +333,17 @@ class Ingestion(TrackByTrackService[TrackRequest, IngestedTrack]):
             log.info("no names from Spotify: %s", error.message)
             return None, error
 
-    def _recipe(self, request: TrackRequest) -> Recipe:
+    def _answer_key(self, request: TrackRequest) -> AnswerKey:
         """By what the request is to be answered. Raises TonestreamError where it names a model that is not there."""
         if request.model is None:
-            return self._recipes.own
+            return self._answer_keys.own
         model = self._catalogue.find("genre", request.model)
         if model is None:
             raise TonestreamError(
                 ErrorCode.INVALID_REQUEST,
                 f"model: no genre model of that name is installed; there are {self._catalogue.named('genre')}",
             )
-        return self._recipes.by(model.manifest)
+        return self._answer_keys.by(model.manifest)
 
     def _fetch(self, draft: _Draft, url: str, folder: Path, tried: Try) -> _Fetched:
         request = draft.request
@@ -394,7 +394,7 @@ class Ingestion(TrackByTrackService[TrackRequest, IngestedTrack]):
             raise
         self._remember(request, fetched, audio_sha256=decoded.sha256)
         fault_point(SOURCE_REMEMBERED)
-        audio = self._announced(decoded, sounding, draft.recipe)
+        audio = self._announced(decoded, sounding, draft.answer_key)
         cached = None if request.force else self._find(draft, decoded.sha256)
         if cached is not None:
             return draft.track(audio=audio, cached=cached)
@@ -404,11 +404,11 @@ class Ingestion(TrackByTrackService[TrackRequest, IngestedTrack]):
         fault_point(AUDIO_STORED)
         return draft.track(audio=audio)
 
-    def _announced(self, decoded: DecodedAudio, sounding: Sequence[Stretch], recipe: Recipe) -> IngestedAudio:
-        spec = self._catalogue.require_spec(recipe)
+    def _announced(self, decoded: DecodedAudio, sounding: Sequence[Stretch], answer_key: AnswerKey) -> IngestedAudio:
+        spec = self._catalogue.require_spec(answer_key)
         count = segment_count(decoded.samples, spec)
-        heard = heard_segments(count, recipe.max_segments, spec, sounding)
-        evenly = chosen_segments(count, recipe.max_segments)
+        heard = heard_segments(count, answer_key.max_segments, spec, sounding)
+        evenly = chosen_segments(count, answer_key.max_segments)
         return IngestedAudio(
             blob=SharedAudio.reference(decoded.sha256),
             sha256=decoded.sha256,
@@ -459,7 +459,7 @@ class Ingestion(TrackByTrackService[TrackRequest, IngestedTrack]):
     def _result_keys(self, draft: _Draft, audio_sha256: str) -> list[str]:
         """Where the answer may be, the wanted one first."""
         asked = draft.request.spotify_id if self._spotify is not None else None
-        return [result_key(draft.recipe, audio_sha256, source) for source in mood_sources(asked)]
+        return [result_key(draft.answer_key, audio_sha256, source) for source in mood_sources(asked)]
 
     def _leader(self, draft: _Draft, work: str) -> str | None:
         """The request that is at work on the same; None where this one is to do it."""

@@ -71,13 +71,13 @@ class MoodWorker(TrackByTrackService[IngestedTrack, MoodPrediction]):
 
     def held(self, message: IngestedTrack) -> HeldError | None:
         """The mood model or the tag model of a track, where it is not installed here."""
-        recipe = message.recipe
-        if recipe is None or message.answered_elsewhere:
+        answer_key = message.answer_key
+        if answer_key is None or message.answered_elsewhere:
             return None
         if message.audio is None and (message.spotify_id is None or self._spotify is None):
             return None
-        return held_by(lambda: self._catalogue.require("mood", recipe.mood_model)) or (
-            None if message.audio is None else held_by(lambda: self._catalogue.require("tags", recipe.tag_model))
+        return held_by(lambda: self._catalogue.require("mood", answer_key.mood_model)) or (
+            None if message.audio is None else held_by(lambda: self._catalogue.require("tags", answer_key.tag_model))
         )
 
     def handle_one(self, delivery: Delivery[IngestedTrack]) -> Outcome[MoodPrediction]:
@@ -87,7 +87,7 @@ class MoodWorker(TrackByTrackService[IngestedTrack, MoodPrediction]):
         started = time.perf_counter()
         heard = self._features(track)
         features = heard.features.as_dict()
-        model = self._models.own if track.recipe is None else self._models.get(track.recipe.mood_model)
+        model = self._models.own if track.answer_key is None else self._models.get(track.answer_key.mood_model)
         probabilities = model.predict(heard.judged.as_dict(), heard.source)
         return Outcome(
             (
@@ -123,7 +123,7 @@ class MoodWorker(TrackByTrackService[IngestedTrack, MoodPrediction]):
             raise TonestreamError(
                 ErrorCode.TOO_SHORT, f"{track.audio.duration_s:.2f} s of audio are too short for a mood"
             )
-        tagger = self._taggers.own if track.recipe is None else self._taggers.get(track.recipe.tag_model)
+        tagger = self._taggers.own if track.answer_key is None else self._taggers.get(track.answer_key.tag_model)
         level_dbfs = track.audio.level_dbfs
         sounding = tuple(Stretch(start_s, end_s) for start_s, end_s in track.audio.sounding)
         with self._blobs.open(track.audio.blob) as wav:

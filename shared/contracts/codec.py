@@ -105,7 +105,7 @@ def encode(message: Message) -> bytes:
         matrix = np.ascontiguousarray(message.matrix, dtype="<f4").tobytes()
         encoded = b"".join((_MAGIC, _LENGTH.pack(len(head)), head, matrix))
     else:
-        encoded = message.model_dump_json().encode()
+        encoded = message.model_dump_json(by_alias=True).encode()
     _check_size(channel_of(message), encoded)
     return encoded
 

@@ -83,6 +83,7 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(
         frozen=True,
         extra="ignore",
+        populate_by_name=True,
         allow_inf_nan=False,
         ser_json_inf_nan="constants",
         # A value that is refused may be private, and errors end in logs and dead letters.
@@ -168,12 +169,12 @@ class ErrorReport(_Frozen):
         return cls(code=error.code, stage=stage, message=error.message[:1000])
 
 
-class Recipe(_Frozen):
-    """By what a request is to be answered: with the audio, all that its answer follows from.
+class AnswerKey(_Frozen):
+    """The models and rules by which a request is answered. With the audio, the whole answer follows from it.
 
     It travels with the track, so that workers of another version or with other settings answer as was announced.
-    ``feature_spec`` is the ID of the spec that the genre model takes. ``vote`` is no closed list: an older reader
-    shall be able to read a newer one's strategy.
+    ``feature_spec`` is the ID of the spec that the genre model takes. ``vote`` is no closed list: an older reader must
+    be able to read a newer strategy.
     """
 
     feature_spec: ModelId
@@ -211,9 +212,9 @@ class IngestedTrack(_Message):
     """ingestion -> feature_extraction, mood_worker, aggregator: what is known of the track.
 
     ``audio`` or ``error`` says whether there is something to listen to. ``cached`` carries the finished answer of an
-    earlier request for the same audio; ``follows`` names a request that is at work on the same track, whose answer is
-    this one's too: in both cases the workers have nothing to do. ``recipe`` is missing in messages of versions before
-    there was one; the readers' own settings stand in for it.
+    earlier request for the same audio. ``follows`` names a request that is at work on the same track; its answer is
+    this one's too. In both cases the workers have nothing to do. Old versions send no ``answer_key`` (on the wire:
+    ``recipe``); the readers' own settings stand in for it.
     """
 
     track_key: TrackKey
@@ -226,7 +227,7 @@ class IngestedTrack(_Message):
     error: ErrorReport | None = None
     cached: TrackResult | None = None
     follows: RequestId | None = None
-    recipe: Recipe | None = None
+    answer_key: AnswerKey | None = Field(None, alias="recipe")
     received_at_ms: Annotated[int, Field(ge=0)] = 0
     timings_ms: Timings = Field(default_factory=dict)
 

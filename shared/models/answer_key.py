@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Final
 
-from shared.contracts.messages import Recipe
+from shared.contracts.messages import AnswerKey
 from shared.models.catalogue import Catalogue
 from shared.models.manifest import ModelManifest
 from shared.settings import Settings
@@ -17,8 +17,8 @@ ANSWER_VERSION: Final = 3
 _DIGITS: Final = 16
 
 
-class Recipes:
-    """The recipes that this installation can announce: its own, and the same with another genre model."""
+class AnswerKeys:
+    """The answer keys that this installation can announce: its own, and the same with another genre model."""
 
     def __init__(self, settings: Settings, catalogue: Catalogue) -> None:
         self._settings = settings
@@ -26,9 +26,9 @@ class Recipes:
         self._tags = catalogue.configured("tags", settings.tag_model).manifest
         self.own = self.by(catalogue.configured("genre", settings.genre_model).manifest)
 
-    def by(self, genre: ModelManifest) -> Recipe:
-        """The recipe of this installation, with this genre model."""
-        return Recipe(
+    def by(self, genre: ModelManifest) -> AnswerKey:
+        """The answer key of this installation, with this genre model."""
+        return AnswerKey(
             feature_spec=genre.require_feature_spec().id,
             genre_model=genre.model_id,
             mood_model=self._mood.model_id,
@@ -39,14 +39,14 @@ class Recipes:
         )
 
 
-def result_key(recipe: Recipe, audio_sha256: str, mood_from: str) -> str:
-    """The cache key of the answer by ``recipe``; ``mood_from`` is ``audio`` or ``spotify:<track ID>``."""
-    return _digest({**recipe.model_dump(), "audio": audio_sha256, "mood_from": mood_from})
+def result_key(answer_key: AnswerKey, audio_sha256: str, mood_from: str) -> str:
+    """The cache key of the answer by ``answer_key``; ``mood_from`` is ``audio`` or ``spotify:<track ID>``."""
+    return _digest({**answer_key.model_dump(), "audio": audio_sha256, "mood_from": mood_from})
 
 
-def source_work(recipe: Recipe, track_key: str) -> str:
-    """The name of the work that is to answer a track by ``recipe``, before its audio is known."""
-    return f"source:{track_key}:{_digest(recipe.model_dump())[:_DIGITS]}"
+def source_work(answer_key: AnswerKey, track_key: str) -> str:
+    """The name of the work that is to answer a track by ``answer_key``, before its audio is known."""
+    return f"source:{track_key}:{_digest(answer_key.model_dump())[:_DIGITS]}"
 
 
 def segment_limit(settings: Settings, genre: ModelManifest) -> int | None:

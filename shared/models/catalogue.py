@@ -16,7 +16,7 @@ from typing import Final, Literal, Self, TypeVar
 
 from shared.audio.spec import FeatureSpec
 from shared.contracts.errors import ErrorCode, HeldError, TonestreamError
-from shared.contracts.messages import Recipe
+from shared.contracts.messages import AnswerKey
 from shared.models.manifest import MANIFEST, ModelError, ModelManifest, load_manifest
 from shared.settings import Settings
 
@@ -112,15 +112,15 @@ class Catalogue:
         takers = (one for one in self.installed("genre") if one.manifest.require_feature_spec().id == spec_id)
         return next(takers, None)
 
-    def require_spec(self, recipe: Recipe) -> FeatureSpec:
-        """The spec of the features that ``recipe`` needs, from whichever model takes it. Raises as ``require`` does."""
+    def require_spec(self, answer_key: AnswerKey) -> FeatureSpec:
+        """The spec of the features that ``answer_key`` needs, from any model that takes it. Raises as ``require``."""
 
         def specs() -> Iterator[FeatureSpec]:
             models = [*self.installed("genre"), *self.installed("tags")]
             found = (model.manifest.require_feature_spec() for model in models)
-            return (spec for spec in found if spec.id == recipe.feature_spec)
+            return (spec for spec in found if spec.id == answer_key.feature_spec)
 
-        return self._required(f"the genre model {recipe.genre_model}", specs)
+        return self._required(f"the genre model {answer_key.genre_model}", specs)
 
     def leave_out(self, model: Installed, error: ModelError) -> None:
         """The model cannot be loaded, whatever its manifest says: from now on it counts as missing."""

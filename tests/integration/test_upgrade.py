@@ -191,9 +191,9 @@ def test_services_restarted_one_by_one_in_any_order_with_another_model_lose_noth
     print(f"seed {seed}, {' '.join(order)}:", figures(results, asked))
     assert {results[one]["status"] for one in asked} == {"ok"}
     announced = {
-        track.request_id: track.recipe.genre_model
+        track.request_id: track.answer_key.genre_model
         for track in (decode(Channel.TRACKS, record.value) for record in upgrade.records(Channel.TRACKS))
-        if isinstance(track, IngestedTrack) and track.recipe is not None
+        if isinstance(track, IngestedTrack) and track.answer_key is not None
     }
     assert {one: results[one]["genre"]["model"] for one in asked} == {one: announced[one] for one in asked}
     assert results["last-0"]["genre"]["model"] == IDS[ACCURATE]

@@ -13,7 +13,7 @@ from shared.bus.base import Record
 from shared.contracts.codec import encode
 from shared.contracts.errors import ErrorCode
 from shared.contracts.messages import ErrorReport, IngestedTrack, Stage, Status, Track, TrackRequest, TrackResult
-from shared.models.answer_key import Recipes, result_key
+from shared.models.answer_key import AnswerKeys, result_key
 from shared.models.catalogue import Catalogue
 from shared.runtime.retries import RetryNote
 from shared.runtime.service import Delivery, Handled, Outcome
@@ -40,7 +40,7 @@ class Bench:
         )
         self.service = Ingestion.build(self.settings)
         self.blobs = BlobStore(self.settings.blob_url)
-        self.recipe = Recipes(self.settings, Catalogue.of(self.settings)).own
+        self.answer_key = AnswerKeys(self.settings, Catalogue.of(self.settings)).own
         client, keys = connect(self.settings.redis_url.get_secret_value()), Keys("tonestream")
         self.results = ResultCache(client, keys, 1000)
         self.requests = Requests.open(client, keys, Stage.AGGREGATOR.value, 1000, 1000.0)
@@ -66,7 +66,7 @@ class Bench:
         result = TrackResult(
             request_id=track.request_id, status=Status.FAILED, track=Track(key="k", source="s"), errors=(error,)
         )
-        self.results.keep(result_key(track.recipe or self.recipe, track.audio.sha256, "audio"), result)
+        self.results.keep(result_key(track.answer_key or self.answer_key, track.audio.sha256, "audio"), result)
         self.ended(track.request_id)
         return result
 

@@ -342,13 +342,13 @@ def test_a_request_may_name_its_model_by_folder_or_id_and_the_track_says_by_what
     bench.web.add("/a.mp3", SAMPLE.read_bytes())
     url = bench.web.url("/a.mp3")
     own = bench.track("r1", audio_url=url)
-    assert own.recipe == bench.recipe and own.recipe.genre_model.startswith("musicnn-lstm-")
+    assert own.answer_key == bench.answer_key and own.answer_key.genre_model.startswith("musicnn-lstm-")
     # Neither the source nor the audio is followed: another model is other work.
     cheap = bench.track("r2", audio_url=url, model="mfcc-lstm")
-    assert cheap.recipe is not None and cheap.recipe.genre_model.startswith("mfcc-lstm-")
+    assert cheap.answer_key is not None and cheap.answer_key.genre_model.startswith("mfcc-lstm-")
     assert cheap.follows is None and cheap.audio is not None
     # The same model by its other name is the same work.
-    assert bench.track("r3", audio_url=url, model=cheap.recipe.genre_model).follows == "r2"
+    assert bench.track("r3", audio_url=url, model=cheap.answer_key.genre_model).follows == "r2"
 
 
 def test_an_answer_by_one_model_is_not_given_to_a_request_for_another(bench: Bench) -> None:

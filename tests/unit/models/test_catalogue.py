@@ -13,8 +13,8 @@ import pytest
 from shared.audio.spec import LOG_MEL96, MFCC13, MFCC40, FeatureSpec
 from shared.contracts.errors import ErrorCode, HeldError, TonestreamError
 from shared.contracts.labels import GENRES
-from shared.contracts.messages import Recipe
-from shared.models.answer_key import Recipes, source_work
+from shared.contracts.messages import AnswerKey
+from shared.models.answer_key import AnswerKeys, source_work
 from shared.models.catalogue import Catalogue
 from shared.models.loaded import LoadedModels
 from shared.models.manifest import MANIFEST, ModelError, ModelManifest, load_manifest, write_manifest
@@ -39,8 +39,8 @@ def install(models: Path, name: str, spec: FeatureSpec = MFCC40) -> str:
     return write_manifest(models / name, name, **fields, versions={}, command="", figures={}).model_id
 
 
-def recipe(spec: FeatureSpec, genre_model: str = "newer-123") -> Recipe:
-    return Recipe(
+def answer_key(spec: FeatureSpec, genre_model: str = "newer-123") -> AnswerKey:
+    return AnswerKey(
         feature_spec=spec.id, genre_model=genre_model, mood_model="m", tag_model="t", vote="soft", answer_version=2
     )
 
@@ -126,27 +126,27 @@ def test_a_missing_model_is_waited_for_once_and_then_its_tracks_fail_and_say_wha
 def test_features_are_made_for_a_model_that_is_missing_where_another_one_takes_the_same(tmp_path: Path) -> None:
     install(tmp_path, "old", LOG_MEL96)
     catalogue = Catalogue(tmp_path, wait_s=WAIT_S)
-    assert catalogue.require_spec(recipe(LOG_MEL96)) == LOG_MEL96
+    assert catalogue.require_spec(answer_key(LOG_MEL96)) == LOG_MEL96
     with pytest.raises(HeldError, match="newer-123"):
-        catalogue.require_spec(recipe(MFCC13))
+        catalogue.require_spec(answer_key(MFCC13))
 
 
 def test_two_models_are_two_pieces_of_work_for_the_same_source_and_the_same_one_is_one() -> None:
-    one, same, other = recipe(MFCC40, "a"), recipe(MFCC40, "a"), recipe(MFCC40, "b")
+    one, same, other = answer_key(MFCC40, "a"), answer_key(MFCC40, "a"), answer_key(MFCC40, "b")
     assert source_work(one, "url:1") == source_work(same, "url:1")
     assert len({source_work(one, "url:1"), source_work(other, "url:1"), source_work(one, "url:2")}) == 3
 
 
-def test_the_recipe_of_another_model_differs_in_what_belongs_to_the_model() -> None:
+def test_the_answer_key_of_another_model_differs_in_what_belongs_to_the_model() -> None:
     settings = Settings()
     catalogue = Catalogue.of(settings)
-    recipes = Recipes(settings, catalogue)
+    answer_keys = AnswerKeys(settings, catalogue)
     cheap = catalogue.find("genre", "mfcc-lstm")
     assert cheap is not None
-    other = recipes.by(cheap.manifest)
-    changed = {name for name in Recipe.model_fields if getattr(other, name) != getattr(recipes.own, name)}
+    other = answer_keys.by(cheap.manifest)
+    changed = {name for name in AnswerKey.model_fields if getattr(other, name) != getattr(answer_keys.own, name)}
     assert changed == {"feature_spec", "genre_model", "max_segments"}
-    assert recipes.by(load_manifest(settings.models_dir / settings.genre_model)) == recipes.own
+    assert answer_keys.by(load_manifest(settings.models_dir / settings.genre_model)) == answer_keys.own
 
 
 # In memory

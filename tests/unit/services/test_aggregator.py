@@ -20,6 +20,7 @@ from shared.contracts.errors import ErrorCode, TonestreamError
 from shared.contracts.features import AUDIO_FEATURES
 from shared.contracts.labels import GENRES
 from shared.contracts.messages import (
+    AnswerKey,
     Calibration,
     ErrorReport,
     GenreFailure,
@@ -27,7 +28,6 @@ from shared.contracts.messages import (
     IngestedTrack,
     MoodPrediction,
     Overdue,
-    Recipe,
     SegmentPrediction,
     SilentSegment,
     Stage,
@@ -35,7 +35,7 @@ from shared.contracts.messages import (
     TrackResult,
 )
 from shared.contracts.topics import Topics
-from shared.models.answer_key import ANSWER_VERSION, Recipes, result_key
+from shared.models.answer_key import ANSWER_VERSION, AnswerKeys, result_key
 from shared.models.catalogue import Catalogue
 from shared.models.manifest import load_manifest, write_manifest
 from shared.runtime.envelope import outgoing
@@ -50,7 +50,7 @@ from shared.state.results import ResultCache
 from tests.support.state import left_over
 
 SHA = "ab" * 32
-RECIPE = Recipe(
+ANSWER_KEY = AnswerKey(
     feature_spec="spec",
     genre_model="genre-model",
     mood_model="mood-model",
@@ -60,8 +60,8 @@ RECIPE = Recipe(
 )
 
 
-def other_recipe(**changed: object) -> Recipe:
-    return RECIPE.model_copy(update=changed)
+def other_answer_key(**changed: object) -> AnswerKey:
+    return ANSWER_KEY.model_copy(update=changed)
 
 
 def one_hot(label: str, p: float = 0.91) -> dict[str, float]:
@@ -118,9 +118,9 @@ class Bench:
         self.offsets = itertools.count()
 
     def worker(
-        self, deadline_s: float = 1000.0, recipe: Recipe = RECIPE, calibrations: Calibrations | None = None
+        self, deadline_s: float = 1000.0, answer_key: AnswerKey = ANSWER_KEY, calibrations: Calibrations | None = None
     ) -> Aggregator:
-        return Aggregator(self.requests(deadline_s), self.cache, self.audio, recipe, calibrations or {})
+        return Aggregator(self.requests(deadline_s), self.cache, self.audio, answer_key, calibrations or {})
 
     def requests(self, deadline_s: float = 1000.0) -> Requests:
         return Requests.open(self.client, self.keys, Stage.AGGREGATOR.value, 1000, deadline_s)
@@ -327,7 +327,7 @@ def test_a_prediction_beyond_the_end_of_the_track_takes_no_segments_place(bench:
 def test_whole_answers_are_cached_and_told_to_the_next_in_their_own_name(bench: Bench) -> None:
     worker = bench.worker()
     worker.handle([bench.deliver(part) for part in (track(), prediction(0), prediction(1), prediction(2), mood())])
-    cached = bench.cache.find([result_key(RECIPE, SHA, "audio")])
+    cached = bench.cache.find([result_key(ANSWER_KEY, SHA, "audio")])
     assert cached is not None
     again = track("r2", source="copy.mp3", cached=cached, timings_ms={"ingestion": 5.0})
     (result,) = results(worker.handle([bench.deliver(again)]))
@@ -343,7 +343,7 @@ def test_failures_are_cached_only_where_the_audio_itself_is_the_reason(
     error = ErrorReport(code=code, stage=Stage.FEATURE_EXTRACTION, message="why")
     no_mood = MoodPrediction(request_id="r1", track_key="k", error=error)
     bench.worker().handle([bench.deliver(part) for part in (track(), failure(code), no_mood)])
-    assert (bench.cache.find([result_key(RECIPE, SHA, "audio")]) is not None) is kept
+    assert (bench.cache.find([result_key(ANSWER_KEY, SHA, "audio")]) is not None) is kept
 
 
 def test_an_answer_by_another_model_is_not_cached_under_this_ones_name(bench: Bench) -> None:
@@ -351,7 +351,7 @@ def test_an_answer_by_another_model_is_not_cached_under_this_ones_name(bench: Be
     parts: list[Part] = [track(), *old, mood()]
     (result,) = results(bench.worker().handle([bench.deliver(part) for part in parts]))
     assert result.genre is not None and result.genre.model == "older"
-    assert bench.cache.find([result_key(RECIPE, SHA, "audio")]) is None
+    assert bench.cache.find([result_key(ANSWER_KEY, SHA, "audio")]) is None
 
 
 def test_a_track_announced_twice_keeps_its_first_length(bench: Bench) -> None:
@@ -363,24 +363,24 @@ def test_a_track_announced_twice_keeps_its_first_length(bench: Bench) -> None:
 
 def test_the_result_key_changes_with_everything_the_answer_follows_from() -> None:
     makers: list[Callable[[], str]] = [
-        lambda: result_key(RECIPE, SHA, "audio"),
-        lambda: result_key(RECIPE, "cd" * 32, "audio"),
-        lambda: result_key(RECIPE, SHA, "spotify:x"),
-        lambda: result_key(other_recipe(feature_spec="spec2"), SHA, "audio"),
-        lambda: result_key(other_recipe(genre_model="genre-model2"), SHA, "audio"),
-        lambda: result_key(other_recipe(mood_model="mood-model2"), SHA, "audio"),
-        lambda: result_key(other_recipe(tag_model="tag-model2"), SHA, "audio"),
-        lambda: result_key(other_recipe(vote="parts"), SHA, "audio"),
-        lambda: result_key(other_recipe(max_segments=20), SHA, "audio"),
-        lambda: result_key(other_recipe(answer_version=ANSWER_VERSION + 1), SHA, "audio"),
+        lambda: result_key(ANSWER_KEY, SHA, "audio"),
+        lambda: result_key(ANSWER_KEY, "cd" * 32, "audio"),
+        lambda: result_key(ANSWER_KEY, SHA, "spotify:x"),
+        lambda: result_key(other_answer_key(feature_spec="spec2"), SHA, "audio"),
+        lambda: result_key(other_answer_key(genre_model="genre-model2"), SHA, "audio"),
+        lambda: result_key(other_answer_key(mood_model="mood-model2"), SHA, "audio"),
+        lambda: result_key(other_answer_key(tag_model="tag-model2"), SHA, "audio"),
+        lambda: result_key(other_answer_key(vote="parts"), SHA, "audio"),
+        lambda: result_key(other_answer_key(max_segments=20), SHA, "audio"),
+        lambda: result_key(other_answer_key(answer_version=ANSWER_VERSION + 1), SHA, "audio"),
     ]
     assert len({make() for make in makers}) == len(makers)
 
 
-def test_answers_cached_before_recipes_travelled_are_still_found() -> None:
+def test_answers_cached_before_answer_keys_travelled_are_still_found() -> None:
     two = {"answer_version": 2}
-    assert result_key(other_recipe(**two), SHA, "audio").startswith("014792e719ff8167cf007c97864737f8")
-    limited = other_recipe(**two, max_segments=20)
+    assert result_key(other_answer_key(**two), SHA, "audio").startswith("014792e719ff8167cf007c97864737f8")
+    limited = other_answer_key(**two, max_segments=20)
     assert result_key(limited, SHA, "spotify:x").startswith("284b976db04d71ca4e6d89294d8f5929")
 
 
@@ -460,12 +460,12 @@ def test_a_worker_calibrates_by_the_manifests_of_the_installed_models(tmp_path: 
     settings = shipped.model_copy(
         update={"models_dir": tmp_path, "redis_url": SecretStr("memory://"), "blob_url": f"file://{tmp_path}/blobs"}
     )
-    recipe = Recipes(settings, Catalogue.of(settings)).own
+    answer_key = AnswerKeys(settings, Catalogue.of(settings)).own
     worker = Aggregator.build(settings)
     parts: list[Part] = [
         track(),
-        *(prediction(index).model_copy(update={"model": recipe.genre_model}) for index in range(3)),
-        mood().model_copy(update={"model": recipe.mood_model}),
+        *(prediction(index).model_copy(update={"model": answer_key.genre_model}) for index in range(3)),
+        mood().model_copy(update={"model": answer_key.mood_model}),
     ]
     deliveries = [Delivery(Record("t", 0, offset, b"k", b""), part) for offset, part in enumerate(parts)]
     (result,) = results(worker.handle(deliveries))
@@ -483,9 +483,9 @@ def test_the_evidence_of_chosen_segments_keeps_its_place_in_the_track(bench: Ben
 
 
 def test_another_number_of_segments_is_another_answer_in_the_cache(bench: Bench) -> None:
-    limited = other_recipe(max_segments=3)
-    bench.worker(recipe=limited).handle([bench.deliver(part) for part in WHOLE])
-    assert bench.cache.find([result_key(RECIPE, SHA, "audio")]) is None
+    limited = other_answer_key(max_segments=3)
+    bench.worker(answer_key=limited).handle([bench.deliver(part) for part in WHOLE])
+    assert bench.cache.find([result_key(ANSWER_KEY, SHA, "audio")]) is None
     assert bench.cache.find([result_key(limited, SHA, "audio")]) is not None
 
 
@@ -623,12 +623,12 @@ def test_a_request_whose_parts_make_no_answer_is_answered_as_failed_once(
     assert worker.give_up(Origin("r1", "k", other.record), fault).messages == ()
 
 
-# By the recipe that travels with the track
+# By the answer key that travels with the track
 
 
-OTHER = other_recipe(feature_spec="spec2", genre_model="other-model", mood_model="other-mood", vote="majority")
+OTHER = other_answer_key(feature_spec="spec2", genre_model="other-model", mood_model="other-mood", vote="majority")
 BY_OTHER: list[Part] = [
-    track(recipe=OTHER),
+    track(answer_key=OTHER),
     *(
         prediction(index, label, p=p).model_copy(update={"model": "other-model"})
         for index, (label, p) in enumerate([("jazz", 0.95), ("blues", 0.4), ("blues", 0.4)])
@@ -637,10 +637,10 @@ BY_OTHER: list[Part] = [
 ]
 
 
-def test_a_track_is_voted_for_and_cached_by_the_recipe_it_was_announced_with(bench: Bench) -> None:
+def test_a_track_is_voted_for_and_cached_by_the_answer_key_it_was_announced_with(bench: Bench) -> None:
     (result,) = results(bench.worker().handle([bench.deliver(part) for part in BY_OTHER]))
     assert result.genre is not None and result.genre.label == "blues" and result.genre.model == "other-model"
-    assert bench.cache.find([result_key(RECIPE, SHA, "audio")]) is None
+    assert bench.cache.find([result_key(ANSWER_KEY, SHA, "audio")]) is None
     assert bench.cache.find([result_key(OTHER, SHA, "audio")]) == result
 
 
@@ -653,18 +653,18 @@ def test_an_answer_that_is_not_made_as_announced_is_given_and_not_cached(
     bench: Bench, changed: dict[str, object]
 ) -> None:
     announced = OTHER.model_copy(update=changed)
-    parts: list[Part] = [track(recipe=announced), *BY_OTHER[1:]]
+    parts: list[Part] = [track(answer_key=announced), *BY_OTHER[1:]]
     (result,) = results(bench.worker().handle([bench.deliver(part) for part in parts]))
     assert result.status is Status.OK
-    for recipe in (RECIPE, OTHER, announced):
-        assert bench.cache.find([result_key(recipe, SHA, "audio")]) is None
+    for answer_key in (ANSWER_KEY, OTHER, announced):
+        assert bench.cache.find([result_key(answer_key, SHA, "audio")]) is None
 
 
 def test_an_answer_by_a_model_that_is_not_installed_here_brings_its_calibration(bench: Bench) -> None:
     brought = Calibration(track_temperature=3.0, uncertain_below=0.9)
-    soft = other_recipe(genre_model="newer", mood_model="newer-mood")
+    soft = other_answer_key(genre_model="newer", mood_model="newer-mood")
     parts: list[Part] = [
-        track(recipe=soft),
+        track(answer_key=soft),
         *(
             prediction(index, label).model_copy(update={"model": "newer", "calibration": brought})
             for index, label in enumerate(["jazz", "jazz", "blues"])

@@ -24,18 +24,18 @@ from shared.contracts.codec import Message, decode, encode
 from shared.contracts.errors import ErrorCode, TonestreamError
 from shared.contracts.labels import GENRES
 from shared.contracts.messages import (
+    AnswerKey,
     ErrorReport,
     IngestedAudio,
     IngestedTrack,
     MoodPrediction,
-    Recipe,
     SegmentFeatures,
     SegmentPrediction,
     SilentSegment,
     Stage,
 )
 from shared.contracts.topics import Channel
-from shared.models.answer_key import Recipes
+from shared.models.answer_key import AnswerKeys
 from shared.models.catalogue import Catalogue
 from shared.models.loaded import LoadedModels
 from shared.models.manifest import write_manifest
@@ -353,26 +353,26 @@ def test_where_spotify_refuses_features_the_audio_is_measured_and_without_audio_
     assert code(fault) is ErrorCode.SPOTIFY_UNAVAILABLE
 
 
-# By the recipe that travels with the track
+# By the answer key that travels with the track
 
 
-def recipe_by(folder: str, **more: Any) -> Recipe:
+def answer_key_by(folder: str, **more: Any) -> AnswerKey:
     model = CATALOGUE.find("genre", folder)
     assert model is not None
-    return Recipes(SETTINGS, CATALOGUE).by(model.manifest).model_copy(update=more)
+    return AnswerKeys(SETTINGS, CATALOGUE).by(model.manifest).model_copy(update=more)
 
 
 @pytest.mark.parametrize(("model", "spec"), [("mfcc-lstm", MFCC40), ("musicnn-lstm", LOG_MEL96)])
 def test_the_features_are_those_of_the_model_that_the_track_names(
     blobs: BlobStore, tmp_path: Path, model: str, spec: FeatureSpec
 ) -> None:
-    recipe = recipe_by(model)
-    (outcome,) = handle(extraction(blobs), stored(blobs, tmp_path, music(7.0), recipe=recipe))
+    answer_key = answer_key_by(model)
+    (outcome,) = handle(extraction(blobs), stored(blobs, tmp_path, music(7.0), answer_key=answer_key))
     assert isinstance(outcome, Outcome)
     for message in outcome.messages:
         arrived = decode(Channel.FEATURES, encode(message))
         assert isinstance(arrived, SegmentFeatures)
-        assert (arrived.feature_spec, arrived.model) == (spec.id, recipe.genre_model)
+        assert (arrived.feature_spec, arrived.model) == (spec.id, answer_key.genre_model)
         assert arrived.matrix.shape == (spec.frames, spec.coefficients)
 
 
@@ -381,7 +381,7 @@ def test_a_batch_for_two_models_is_one_pass_for_each_and_each_segment_is_answere
 ) -> None:
     worker = genre_worker()
     mel = np.random.default_rng(1).random((188, 96)).astype(np.float32)
-    accurate = recipe_by("musicnn-lstm")
+    accurate = answer_key_by("musicnn-lstm")
     batch = [
         features(index)
         if index % 2
@@ -413,7 +413,7 @@ def test_features_of_a_version_that_named_no_model_go_to_one_that_takes_them() -
     (outcome,) = handle(genre_worker(), features(0, feature_spec=LOG_MEL96.id, matrix=mel))
     assert isinstance(outcome, Outcome)
     (prediction,) = outcome.messages
-    assert isinstance(prediction, SegmentPrediction) and prediction.model == recipe_by("musicnn-lstm").genre_model
+    assert isinstance(prediction, SegmentPrediction) and prediction.model == answer_key_by("musicnn-lstm").genre_model
 
 
 def test_the_mood_and_its_tags_come_from_the_models_that_the_track_names(
@@ -430,8 +430,8 @@ def test_the_mood_and_its_tags_come_from_the_models_that_the_track_names(
 
     noted(mood_models())
     noted(tag_models())
-    recipe = recipe_by("mfcc-lstm", mood_model="another-mood", tag_model="other-tags")
-    (outcome,) = handle(mood_worker(blobs), stored(blobs, tmp_path, music(9.0), recipe=recipe))
+    answer_key = answer_key_by("mfcc-lstm", mood_model="another-mood", tag_model="other-tags")
+    (outcome,) = handle(mood_worker(blobs), stored(blobs, tmp_path, music(9.0), answer_key=answer_key))
     assert isinstance(outcome, Outcome) and asked == ["other-tags", "another-mood"]
     (mood,) = outcome.messages
     assert isinstance(mood, MoodPrediction) and mood.calibration == mood_models().own.manifest.calibration
@@ -440,8 +440,8 @@ def test_the_mood_and_its_tags_come_from_the_models_that_the_track_names(
 def test_what_names_a_missing_model_is_held_until_the_time_is_up_and_then_fails(
     blobs: BlobStore, tmp_path: Path
 ) -> None:
-    missing = recipe_by("mfcc-lstm", feature_spec="f", genre_model="g", mood_model="m")
-    track = stored(blobs, tmp_path, music(9.0), recipe=missing)
+    missing = answer_key_by("mfcc-lstm", feature_spec="f", genre_model="g", mood_model="m")
+    track = stored(blobs, tmp_path, music(9.0), answer_key=missing)
     segment = features(0, model="g")
     patient, done = Catalogue(SETTINGS.models_dir, wait_s=60), CATALOGUE
     waiting: list[tuple[Message, AnyService]] = [
