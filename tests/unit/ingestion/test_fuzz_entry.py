@@ -66,8 +66,8 @@ def settle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settle]:
         destination.write_bytes(wav(9))
         return DecodedAudio(destination, 9 * 22050, "ab" * 32, (-20.0,) * 9, -20.0)
 
-    setattr(service._fetcher, "fetch", fetch)  # noqa: B010 (a method, for this one object)
-    service._decode = decode
+    setattr(service._steps._to.fetcher, "fetch", fetch)  # noqa: B010 (a method, for this one object)
+    service._steps._decode_file = decode
     settler = Settler(service, TOPICS, PATIENT, lambda seconds: None, str)
     yield lambda record: settler.settle([record])[0]
     service.close()

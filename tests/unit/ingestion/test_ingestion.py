@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from services.ingestion.service import Limits
 from shared.blobs.store import BlobGoneError, BlobStore
 from shared.bus.base import Record
 from shared.contracts.codec import encode
@@ -109,7 +110,7 @@ def test_what_another_version_refused_is_tried_again(bench: Bench, monkeypatch: 
     bench.web.add("/a.mp3", b"no audio" * 100, headers=ETAG)
     url = bench.web.url("/a.mp3")
     with monkeypatch.context() as before:
-        before.setattr("services.ingestion.service.ANSWER_VERSION", ANSWER_VERSION - 1)
+        before.setattr("services.ingestion.steps.ANSWER_VERSION", ANSWER_VERSION - 1)
         refused = bench.handled(bench.delivery("r1", audio_url=url))
         assert isinstance(refused, TonestreamError)
         bench.ended("r1")
@@ -250,15 +251,15 @@ def test_an_upload_that_is_no_audio_is_removed_with_its_failure(bench: Bench, tm
 
 def test_a_track_that_is_too_long_is_tried_again_for_the_limit_may_have_been_raised(bench: Bench) -> None:
     bench.web.add("/a.mp3", SAMPLE.read_bytes(), headers=ETAG)
-    decode_file = bench.service._decode
+    decode_file = bench.service._steps._decode_file
 
     def refuse(source: Path, destination: Path, abandoned: threading.Event) -> Any:
         raise TonestreamError(ErrorCode.TOO_LONG, "over the limit")
 
-    bench.service._decode = refuse
+    bench.service._steps._decode_file = refuse
     fault = bench.handled(bench.delivery("r1", audio_url=bench.web.url("/a.mp3")))
     assert isinstance(fault, TonestreamError) and fault.code is ErrorCode.TOO_LONG
-    bench.service._decode = decode_file
+    bench.service._steps._decode_file = decode_file
     bench.ended("r1")
     assert bench.track("r2", audio_url=bench.web.url("/a.mp3")).audio is not None
 
@@ -270,7 +271,7 @@ def test_a_blob_that_is_gone_is_the_fault_of_whoever_named_it(bench: Bench) -> N
 
 
 def test_ingestion_pauses_while_as_many_requests_are_under_way_as_there_may_be(bench: Bench) -> None:
-    bench.service._max_unfinished = 2
+    bench.service._limits = Limits(2, 1000.0)
     votes = bench.service._requests
     error = ErrorReport(code=ErrorCode.NO_AUDIO, stage=Stage.INGESTION, message="none")
     for number in range(2):
@@ -363,7 +364,7 @@ def test_an_answer_by_one_model_is_not_given_to_a_request_for_another(bench: Ben
 def test_a_long_track_is_announced_with_as_many_segments_as_its_model_is_asked_about(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.ingestion.service.segment_count", lambda samples, spec: 80)
+    monkeypatch.setattr("services.ingestion.steps.segment_count", lambda samples, spec: 80)
     bench.web.add("/a.mp3", SAMPLE.read_bytes())
     counts = {}
     for model in ("musicnn-lstm", "mfcc-lstm"):
