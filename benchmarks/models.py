@@ -16,7 +16,7 @@ from typing import Final
 
 import numpy as np
 
-from shared.audio.segment_features.features import features
+from shared.audio.segment_features.extraction import segment_features
 from shared.models.networks import GenreModel
 
 _SEGMENTS: Final = 128
@@ -44,9 +44,9 @@ def main() -> None:
         model = GenreModel.load(folder, threads=1)
         spec = model.manifest.require_feature_spec()
         noise = np.random.default_rng(0).standard_normal((_SEGMENTS, spec.segment_samples)).astype(np.float32) * 0.1
-        matrices = features(noise, spec)
+        matrices = segment_features(noise, spec)
         model.predict(matrices)  # traces the graph
-        of_features = cpu_ms(partial(features, noise, spec), arguments.repeats) / _SEGMENTS
+        of_features = cpu_ms(partial(segment_features, noise, spec), arguments.repeats) / _SEGMENTS
         of_network = cpu_ms(partial(model.predict, matrices), arguments.repeats) / _SEGMENTS
         segments = min(_FOUR_MINUTES, model.manifest.max_segments or _FOUR_MINUTES)
         track = (of_features + of_network) * segments / 1000

@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from shared.audio.segment_features.features import features
+from shared.audio.segment_features.extraction import segment_features
 from shared.audio.segments import chosen_segments, is_silent
 from shared.contracts.errors import TonestreamError
 from shared.models.networks import GenreModel
@@ -43,7 +43,7 @@ def main() -> None:
             continue
         segments = segments[[not is_silent(segment) for segment in segments]] if len(segments) else segments
         if len(segments) > _LONG:
-            heard.append(model.predict(features(segments, spec)))
+            heard.append(model.predict(segment_features(segments, spec)))
     if not heard:
         raise SystemExit(f"no recording in {arguments.folder} is longer than {_LONG} segments")
     whole = np.array([one.mean(axis=0) for one in heard])

@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 
 from services.topology import FEATURE_EXTRACTION
-from shared.audio.segment_features.features import features
+from shared.audio.segment_features.extraction import segment_features
 from shared.audio.segments import is_silent
 from shared.audio.spec import FeatureSpec
 from shared.audio.wav import iter_segments
@@ -52,7 +52,7 @@ class FeatureExtraction(TrackByTrackService[IngestedTrack, FeatureMessage]):
         return cls(BlobStore(settings.blob_url), catalogue, spec, worker_threads(settings))
 
     def start(self) -> None:
-        features(np.zeros((1, self._own_spec.segment_samples), np.float32), self._own_spec)
+        segment_features(np.zeros((1, self._own_spec.segment_samples), np.float32), self._own_spec)
 
     def held(self, message: IngestedTrack) -> HeldError | None:
         """The spec of a track's features, where no model that is installed here takes them."""
@@ -92,7 +92,7 @@ class FeatureExtraction(TrackByTrackService[IngestedTrack, FeatureMessage]):
             chosen = track.audio.chosen
             for positions, samples in iter_segments(wav, spec, _BATCH_SEGMENTS, track.audio.segments, chosen):
                 started = time.perf_counter()
-                matrices = features(samples, spec, track.audio.level_dbfs)
+                matrices = segment_features(samples, spec, track.audio.level_dbfs)
                 each_ms = (time.perf_counter() - started) * 1000 / len(samples)
                 for position, segment, matrix in zip(positions, samples, matrices, strict=True):
                     silent = is_silent(segment, track.audio.level_dbfs)

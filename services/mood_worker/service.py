@@ -15,12 +15,12 @@ from services.topology import MOOD_WORKER
 from shared.audio.segments import Stretch
 from shared.audio.track_features.measures import measure_wav
 from shared.blobs.store import BlobStore
+from shared.contracts.audio_features import AUDIO_FEATURES, AudioFeatures
 from shared.contracts.errors import ErrorCode, HeldError, TonestreamError
-from shared.contracts.features import AUDIO_FEATURES, AudioFeatures
 from shared.contracts.messages import ErrorReport, IngestedTrack, MoodPrediction, MoodSource
 from shared.models.catalogue import Catalogue, held_by
 from shared.models.loaded import LoadedModels
-from shared.models.track_tags import track_tags
+from shared.models.music_tags import music_tags
 from shared.runtime.service import Delivery, Origin, Outcome, TrackByTrackService
 from shared.settings import Settings
 from shared.spotify.client import SpotifyClient, spotify_client
@@ -127,7 +127,7 @@ class MoodWorker(TrackByTrackService[IngestedTrack, MoodPrediction]):
         level_dbfs = track.audio.level_dbfs
         sounding = tuple(Stretch(start_s, end_s) for start_s, end_s in track.audio.sounding)
         with self._blobs.open(track.audio.blob) as wav:
-            tags = track_tags(wav, tagger, sounding=sounding, track_level_dbfs=level_dbfs)
+            tags = music_tags(wav, tagger, sounding=sounding, track_level_dbfs=level_dbfs)
             if not tags:
                 raise TonestreamError(ErrorCode.SILENT_AUDIO, "the track is silent from beginning to end")
             wav.seek(0)

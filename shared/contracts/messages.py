@@ -23,8 +23,8 @@ from pydantic import (
     model_validator,
 )
 
+from shared.contracts.audio_features import AUDIO_FEATURES
 from shared.contracts.errors import ErrorCode, TonestreamError
-from shared.contracts.features import AUDIO_FEATURES
 from shared.contracts.labels import GENRES, MOODS
 from shared.contracts.tracks import (
     MAX_BLOB_LENGTH,

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from shared.audio.spec import FeatureSpec
-from shared.contracts.features import AUDIO_FEATURES
+from shared.contracts.audio_features import AUDIO_FEATURES
 from shared.contracts.labels import GENRES, MOODS
 from shared.contracts.messages import Calibration
 

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from shared.contracts.features import AUDIO_FEATURES
+from shared.contracts.audio_features import AUDIO_FEATURES
 from shared.models.manifest import ModelError, ModelManifest, load_manifest
 from shared.models.native_output import native_stderr_silenced
 

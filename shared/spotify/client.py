@@ -23,8 +23,8 @@ import spotipy
 from spotipy.cache_handler import MemoryCacheHandler
 from spotipy.oauth2 import SpotifyClientCredentials
 
+from shared.contracts.audio_features import AUDIO_FEATURES, AudioFeatures
 from shared.contracts.errors import ErrorCode, TonestreamError, TransientError
-from shared.contracts.features import AUDIO_FEATURES, AudioFeatures
 from shared.contracts.messages import LONGEST_ISRC, LONGEST_TEXT
 from shared.contracts.tracks import MAX_URL_LENGTH
 from shared.settings import Settings

@@ -11,8 +11,8 @@ import numpy as np
 
 from shared.audio.spec import MFCC13
 from shared.bus.base import Headers, Outgoing
+from shared.contracts.audio_features import AUDIO_FEATURES
 from shared.contracts.codec import encode
-from shared.contracts.features import AUDIO_FEATURES
 from shared.contracts.labels import GENRES, MOODS
 from shared.contracts.messages import SegmentFeatures
 from shared.contracts.topics import Channel, Topics

@@ -19,13 +19,13 @@ import scipy.signal
 import shared.audio
 from shared.audio.decode import DecodedAudio, DecodeLimits, decode, find_ffmpeg
 from shared.audio.level import brought_to, track_level
-from shared.audio.segment_features.features import features
+from shared.audio.segment_features.extraction import segment_features
 from shared.audio.spec import FeatureSpec
 from shared.audio.track_features.measures import measure_wav
 from shared.audio.wav import iter_segments
+from shared.contracts.audio_features import AUDIO_FEATURES
 from shared.contracts.errors import ErrorCode, TonestreamError, TransientError
-from shared.contracts.features import AUDIO_FEATURES
-from shared.models.track_tags import track_tags
+from shared.models.music_tags import music_tags
 from training.data.clips import Clip
 from training.genre.protocol import NoProgress, Progress
 
@@ -94,7 +94,7 @@ def _clip_features(path: Path, spec: FeatureSpec, cache: Path, bandwidth_hz: int
         segments = read_segments(path, spec)
         if bandwidth_hz is not None:
             segments = limit_bandwidth(segments, spec.sample_rate, bandwidth_hz)
-        return features(segments, spec)
+        return segment_features(segments, spec)
 
     return _cached(cache, f"features|{spec.model_dump_json()}|{bandwidth_hz}", path, compute)
 
@@ -111,7 +111,7 @@ def measured_features(
     def compute(path: Path) -> Array:
         with _decoded(path) as decoded, decoded.path.open("rb") as opened:
             level_dbfs = track_level(decoded.levels_dbfs)
-            tags = track_tags(opened, tagger, track_level_dbfs=level_dbfs)
+            tags = music_tags(opened, tagger, track_level_dbfs=level_dbfs)
             opened.seek(0)
             measured = measure_wav(opened, tags, track_level_dbfs=level_dbfs).levelled.as_dict()
         return np.array([measured[name] for name in AUDIO_FEATURES], np.float32)

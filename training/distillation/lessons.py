@@ -25,7 +25,7 @@ import tensorflow as tf
 from shared.audio import level as audio_level
 from shared.audio import wav
 from shared.audio.segment_features import log_mel, mfcc
-from shared.audio.segment_features.features import features
+from shared.audio.segment_features.extraction import segment_features
 from shared.audio.segment_features.mfcc import mel_power
 from shared.audio.segments import chosen_segments, is_silent
 from shared.audio.spec import LOG_MEL96, MFCC40
@@ -128,7 +128,7 @@ class Listener:
         """The fields of `Lessons` that follow from ``segments`` [n, samples], n > 0."""
         decibels, level = _decibels(segments)
         heard = [
-            [part.numpy() for part in self._answer(features(segments[start : start + _BATCH], LOG_MEL96))]
+            [part.numpy() for part in self._answer(segment_features(segments[start : start + _BATCH], LOG_MEL96))]
             for start in range(0, len(segments), _BATCH)
         ]
         activations, embedding, tags = (np.concatenate(parts) for parts in zip(*heard, strict=True))

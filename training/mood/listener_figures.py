@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.stats
 
-from shared.contracts.features import AUDIO_FEATURES
+from shared.contracts.audio_features import AUDIO_FEATURES
 from shared.contracts.labels import MOODS
 from training.reports.metrics import (
     bootstrap,

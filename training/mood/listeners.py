@@ -17,11 +17,11 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from shared.contracts.features import AUDIO_FEATURES
+from shared.contracts.audio_features import AUDIO_FEATURES
 from shared.contracts.labels import MOODS
 from shared.models.manifest import Scaler, load_manifest
+from shared.models.music_tags import TAG_SEGMENTS
 from shared.models.networks import TagModel
-from shared.models.track_tags import TAG_SEGMENTS
 from shared.settings import Settings
 from training.data.clips import DataError, audio_files
 from training.data.features import measured_features

@@ -45,10 +45,10 @@ from shared.audio.track_features.loudness import block_powers, integrated_loudne
 from shared.audio.track_features.rhythm import Rhythm, onset_strength, rhythm
 from shared.audio.track_features.tag_scores import likely
 from shared.audio.wav import open_wav, read_samples
-from shared.contracts.features import AudioFeatures
+from shared.contracts.audio_features import AudioFeatures
 
 Array = npt.NDArray[np.float32]
-#: Probabilities of tags by name, as `shared.models.track_tags` gives them. One that is missing counts as average.
+#: Probabilities of tags by name, as `shared.models.music_tags` gives them. One that is missing counts as average.
 Tags = Mapping[str, float]
 
 #: Nobody listened: every tag is average.

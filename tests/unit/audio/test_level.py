@@ -19,7 +19,7 @@ from shared.audio.level import (
     silence_dbfs,
     track_level,
 )
-from shared.audio.segment_features.features import features
+from shared.audio.segment_features.extraction import segment_features
 from shared.audio.segments import Stretch, is_silent, level_dbfs, sounding_stretches
 from shared.audio.spec import LOG_MEL96, MFCC13, MFCC40, FeatureSpec
 from shared.audio.wav import iter_segments
@@ -96,8 +96,8 @@ def test_a_track_whose_level_is_not_known_is_taken_as_it_is() -> None:
     samples = noise(-20.0, 3.0)
     assert at_gain(samples, 0.0) is samples
     np.testing.assert_array_equal(
-        features(samples[np.newaxis], MFCC13),
-        features(samples[np.newaxis], MFCC13.model_copy(update={"level_dbfs": None}), -40.0),
+        segment_features(samples[np.newaxis], MFCC13),
+        segment_features(samples[np.newaxis], MFCC13.model_copy(update={"level_dbfs": None}), -40.0),
     )
 
 
@@ -106,11 +106,11 @@ def test_a_track_whose_level_is_not_known_is_taken_as_it_is() -> None:
 def test_features_do_not_depend_on_the_volume(music: Array, spec: FeatureSpec, gain: float) -> None:
     quiet = recorded(music, gain)
     segment = slice(2 * spec.segment_samples, 3 * spec.segment_samples)
-    original = features(music[np.newaxis, segment], spec, track_level(levels(music)))
-    found = features(quiet[np.newaxis, segment], spec, track_level(levels(quiet)))
+    original = segment_features(music[np.newaxis, segment], spec, track_level(levels(music)))
+    found = segment_features(quiet[np.newaxis, segment], spec, track_level(levels(quiet)))
     # Quantisation to 16 bits is all that is left of the gain: a noise at -98 dBFS.
     assert np.abs(found - original).mean() < 0.01 * np.abs(original).mean() * 10.0 ** ((-gain - 10.0) / 20.0)
-    as_it_is = features(quiet[np.newaxis, segment], spec)
+    as_it_is = segment_features(quiet[np.newaxis, segment], spec)
     assert np.abs(found - original).mean() < 0.2 * np.abs(as_it_is - original).mean()
 
 

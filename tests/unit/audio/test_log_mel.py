@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 import soxr
 
-from shared.audio.segment_features.features import features
+from shared.audio.segment_features.extraction import segment_features
 from shared.audio.segment_features.log_mel import log_mel, resample
 from shared.audio.segment_features.mfcc import mfcc
 from shared.audio.spec import LOG_MEL96, MFCC13, MFCC40
@@ -34,7 +34,7 @@ def segments() -> Array:
 
 
 def test_a_segment_of_three_seconds_has_188_frames_of_96_bands(segments: Array) -> None:
-    computed = features(segments, LOG_MEL96)
+    computed = segment_features(segments, LOG_MEL96)
     assert computed.shape == (6, 188, 96) == (6, LOG_MEL96.frames, LOG_MEL96.coefficients)
     assert computed.dtype == np.float32
 
@@ -47,22 +47,24 @@ def test_the_features_of_a_segment_follow_from_librosas_mel_spectrogram_of_it_al
 
 
 def test_a_segment_has_the_same_features_alone_and_in_any_company(segments: Array) -> None:
-    together = features(segments, LOG_MEL96)
+    together = segment_features(segments, LOG_MEL96)
     for position in range(len(segments)):
-        np.testing.assert_array_equal(features(segments[position : position + 1], LOG_MEL96)[0], together[position])
-    np.testing.assert_array_equal(features(segments[::-1], LOG_MEL96)[::-1], together)
+        np.testing.assert_array_equal(
+            segment_features(segments[position : position + 1], LOG_MEL96)[0], together[position]
+        )
+    np.testing.assert_array_equal(segment_features(segments[::-1], LOG_MEL96)[::-1], together)
 
 
 @pytest.mark.parametrize("hertz", [200.0, 1000.0, 4000.0, 7000.0])
 def test_a_tone_is_loudest_in_its_own_band(hertz: float) -> None:
     centres = librosa.mel_frequencies(n_mels=98, fmin=0.0, fmax=8000.0)[1:-1]
-    loudest = features(tone(hertz)[None], LOG_MEL96)[0, 10:-10].mean(axis=0).argmax()
+    loudest = segment_features(tone(hertz)[None], LOG_MEL96)[0, 10:-10].mean(axis=0).argmax()
     assert abs(int(loudest) - int(np.abs(centres - hertz).argmin())) <= 1
 
 
 @pytest.mark.parametrize("hertz", [8200.0, 9000.0, 10500.0])
 def test_a_tone_above_eight_kilohertz_is_not_heard(hertz: float) -> None:
-    assert features(tone(hertz)[None], LOG_MEL96)[0, 10:-10].max() < 1e-4
+    assert segment_features(tone(hertz)[None], LOG_MEL96)[0, 10:-10].max() < 1e-4
 
 
 @pytest.mark.parametrize("hertz", [8200.0, 9000.0, 10500.0])
@@ -80,18 +82,18 @@ def test_resampling_gives_the_length_the_spec_counts_on(samples: int, rates: tup
 
 
 def test_no_segments_have_no_features() -> None:
-    assert features(np.empty((0, LOG_MEL96.segment_samples), np.float32), LOG_MEL96).shape == (0, 188, 96)
+    assert segment_features(np.empty((0, LOG_MEL96.segment_samples), np.float32), LOG_MEL96).shape == (0, 188, 96)
 
 
 @pytest.mark.parametrize("spec", [MFCC13, LOG_MEL96], ids=lambda spec: spec.kind)
 @pytest.mark.parametrize("shape", [(1, 66149), (1, 48000), (66150,)])
 def test_a_segment_of_another_length_is_refused(spec: object, shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="66150"):
-        features(np.zeros(shape, np.float32), spec)  # type: ignore[arg-type]
+        segment_features(np.zeros(shape, np.float32), spec)  # type: ignore[arg-type]
 
 
 def test_each_spec_gets_the_features_of_its_kind(segments: Array) -> None:
-    np.testing.assert_array_equal(features(segments, MFCC40), mfcc(segments, MFCC40))
-    np.testing.assert_array_equal(features(segments, MFCC40)[..., :13], mfcc(segments, MFCC13))
+    np.testing.assert_array_equal(segment_features(segments, MFCC40), mfcc(segments, MFCC40))
+    np.testing.assert_array_equal(segment_features(segments, MFCC40)[..., :13], mfcc(segments, MFCC13))
     with pytest.raises(ValueError, match="analysis_rate"):
         log_mel(segments, MFCC13)

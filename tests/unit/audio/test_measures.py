@@ -16,8 +16,8 @@ import pytest
 
 from shared.audio.track_features.loudness import block_powers, integrated_loudness
 from shared.audio.track_features.measures import SILENCE_DB, measure, measure_wav
+from shared.contracts.audio_features import AUDIO_FEATURES
 from shared.contracts.errors import ErrorCode, TonestreamError
-from shared.contracts.features import AUDIO_FEATURES
 from tests.support.sounds import RATE, Array, clicks, noise, sine
 from tests.support.wav_files import endless_wav, wav_bytes
 from training.data.features import limit_bandwidth
@@ -218,7 +218,7 @@ def test_a_track_of_which_nothing_is_left_above_8_khz_measures_like_its_original
 
 
 def test_the_measures_need_no_tensorflow() -> None:
-    modules = "shared.audio.track_features.measures, shared.models.track_tags"
+    modules = "shared.audio.track_features.measures, shared.models.music_tags"
     script = f"import sys, {modules}; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.bus.base import Record
+from shared.contracts.audio_features import AUDIO_FEATURES
 from shared.contracts.codec import MalformedMessageError, Message, decode, encode
 from shared.contracts.errors import ErrorCode
-from shared.contracts.features import AUDIO_FEATURES
 from shared.contracts.labels import GENRES, MOODS
 from shared.contracts.messages import (
     ErrorReport,

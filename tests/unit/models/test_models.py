@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from shared.audio.spec import LOG_MEL96, MFCC13, FeatureSpec
-from shared.contracts.features import AUDIO_FEATURES
+from shared.contracts.audio_features import AUDIO_FEATURES
 from shared.contracts.labels import GENRES, MOODS
 from shared.models.manifest import ModelError, ModelManifest, Scaler, load_manifest, write_manifest
 

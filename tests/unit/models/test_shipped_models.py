@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared.audio.segment_features.features import features
-from shared.contracts.features import AUDIO_FEATURES
+from shared.audio.segment_features.extraction import segment_features
+from shared.contracts.audio_features import AUDIO_FEATURES
 from shared.contracts.labels import GENRES, MOODS
 from shared.models.manifest import load_manifest
 from shared.settings import Settings
@@ -72,7 +72,7 @@ def test_a_genre_model_answers_for_real_clips(name: str) -> None:
     spec = model.manifest.require_feature_spec()
     labels = set()
     for sample in SAMPLES:
-        heard = features(segments_of(sample, spec.segment_samples), spec)
+        heard = segment_features(segments_of(sample, spec.segment_samples), spec)
         answers = model.predict(heard)
         assert answers.shape == (len(heard), len(GENRES))
         np.testing.assert_allclose(answers.sum(axis=1), 1.0, atol=1e-5)

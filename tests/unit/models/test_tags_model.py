@@ -14,8 +14,8 @@ import pytest
 from shared.audio.spec import LOG_MEL96
 from shared.audio.track_features.tag_scores import contrast, likely
 from shared.models.manifest import ModelError, load_manifest, write_manifest
+from shared.models.music_tags import music_tags
 from shared.models.networks import TagModel
-from shared.models.track_tags import track_tags
 from shared.settings import Settings
 from tests.support.wav_files import wav_bytes
 from training.musicnn import weights as musicnn_weights
@@ -75,12 +75,12 @@ def test_a_tag_model_names_each_tag_once(tmp_path: Path, labels: tuple[str, ...]
 
 
 def test_a_track_is_tagged_from_a_few_segments_and_silent_ones_say_nothing(tag_model: TagModel) -> None:
-    sounding = track_tags(io.BytesIO(wav_bytes(np.tile(pcm(3.0), 2))), tag_model)
+    sounding = music_tags(io.BytesIO(wav_bytes(np.tile(pcm(3.0), 2))), tag_model)
     assert tuple(sounding) == tag_model.manifest.labels
-    half_silent = track_tags(io.BytesIO(wav_bytes(np.concatenate([pcm(3.0), np.zeros(3 * RATE)]))), tag_model)
+    half_silent = music_tags(io.BytesIO(wav_bytes(np.concatenate([pcm(3.0), np.zeros(3 * RATE)]))), tag_model)
     assert half_silent == pytest.approx(sounding, abs=1e-5)
-    assert track_tags(io.BytesIO(wav_bytes(np.zeros(6 * RATE))), tag_model) == {}
-    assert track_tags(io.BytesIO(wav_bytes(pcm(2.0))), tag_model) == {}
+    assert music_tags(io.BytesIO(wav_bytes(np.zeros(6 * RATE))), tag_model) == {}
+    assert music_tags(io.BytesIO(wav_bytes(pcm(2.0))), tag_model) == {}
 
 
 def test_a_long_track_costs_no_more_than_its_chosen_segments(
@@ -94,7 +94,7 @@ def test_a_long_track_costs_no_more_than_its_chosen_segments(
         return predict(batch)
 
     monkeypatch.setattr(tag_model, "predict", counted)
-    track_tags(io.BytesIO(wav_bytes(pcm(30.0))), tag_model, limit=4)
+    music_tags(io.BytesIO(wav_bytes(pcm(30.0))), tag_model, limit=4)
     assert sum(heard) == 4
 
 

@@ -16,8 +16,8 @@ from services.aggregator.service import Aggregator
 from services.aggregator.vote import vote
 from shared.blobs.store import BlobStore
 from shared.bus.base import Committed, Record
+from shared.contracts.audio_features import AUDIO_FEATURES
 from shared.contracts.errors import ErrorCode, TonestreamError
-from shared.contracts.features import AUDIO_FEATURES
 from shared.contracts.labels import GENRES
 from shared.contracts.messages import (
     AnswerKey,

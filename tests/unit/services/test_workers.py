@@ -15,7 +15,7 @@ import pytest
 from services.feature_extraction.service import FeatureExtraction
 from services.genre_worker.service import GenreWorker
 from services.mood_worker.service import MoodWorker
-from shared.audio.segment_features.features import features as features_of
+from shared.audio.segment_features.extraction import segment_features as features_of
 from shared.audio.segments import chosen_segments
 from shared.audio.spec import LOG_MEL96, MFCC13, MFCC40, FeatureSpec
 from shared.blobs.store import BlobStore
@@ -170,7 +170,7 @@ def test_of_a_long_track_only_the_chosen_segments_are_computed_and_keep_their_ti
         computed.append(len(segments))
         return features_of(segments, spec, level_dbfs)
 
-    monkeypatch.setattr("services.feature_extraction.service.features", counted)
+    monkeypatch.setattr("services.feature_extraction.service.segment_features", counted)
     track = stored(blobs, tmp_path, music(19.0))
     assert track.audio is not None and track.audio.segments == 6
     shorter = track.model_copy(update={"audio": track.audio.model_copy(update={"segments": announced})})

@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from shared.contracts.audio_features import AUDIO_FEATURES
 from shared.contracts.errors import ErrorCode, TonestreamError, TransientError
-from shared.contracts.features import AUDIO_FEATURES
 from shared.spotify.client import SpotifyClient, SpotifyCredentials, SpotifyTrack
 from tests.support.processes import free_port
 from tests.support.spotify_api import CLIENT_ID, CLIENT_SECRET, FEATURES, TRACK, TRACK_ID, SpotifyApi

@@ -10,7 +10,7 @@ import soundfile
 
 import training.mood.listeners as listeners
 import training.reports.metrics as metrics
-from shared.contracts.features import AUDIO_FEATURES
+from shared.contracts.audio_features import AUDIO_FEATURES
 from shared.contracts.labels import GENRES, MOODS
 from training.data.clips import Clip, DataError
 from training.genre.protocol import Workspace

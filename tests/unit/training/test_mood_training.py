@@ -16,7 +16,7 @@ import training.reports.metrics as metrics
 from services.cli.commands.mood import leak_warning
 from services.cli.main import main
 from shared.audio.spec import MFCC13
-from shared.contracts.features import AUDIO_FEATURES
+from shared.contracts.audio_features import AUDIO_FEATURES
 from shared.contracts.labels import GENRES, MOODS
 from shared.models.manifest import ModelError, Scaler, load_manifest, write_manifest
 from shared.models.networks import MoodModel

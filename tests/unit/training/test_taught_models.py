@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from shared.audio.level import LevelMeter, track_level
-from shared.audio.segment_features.features import features
+from shared.audio.segment_features.extraction import segment_features
 from shared.audio.spec import LOG_MEL96, MFCC40
 from shared.contracts.labels import GENRES
 from training.data.clips import Clip
@@ -159,7 +159,7 @@ def test_without_chance_augmentation_leaves_the_mfccs_that_serve(
     meter = LevelMeter(MFCC40.sample_rate)
     meter.add(samples)
     segments = samples[: 2 * MFCC40.segment_samples].reshape(2, -1)
-    served = features(segments, MFCC40, track_level(meter.read()[0]))
+    served = segment_features(segments, MFCC40, track_level(meter.read()[0]))
     learnt_from = augmented(originals.decibels[:2], originals.level[:2]).numpy()
     # A third of a decibel a step, and 16-bit samples on the way.
     assert np.abs(learnt_from - served).max() < 1.0

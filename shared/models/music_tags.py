@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 
 import numpy as np
 
-from shared.audio.segment_features.features import features
+from shared.audio.segment_features.extraction import segment_features
 from shared.audio.segments import Stretch, is_silent
 from shared.audio.wav import iter_segments
 
@@ -21,7 +21,7 @@ TAG_SEGMENTS: Final = 12
 _BATCH: Final = 1
 
 
-def track_tags(
+def music_tags(
     wav: BinaryIO,
     model: TagModel,
     limit: int = TAG_SEGMENTS,
@@ -39,7 +39,7 @@ def track_tags(
     for _, segments in iter_segments(wav, spec, _BATCH, limit, sounding=sounding):
         heard_here = np.array([not is_silent(segment, track_level_dbfs) for segment in segments])
         if heard_here.any():
-            _, tags = model.predict(features(segments[heard_here], spec, track_level_dbfs))
+            _, tags = model.predict(segment_features(segments[heard_here], spec, track_level_dbfs))
             heard.append(tags)
     if not heard:
         return {}

@@ -13,7 +13,7 @@ from shared.audio.spec import FeatureSpec
 Array = npt.NDArray[np.float32]
 
 
-def features(segments: Array, spec: FeatureSpec, track_level_dbfs: float | None = None) -> Array:
+def segment_features(segments: Array, spec: FeatureSpec, track_level_dbfs: float | None = None) -> Array:
     """Features of ``segments``, float32 [n, samples] in [-1, 1] at ``spec.sample_rate``, as float32
     [n, frames, coefficients].
 
