@@ -74,7 +74,7 @@ train: $(VENV)/.test ## train every model on DATA and write them to models/ (MUS
 		--genres $(DATA)/gtzan_dev --out models/mood-ten
 
 docs: $(VENV)/.run ## write docs/settings.md and docs/asyncapi.json from the code
-	$(VENV)/bin/python -m services.cli.docs
+	$(VENV)/bin/python -m services.docs
 
 clean: ## remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build *.egg-info
