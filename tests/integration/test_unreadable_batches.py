@@ -14,7 +14,7 @@ from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 
 from shared.bus.base import Record, TopicSpec
 from shared.bus.kafka.bus import KafkaBus, KafkaConfig
-from shared.bus.kafka.codecs import MAX_UNPACKED_BYTES
+from shared.bus.kafka.patches.codecs import MAX_UNPACKED_BYTES
 from shared.bus.topics import topic_specs
 from shared.contracts.codec import decode, encode
 from shared.contracts.errors import ErrorCode

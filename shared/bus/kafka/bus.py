@@ -22,13 +22,13 @@ from shared.bus.kafka.clients import (
     SLICE_S,
     KafkaConfig,
     build,
-    close_producer,
     fetch,
     milliseconds,
     send_all,
     translated,
 )
 from shared.bus.kafka.membership import KafkaMembership
+from shared.bus.kafka.patches import transactions
 from shared.bus.roles import Closing
 
 __all__ = ["KafkaBus", "KafkaConfig", "KafkaMembership", "KafkaPublisher", "KafkaReader"]
@@ -157,18 +157,22 @@ class KafkaPublisher(Closing):
         # One call at a time: a record that is refused fails all that is under way, whoever sent it.
         self._lock = threading.Lock()
         self._producer: KafkaProducer = self._connect()
+        self._failed = False
 
     def publish(self, outputs: Sequence[Outgoing], timeout_s: float = 30.0) -> None:
         deadline = time.monotonic() + timeout_s
         if not self._lock.acquire(timeout=timeout_s):
             raise BusUnavailableError("other threads' records were not acknowledged in time")
         try:
-            if self._producer._transaction_manager.has_fatal_error():
+            if self._failed:
                 # kafka-python gives an idempotent producer up for good at the first record that a broker refuses.
-                close_producer(self._producer, 0)
-                self._producer = self._connect()
+                transactions.close(self._producer, 0)
+                self._producer, self._failed = self._connect(), False
             with translated():
                 send_all(self._producer, outputs, deadline, self._config.max_buffered_bytes)
+        except BusError:
+            self._failed = True
+            raise
         finally:
             self._lock.release()
 
@@ -176,7 +180,7 @@ class KafkaPublisher(Closing):
         return build(KafkaProducer, self._config.producer("publisher"))
 
     def close(self) -> None:
-        close_producer(self._producer, CLOSE_TIMEOUT_S)
+        transactions.close(self._producer, CLOSE_TIMEOUT_S)
 
 
 class KafkaReader(Closing):

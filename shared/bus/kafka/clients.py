@@ -22,8 +22,8 @@ from shared.bus.base import (
     Outgoing,
     Record,
 )
-from shared.bus.kafka.network import NetworkClient
-from shared.bus.kafka.unreadable import name_unreadable_batches, unreadable
+from shared.bus.kafka.patches.network import NetworkClient
+from shared.bus.kafka.patches.unreadable import name_unreadable_batches, unreadable
 
 #: How long one call into the client may keep the caller from its own deadline and from signals.
 SLICE_S = 0.5
@@ -246,16 +246,6 @@ def _blamed(output: Outgoing, error: BaseException) -> BusError:
     size = len(output.key) + len(output.value) + sum(len(name) + len(value) for name, value in output.headers)
     key = output.key if len(output.key) <= _SHOWN_KEY else output.key[:_SHOWN_KEY] + b"..."
     return type(translation)(f"{size} bytes with key {key!r} for {output.topic!r}: {translation}")
-
-
-def close_producer(producer: KafkaProducer, timeout_s: float) -> None:
-    """Close within about ``timeout_s``, whatever the producer is waiting for."""
-    try:
-        producer.close(timeout=timeout_s)
-    except kafka_errors.KafkaError:
-        # close() begins with a flush and gives up when that fails, leaving the sender thread alive.
-        producer._sender.force_close()
-        producer._closed = True
 
 
 def fetch(consumer: KafkaConsumer, max_records: int, timeout_s: float) -> list[Record]:

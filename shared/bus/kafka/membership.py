@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
 
 from kafka import KafkaConsumer, KafkaProducer
 from kafka import errors as kafka_errors
@@ -25,14 +24,21 @@ from shared.bus.kafka.clients import (
     KafkaConfig,
     build,
     bus_error,
-    close_producer,
     fetch,
     milliseconds,
     send_all,
     translated,
 )
-from shared.bus.kafka.group import GroupPatches, Ownership
-from shared.bus.kafka.reach import silent_s
+from shared.bus.kafka.patches import transactions
+from shared.bus.kafka.patches.consumer import (
+    committed_offsets,
+    drop_parked_records,
+    heartbeat,
+    known_position,
+    wait_for_metadata,
+)
+from shared.bus.kafka.patches.group import GroupPatches, Ownership
+from shared.bus.kafka.patches.reach import silent_s
 from shared.bus.roles import Closing
 from shared.system.fault_points import KAFKA_OFFSETS_SENT, KAFKA_SENT, fault_point
 
@@ -85,12 +91,7 @@ class KafkaMembership(Closing):
         self._consumer.subscribe(topics=list(topics))
         try:
             with translated():
-                # Not before the partitions are known: a leader that joins earlier assigns nothing to anybody at first.
-                self._consumer._net.run(
-                    self._consumer._manager.wait_for,
-                    self._consumer._cluster.request_update(),
-                    milliseconds(config.connect_timeout_s),
-                )
+                wait_for_metadata(self._consumer, milliseconds(config.connect_timeout_s))
         except BaseException:
             self.close()
             raise
@@ -121,7 +122,7 @@ class KafkaMembership(Closing):
             self._consumer.pause(*self._consumer.assignment())
             try:
                 # A rebalance takes some requests; without one there is nothing to wait for.
-                wait_s = _REJOIN_SLICE_S if self._consumer._coordinator.need_rejoin() else 0.0
+                wait_s = _REJOIN_SLICE_S if self._group_state.rejoining else 0.0
                 self._fetch(max_records=1, timeout_s=wait_s)
             finally:
                 self._consumer.resume(*self._consumer.paused())
@@ -131,13 +132,8 @@ class KafkaMembership(Closing):
         deadline = time.monotonic() + self._config.commit_timeout_s
         self._settle(min(deadline, time.monotonic() + _SETTLE_S))
         self._offsets(records, self._group_state.metadata()[1])
-        manager, coordinator = self._consumer._manager, self._consumer._coordinator
         with translated(), suppress(kafka_errors.RebalanceInProgressError):
-            self._consumer._net.run(
-                manager.wait_for,
-                manager.call_soon(coordinator._send_heartbeat_request),
-                milliseconds(deadline - time.monotonic()),
-            )
+            heartbeat(self._consumer, milliseconds(deadline - time.monotonic()))
 
     def rewind(self) -> None:
         # Remembered until it succeeds: polling on from here would skip what was not committed.
@@ -156,13 +152,8 @@ class KafkaMembership(Closing):
         wanted = self._consumer.assignment() & self._aside.keys()
         if wanted != paused:
             self._consumer.pause(*(wanted - paused))
-            fetcher = self._consumer._fetcher
             for partition in paused - wanted:
-                # The client hands out what it parsed before a pause only once it has nothing else in hand, and
-                # fetches nothing from the partition until then, perhaps for ever. So these records are dropped here
-                # and fetched again from the position on.
-                fetcher._paused_partition_records.pop(partition, None)
-                fetcher._paused_completed_fetches.pop(partition, None)
+                drop_parked_records(self._consumer, partition)
                 self._consumer.resume(partition)
 
     def _fetch(self, max_records: int, timeout_s: float) -> None:
@@ -198,11 +189,7 @@ class KafkaMembership(Closing):
         epochs = self._group_state.ownership.epochs
         begun = [partition for partition, epoch in epochs.items() if self._positioned.get(partition) != epoch]
         with translated():
-            # One request for all partitions; the public committed() takes one each. It requires stable offsets, i.e.
-            # waits out the transactions of others that are about to commit some (KIP-447).
-            committed = self._consumer._coordinator.fetch_committed_offsets(
-                begun, timeout_ms=milliseconds(self._config.commit_timeout_s)
-            )
+            committed = committed_offsets(self._consumer, begun, milliseconds(self._config.commit_timeout_s))
             for partition in begun:
                 self._delivered.pop(partition, None)
                 if partition in committed:
@@ -227,9 +214,9 @@ class KafkaMembership(Closing):
             committed = self._committed.get(partition, 0)
             if self._delivered.get(partition, 0) > committed:
                 continue  # there are records that are not committed yet
-            state = self._consumer._subscription.assignment.get(partition)
-            if state is not None and state.position is not None and state.position.offset > committed:
-                passed[partition] = OffsetAndMetadata(state.position.offset, "", -1)
+            position = known_position(self._consumer, partition)
+            if position is not None and position > committed:
+                passed[partition] = OffsetAndMetadata(position, "", -1)
         if not passed:
             return
         try:
@@ -247,10 +234,8 @@ class KafkaMembership(Closing):
         if not partitions:
             return {}
         with translated():
-            found = self._consumer._coordinator.fetch_committed_offsets(
-                [TopicPartition(topic, partition) for topic, partition in partitions],
-                timeout_ms=milliseconds(self._config.commit_timeout_s),
-            )
+            wanted = [TopicPartition(topic, partition) for topic, partition in partitions]
+            found = committed_offsets(self._consumer, wanted, milliseconds(self._config.commit_timeout_s))
         return {(partition.topic, partition.partition): known.offset for partition, known in found.items()}
 
     def silent_s(self) -> float:
@@ -308,13 +293,12 @@ class KafkaMembership(Closing):
                 fault_point(KAFKA_SENT)
                 # 5. The offsets join the transaction. The broker checks member and generation, so a member that was
                 #    replaced unnoticed is fenced here, at the latest.
-                if offsets:
-                    manager = producer._transaction_manager
-                    self._complete(manager.send_offsets_to_transaction(offsets, membership), producer, deadline)
+                if membership is not None:
+                    transactions.send_offsets(producer, offsets, membership, deadline)
                     fault_point(KAFKA_OFFSETS_SENT)
                 # 6. Everything becomes visible, in one step.
                 self._unsettled = True
-                self._complete(producer._transaction_manager.begin_commit(), producer, deadline)
+                transactions.commit(producer, deadline)
                 self._unsettled = False
         except BaseException as error:
             self._abort(producer)
@@ -322,16 +306,6 @@ class KafkaMembership(Closing):
                 raise BusUnavailableError(str(error)) from error
             raise
         self._committed |= {partition: metadata.offset for partition, metadata in offsets.items()}
-
-    @staticmethod
-    def _complete(result: Any, producer: KafkaProducer, deadline: float) -> None:
-        """Wait for a step of the transaction.
-
-        The public methods wait without limit, whatever happens to the broker; hence their two halves here, with one.
-        """
-        producer._sender.wakeup()
-        if not result.wait(timeout_ms=milliseconds(deadline - time.monotonic())):
-            raise BusUnavailableError("the broker did not complete the transaction in time")
 
     def _ready_producer(self) -> KafkaProducer:
         if self._producer is None:
@@ -347,7 +321,7 @@ class KafkaMembership(Closing):
                 with translated():
                     producer.init_transactions()
             except BaseException:
-                close_producer(producer, 0)
+                transactions.close(producer, 0)
                 raise
             self._producer = producer
             self._unsettled = False
@@ -363,13 +337,12 @@ class KafkaMembership(Closing):
         try:
             if self._unsettled:
                 raise BusUnavailableError("a commit under way cannot be aborted")
-            aborted = producer._transaction_manager.begin_abort()
-            self._complete(aborted, producer, time.monotonic() + CLOSE_TIMEOUT_S)
+            transactions.abort(producer, time.monotonic() + CLOSE_TIMEOUT_S)
         except (kafka_errors.KafkaError, BusError) as error:
             log.warning("transaction left to the next producer to end: %s", bus_error(error))
             self._unsettled = True
         self._producer = None
-        close_producer(producer, 0)
+        transactions.close(producer, 0)
 
     # Leaving
 
@@ -384,4 +357,4 @@ class KafkaMembership(Closing):
             log.warning("left the group without saying so: %s", bus_error(error))
         finally:
             if self._producer is not None:
-                close_producer(self._producer, CLOSE_TIMEOUT_S)
+                transactions.close(self._producer, CLOSE_TIMEOUT_S)

@@ -21,10 +21,10 @@ from kafka.errors import CorruptRecordError
 from kafka.record import MemoryRecords, MemoryRecordsBuilder, default_records
 from kafka.structs import TopicPartition
 
-from shared.bus.kafka import codecs as kafka_codecs
-from shared.bus.kafka import unreadable as kafka_unreadable
-from shared.bus.kafka.codecs import MAX_UNPACKED_BYTES, UnpackError
-from shared.bus.kafka.unreadable import unreadable
+from shared.bus.kafka.patches import codecs as kafka_codecs
+from shared.bus.kafka.patches import unreadable as kafka_unreadable
+from shared.bus.kafka.patches.codecs import MAX_UNPACKED_BYTES, UnpackError
+from shared.bus.kafka.patches.unreadable import unreadable
 from tests.support import damage
 from tests.support.damage import Damage
 
@@ -154,7 +154,7 @@ def test_an_error_that_says_nothing_about_the_batch_is_raised_and_the_partition_
 
 
 def test_kafka_python_still_raises_once_and_then_delivers_nothing_for_ever() -> None:
-    """When this fails, shared/bus/kafka/unreadable.py may not be needed any more."""
+    """When this fails, shared/bus/kafka/patches/unreadable.py may not be needed any more."""
     records = MemoryRecords(bytes(damaged(a_batch(0, b"a"), damage.bad_checksum)))
     part = Fetcher.PartitionRecords(0, HERE, records)
     with pytest.raises(Exception, match="crc"):

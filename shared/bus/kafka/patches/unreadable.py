@@ -21,7 +21,7 @@ from kafka.consumer.fetcher import ConsumerRecord, Fetcher
 from kafka.errors import CorruptRecordError, InvalidRecordError, KafkaError, UnknownError
 from kafka.structs import TopicPartition
 
-import shared.bus.kafka.codecs  # noqa: F401 (replaces kafka-python's decoders)
+import shared.bus.kafka.patches.codecs  # noqa: F401 (replaces kafka-python's decoders)
 from shared.bus.base import Unreadable
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from kafka.net.manager import KafkaConnectionManager
 from kafka.net.selector import NetworkSelector
 
 from shared.bus.base import BusSecurityError
-from shared.bus.kafka.reach import Answers
+from shared.bus.kafka.patches.reach import Answers
 
 _HOW: Final = "TONESTREAM_KAFKA_SECURITY_PROTOCOL"
 _PROBE_S: Final = 2.0

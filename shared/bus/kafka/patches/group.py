@@ -62,6 +62,11 @@ class GroupPatches:
         return [] if self._coordinator._generation.is_lost() else list(self.ownership.epochs)
 
     @property
+    def rejoining(self) -> bool:
+        """Whether the member is about to join its group again. ``KafkaConsumer`` tells nobody."""
+        return bool(self._coordinator.need_rejoin())
+
+    @property
     def awaits_assignment(self) -> bool:
         """Whether the member is in a generation and does not know yet what it owns in it."""
         joined = self._coordinator._generation
