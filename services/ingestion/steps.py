@@ -17,7 +17,6 @@ from typing import Final
 from services.ingestion.fetch import Fetched, Fetcher, Validators
 from services.ingestion.lanes import CutShortError, Try
 from services.ingestion.local_files import LocalFiles
-from services.ingestion.tags import read_tags
 from shared.audio.decode import DecodedAudio, DecodeTimeoutError
 from shared.audio.level import track_level
 from shared.audio.segments import Stretch, chosen_segments, heard_segments, segment_count, sounding_stretches
@@ -251,9 +250,6 @@ class Steps:
 
     def decode(self, draft: Draft, source: Source, tried: Try) -> tuple[Draft, DecodedAudio, IngestedAudio]:
         """The audio as a WAV beside the file, and what is announced of it. What the source holds is remembered."""
-        if draft.title is None:
-            title, artist = read_tags(source.file)
-            draft = replace(draft, title=title, artist=artist)
         try:
             with self._decoder(tried):
                 decoded = self._decode_file(source.file, source.file.with_name("decoded.wav"), tried.abandoned)
@@ -270,6 +266,8 @@ class Steps:
             raise
         self._remember(draft.request, source, audio_sha256=decoded.sha256)
         fault_point(SOURCE_REMEMBERED)
+        if draft.title is None:
+            draft = replace(draft, title=decoded.tags.title, artist=decoded.tags.artist)
         return draft, decoded, self._announced(decoded, sounding, draft.answer_key)
 
     @contextlib.contextmanager

@@ -20,13 +20,14 @@ import threading
 import time
 import wave
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Final
 
 import numpy as np
 
 from shared.audio.containers import Container, container
+from shared.audio.file_tags import FileTags, MetadataReader
 from shared.audio.level import LevelMeter
 from shared.audio.wav import float_samples
 from shared.contracts.errors import AbandonedError, DependencyError, ErrorCode, TonestreamError, TransientError
@@ -118,7 +119,7 @@ class DecodedAudio:
     """A WAV at ``path``: ``samples`` samples, and the SHA-256 (hex) of their bytes, which names the audio.
 
     ``levels_dbfs``: the RMS level of each second (the last may be a part of one) without its constant offset, dB
-    relative to full scale; ``level_dbfs``: that of the whole.
+    relative to full scale; ``level_dbfs``: that of the whole. ``tags``: what the file names itself.
     """
 
     path: Path
@@ -126,6 +127,7 @@ class DecodedAudio:
     sha256: str
     levels_dbfs: tuple[float, ...] = ()
     level_dbfs: float = float("-inf")
+    tags: FileTags = field(default_factory=FileTags)
 
     @property
     def duration_s(self) -> float:
@@ -258,7 +260,7 @@ class _Decoder:
             if not _mixed_away(mixed, first):
                 return mixed
             beside.replace(self._destination)
-            return replace(first, path=self._destination)
+            return replace(first, path=self._destination, tags=mixed.tags)
         except OSError as error:
             raise DependencyError(f"the decoded audio cannot be written: {error}") from error
         finally:
@@ -274,6 +276,7 @@ class _Decoder:
             except OSError as error:
                 raise DependencyError(f"the decoded audio cannot be written: {error}") from error
             status = run.process.wait()
+            decoded = replace(decoded, tags=run.metadata.tags())
         self._check_ended(run, status)
         self._check(decoded, status, _Complaints(run.said(_STDERR_KEPT), status, self._source))
         return decoded
@@ -287,9 +290,16 @@ class _Decoder:
             raise DependencyError(f"the decoder cannot be started: {error}") from error
         with complaints:
             try:
+                # What the file says of itself comes as the standard input of the shell that starts the decoder: a
+                # descriptor that it is given without the need to name its number.
+                reading, writing = os.pipe()
+            except OSError as error:
+                raise DependencyError(f"the decoder cannot be started: {error}") from error
+            metadata = MetadataReader(os.fdopen(reading, "rb"))
+            try:
                 process = subprocess.Popen(
                     command,
-                    stdin=subprocess.DEVNULL,
+                    stdin=writing,
                     stdout=subprocess.PIPE,
                     stderr=complaints,
                     cwd="/",
@@ -298,10 +308,13 @@ class _Decoder:
                 )
             except OSError as error:
                 raise DependencyError(f"the decoder cannot be started: {error}") from error
+            finally:
+                os.close(writing)
+                metadata.start()
             ended = threading.Event()
             guard = _Guard(process, self._deadline, self._abandoned, ended)
             guard.start()
-            run = _Run(process, guard)
+            run = _Run(process, guard, metadata)
             try:
                 yield run
             finally:
@@ -346,6 +359,7 @@ class _Run:
 
     process: subprocess.Popen[bytes]
     guard: _Guard
+    metadata: MetadataReader
     complaints: bytes = b""
 
     def said(self, most: int) -> str:
@@ -412,6 +426,8 @@ def _command(
         # Decode one second beyond the limit, so that a track over it is told from one that just fits.
         "-t", f"{limits.max_duration_s + 1:.3f}",
         *options, "-ac", "1", "-ar", str(SAMPLE_RATE), "-bitexact", "-c:a", "pcm_s16le", "-f", "s16le", "pipe:1",
+        # In Ogg the tags stand in the stream, elsewhere in the container.
+        "-map_metadata", f"0:s:a:{stream}" if found.demuxer == "ogg" else "0", "-f", "ffmetadata", "pipe:0",
     ]  # fmt: skip
     return _limited(decoder, limits)
 

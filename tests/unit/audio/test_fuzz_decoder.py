@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ingestion.tags import read_tags
 from shared.audio.containers import container
 from shared.audio.decode import DecodeLimits, decode, find_ffmpeg
+from shared.audio.file_tags import FileTags, parsed
 from shared.contracts.errors import ErrorCode, TonestreamError
 from tests.support.fuzzing import cases
 from tests.support.hostile import WITH_FORGED_HEADERS, WITHOUT_AUDIO
@@ -63,13 +63,22 @@ def folder() -> Iterator[Path]:
 
 
 def told(file: Path) -> None:
-    """The guard in front of the decoder, and the reader of tags behind it."""
+    """The guard in front of the decoder."""
     try:
         assert container(file).demuxer in DEMUXERS
     except TonestreamError as error:
         assert error.code in CODES
-    for text in read_tags(file):
+
+
+def assert_printable(tags: FileTags) -> None:
+    for text in (tags.title, tags.artist):
         assert text is None or (text.isprintable() and len(text) <= 300)
+
+
+@cases(quick=300, long=10_000)
+@given(st.binary(max_size=400), st.sampled_from([b"", b"title=", b"ARTIST=\\", b"[CHAPTER]\n", b"\n=\n"]))
+def test_any_metadata_gives_printable_tags(content: bytes, start: bytes) -> None:
+    assert_printable(parsed(b";FFMETADATA1\n" + start + content))
 
 
 def mutated(content: bytes, data: st.DataObject) -> bytes:
@@ -131,4 +140,5 @@ def test_damaged_files_are_decoded_within_the_limits_or_refused(
     else:
         assert 0 < audio.duration_s <= LIMITS.max_duration_s
         assert out.stat().st_size == 44 + 2 * audio.samples
+        assert_printable(audio.tags)
         out.unlink()

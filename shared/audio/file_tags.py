@@ -1,0 +1,87 @@
+"""Title and artist as a file names them itself, for people who read the results."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO, Final
+
+#: Bytes of metadata that are kept; the rest is read and dropped. A title stands among the first entries.
+KEPT_BYTES: Final = 64 * 1024
+_CHUNK: Final = 1 << 16
+_LONGEST: Final = 300
+_HEAD: Final = b";FFMETADATA1\n"
+
+
+@dataclass(frozen=True, slots=True)
+class FileTags:
+    """``title`` and ``artist`` on one line each, at most 300 characters; None where the file does not say."""
+
+    title: str | None = None
+    artist: str | None = None
+
+
+def parsed(metadata: bytes) -> FileTags:
+    r"""The tags in what ffmpeg's muxer ``ffmetadata`` writes, whole or cut anywhere.
+
+    >>> parsed(b";FFMETADATA1\ntitle=A \\= B\nartist=C\nencoder=Lavf\n")
+    FileTags(title='A = B', artist='C')
+
+    Source: the section "Metadata" of ffmpeg's documentation of formats.
+    """
+    if not metadata.startswith(_HEAD):
+        return FileTags()
+    found: dict[str, str] = {}
+    for key, value in _entries(metadata[len(_HEAD) :].decode("utf-8", "replace")):
+        found.setdefault(key.lower(), value)
+    return FileTags(_cleaned(found.get("title")), _cleaned(found.get("artist")))
+
+
+def _entries(text: str) -> Iterator[tuple[str, str]]:
+    """Key and value of each entry of the first section, which is that of the whole file."""
+    key, part, signs = "", [], iter(text)
+    in_value = False
+    for sign in signs:
+        if sign == "\\":
+            part.append(next(signs, ""))
+        elif sign == "=" and not in_value:
+            key, part, in_value = "".join(part), [], True
+        elif sign == "\n":
+            line = "".join(part)
+            if in_value:
+                yield key, line
+            elif line.startswith("["):
+                return
+            part, in_value = [], False
+        else:
+            part.append(sign)
+    if in_value:
+        yield key, "".join(part)
+
+
+def _cleaned(text: str | None) -> str | None:
+    if not text:
+        return None
+    spaced = " ".join(text[: 10 * _LONGEST].split())
+    printable = "".join(sign for sign in spaced if sign.isprintable() and sign != "\ufffd").strip()
+    return printable[:_LONGEST].rstrip() or None
+
+
+class MetadataReader(threading.Thread):
+    """Reads a pipe to its end, so that whoever writes to it never waits, and keeps the beginning."""
+
+    def __init__(self, pipe: IO[bytes]) -> None:
+        super().__init__(name="file-tags", daemon=True)
+        self._pipe = pipe
+        self._kept = b""
+
+    def run(self) -> None:
+        with self._pipe as pipe:
+            while chunk := pipe.read(_CHUNK):
+                self._kept += chunk[: KEPT_BYTES - len(self._kept)]
+
+    def tags(self) -> FileTags:
+        """The tags, once the writer has ended."""
+        self.join()
+        return parsed(self._kept)
