@@ -7,20 +7,29 @@ import logging
 import signal
 import threading
 from collections.abc import Sequence
-from functools import partial
 from types import FrameType
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 from pydantic import ValidationError
 
-from services.cli import output, redacted_logs
-from services.cli.commands import about, classify, dead_letters, evaluate, results, submit, topics, train
+from services.cli import output
+from services.cli.commands import (
+    about,
+    classify,
+    completion,
+    dead_letters,
+    evaluate,
+    results,
+    submit,
+    topics,
+    train,
+    worker,
+)
+from services.cli.help import Parser
 from services.cli.status import FAILED, INTERRUPTED, WRONG_USAGE, UsageError
-from services.topology import SERVICE_NAMES, build_services
 from shared.bus.base import BusError
 from shared.contracts.errors import DependencyError
 from shared.contracts.faults import faults
-from shared.contracts.messages import Stage
 from shared.models.manifest import ModelError
 from shared.runtime.redaction import Redactor
 from shared.settings import Settings, SettingsError
@@ -76,7 +85,7 @@ def _status(arguments: Sequence[str] | None) -> int:
             output.complain(redact(str(error)))
     except Exception as error:
         # An operator reads logs, and wants to know where. A person at a terminal wants to know what.
-        log.log(logging.CRITICAL if options.run is _worker else logging.DEBUG, "defect", exc_info=True)
+        log.log(logging.CRITICAL if options.run is worker.run else logging.DEBUG, "defect", exc_info=True)
         output.complain(
             f"a defect of this program: {redact(f'{type(error).__name__}: {error}')} (TONESTREAM_LOG_LEVEL=DEBUG shows"
             " where)"
@@ -106,29 +115,16 @@ def _log_defect(ended: threading.ExceptHookArgs) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="tonestream", description="Genre and mood of music, by message queue.")
+    parser = Parser(prog="tonestream", description="Genre and mood of music, by message queue.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     classify.add_parser(commands)
     submit.add_parser(commands)
     results.add_parser(commands)
-    _add_worker(commands)
+    worker.add_parser(commands)
     topics.add_parsers(commands)
     dead_letters.add_parsers(commands)
     train.add_parsers(commands)
     evaluate.add_parsers(commands)
     about.add_parsers(commands)
+    completion.add_parser(commands, parser)
     return parser
-
-
-def _add_worker(commands: argparse._SubParsersAction[Any]) -> None:
-    worker = commands.add_parser("worker", help="run one service on Kafka until told to stop")
-    worker.add_argument("service", choices=SERVICE_NAMES, metavar="SERVICE", help=", ".join(SERVICE_NAMES))
-    worker.set_defaults(run=_worker)
-
-
-def _worker(options: argparse.Namespace, settings: Settings) -> int:
-    from shared.runtime.process import end_process, run_worker
-
-    redacted_logs.configure(settings, settings.log_format)
-    stage = Stage(options.service)
-    end_process(run_worker(stage, settings, partial(build_services, stage, settings)))

@@ -8,7 +8,7 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Final
 
-import httpcore
+import httpcore2
 
 from shared.contracts.errors import ErrorCode, TonestreamError, TransientError
 
@@ -26,17 +26,17 @@ _PACKED: Final = _GZIP | {"deflate", "compress", "x-compress", "br", "zstd", "dc
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 
 
-def header(response: httpcore.Response, name: bytes) -> str | None:
+def header(response: httpcore2.Response, name: bytes) -> str | None:
     """The first header of that name, which is given in lower case."""
     return next((value.decode("latin-1")[:1000] for key, value in response.headers if key.lower() == name), None)
 
 
-def media_type(response: httpcore.Response) -> str:
+def media_type(response: httpcore2.Response) -> str:
     """What the server calls the file, in lower case, without parameters; empty where it says nothing."""
     return (header(response, b"content-type") or "").partition(";")[0].strip().lower()
 
 
-def announced_bytes(response: httpcore.Response) -> int | None:
+def announced_bytes(response: httpcore2.Response) -> int | None:
     """The size of the body by the server's own word."""
     if header(response, b"transfer-encoding") is not None:
         return None  # the length does not hold then
@@ -44,7 +44,7 @@ def announced_bytes(response: httpcore.Response) -> int | None:
     return int(length[0]) if length else None
 
 
-def range_bytes(response: httpcore.Response) -> int | None:
+def range_bytes(response: httpcore2.Response) -> int | None:
     """The size of the file where the answer is a range (206) that is the whole of it, else None."""
     found = _content_range(response) if response.status == HTTPStatus.PARTIAL_CONTENT else None
     if found is None or int(found[1]) != 0 or found[3] == "*" or int(found[2]) + 1 != int(found[3]):
@@ -52,12 +52,12 @@ def range_bytes(response: httpcore.Response) -> int | None:
     return int(found[3])
 
 
-def is_radio(response: httpcore.Response) -> bool:
+def is_radio(response: httpcore2.Response) -> bool:
     """Whether a radio server sends a stream. What has a length is a file, whoever sends it."""
     return announced_bytes(response) is None and any(name.lower().startswith(b"icy-") for name, _ in response.headers)
 
 
-def check_status(response: httpcore.Response) -> None:
+def check_status(response: httpcore2.Response) -> None:
     """Raises TonestreamError, or TransientError with the wait that the server asks for, unless there is a file, and
     the whole of it."""
     status = response.status
@@ -71,7 +71,7 @@ def check_status(response: httpcore.Response) -> None:
     raise TonestreamError(ErrorCode.FETCH_FAILED, said)
 
 
-def no_file(response: httpcore.Response) -> TonestreamError:
+def no_file(response: httpcore2.Response) -> TonestreamError:
     """The fault of an answer that says yes and sends no file."""
     if response.status == HTTPStatus.ACCEPTED:
         return TransientError(
@@ -80,7 +80,7 @@ def no_file(response: httpcore.Response) -> TonestreamError:
     return TonestreamError(ErrorCode.FETCH_FAILED, f"{_answered(response.status)} and sends no file")
 
 
-def check_packing(response: httpcore.Response, head: bytes) -> None:
+def check_packing(response: httpcore2.Response, head: bytes) -> None:
     """Raises TonestreamError (fetch_failed) where the body, which begins with ``head``, is packed."""
     fields = (value.decode("latin-1") for key, value in response.headers if key.lower() == b"content-encoding")
     packings = {coding.strip().lower() for field in fields for coding in field.split(",")} & _PACKED
@@ -95,7 +95,7 @@ def check_packing(response: httpcore.Response, head: bytes) -> None:
     )
 
 
-def retry_after_s(response: httpcore.Response) -> float | None:
+def retry_after_s(response: httpcore2.Response) -> float | None:
     """Seconds of a Retry-After header, which holds seconds or a date; None where it holds neither."""
     text = header(response, b"retry-after")
     if text is None:
@@ -108,7 +108,7 @@ def retry_after_s(response: httpcore.Response) -> float | None:
         return None
 
 
-def _check_range(response: httpcore.Response) -> None:
+def _check_range(response: httpcore2.Response) -> None:
     """Raises TonestreamError unless the range is the whole file. Nobody asked for a range."""
     if range_bytes(response) is not None:
         return
@@ -119,7 +119,7 @@ def _check_range(response: httpcore.Response) -> None:
     )
 
 
-def _content_range(response: httpcore.Response) -> re.Match[str] | None:
+def _content_range(response: httpcore2.Response) -> re.Match[str] | None:
     return _RANGE.fullmatch((header(response, b"content-range") or "").strip())
 
 

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 import certifi
-import httpcore
+import httpcore2
 
 from services.ingestion.addresses import Address, AllowList, is_open_to_all
 from services.ingestion.lookup import LookUps
@@ -50,13 +50,13 @@ class Allowance:
     def wait_s(self, timeout_s: float | None) -> float:
         """``timeout_s``, or the time that is left where that is less.
 
-        Raises httpcore.ReadTimeout where none is, AbandonedError where nobody waits for the download any more.
+        Raises httpcore2.ReadTimeout where none is, AbandonedError where nobody waits for the download any more.
         """
         if self.abandoned.is_set():
             raise AbandonedError
         left = self._deadline - time.monotonic()
         if left <= 0:
-            raise httpcore.ReadTimeout("the time for the download is up")
+            raise httpcore2.ReadTimeout("the time for the download is up")
         return left if timeout_s is None else min(left, timeout_s)
 
     def spend(self, received: int) -> None:
@@ -69,7 +69,7 @@ class Allowance:
             )
 
 
-class GuardedBackend(httpcore.NetworkBackend):
+class GuardedBackend(httpcore2.NetworkBackend):
     """Opens connections to checked addresses only.
 
     A name is looked up once, every address is checked, and the connection is opened to a checked address: there is no
@@ -84,7 +84,7 @@ class GuardedBackend(httpcore.NetworkBackend):
         self._look_ups = look_ups
         self._allowance = allowance
         self._connect_s = connect_s
-        self._plain = httpcore.SyncBackend()
+        self._plain = httpcore2.SyncBackend()
 
     def connect_tcp(
         self,
@@ -93,18 +93,18 @@ class GuardedBackend(httpcore.NetworkBackend):
         timeout: float | None = None,
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.NetworkStream:
+    ) -> httpcore2.NetworkStream:
         addresses = self._addresses(host, port)
         for address in addresses:
             # One bad address among good ones is a name server playing games: all of them are refused.
             self._require_permission(host, ipaddress.ip_address(address.partition("%")[0]), port)
-        failure: Exception = httpcore.ConnectError(f"the host {host!r} has no address")
+        failure: Exception = httpcore2.ConnectError(f"the host {host!r} has no address")
         for address in addresses:
             try:
                 wait_s = self._allowance.wait_s(self._connect_s)
                 stream = self._plain.connect_tcp(address, port, wait_s, local_address, socket_options)
                 return _GuardedStream(stream, self._allowance)
-            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+            except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
                 failure = error
         raise failure
 
@@ -125,7 +125,7 @@ class GuardedBackend(httpcore.NetworkBackend):
 
     def connect_unix_socket(
         self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
-    ) -> httpcore.NetworkStream:
+    ) -> httpcore2.NetworkStream:
         raise TonestreamError(ErrorCode.FETCH_FORBIDDEN, "audio is not fetched from sockets of this machine")
 
     def sleep(self, seconds: float) -> None:
@@ -143,11 +143,11 @@ class GuardedBackend(httpcore.NetworkBackend):
             raise TransientError(ErrorCode.FETCH_FAILED, f"the host {host!r} cannot be found") from error
 
 
-class _GuardedStream(httpcore.NetworkStream):
+class _GuardedStream(httpcore2.NetworkStream):
     """A connection whose every wait ends with the allowance: a server that drips bytes cannot stretch it, and one that
     floods a download with bytes that are not part of the file cannot go on for ever."""
 
-    def __init__(self, stream: httpcore.NetworkStream, allowance: Allowance) -> None:
+    def __init__(self, stream: httpcore2.NetworkStream, allowance: Allowance) -> None:
         self._stream = stream
         self._allowance = allowance
         # A connection brings one answer: its first bytes until there are enough to know it by, then None.
@@ -173,7 +173,7 @@ class _GuardedStream(httpcore.NetworkStream):
             left_s = deadline - time.monotonic()
             try:
                 return self._stream.read(max_bytes, max(0.001, min(left_s, _SLICE_S)))
-            except httpcore.ReadTimeout:
+            except httpcore2.ReadTimeout:
                 if left_s <= _SLICE_S:
                     raise
                 self._allowance.wait_s(None)
@@ -186,10 +186,10 @@ class _GuardedStream(httpcore.NetworkStream):
 
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore.NetworkStream:
+    ) -> httpcore2.NetworkStream:
         try:
             stream = self._stream.start_tls(ssl_context, server_hostname, self._allowance.wait_s(timeout))
-        except httpcore.ConnectError as error:
+        except httpcore2.ConnectError as error:
             if isinstance(error.__cause__, ssl.SSLCertVerificationError):
                 raise TonestreamError(
                     ErrorCode.FETCH_FAILED,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import httpcore
+import httpcore2
 
 from services.ingestion import answers
 from services.ingestion.addresses import AllowList
@@ -99,7 +99,7 @@ class Fetcher:
         total_s = self._limits.total_s if total_s is None else min(total_s, self._limits.total_s)
         allowance = Allowance(total_s, wire_bytes, abandoned or threading.Event())
         backend = GuardedBackend(self._allow, self._own, self._look_ups, allowance, self._limits.connect_s)
-        with httpcore.ConnectionPool(ssl_context=ssl_context(), network_backend=backend) as pool:
+        with httpcore2.ConnectionPool(ssl_context=ssl_context(), network_backend=backend) as pool:
             been_at = set()
             for _ in range(self._limits.max_redirects + 1):
                 been_at.add(url)
@@ -121,8 +121,8 @@ class Fetcher:
 
     @contextlib.contextmanager
     def _request(
-        self, pool: httpcore.ConnectionPool, target: Target, validators: Validators | None, allowance: Allowance
-    ) -> Iterator[httpcore.Response]:
+        self, pool: httpcore2.ConnectionPool, target: Target, validators: Validators | None, allowance: Allowance
+    ) -> Iterator[httpcore2.Response]:
         headers = [
             (b"Host", target.authority.encode("ascii")),
             (b"User-Agent", _USER_AGENT),
@@ -135,7 +135,7 @@ class Fetcher:
         if validators is not None and validators.last_modified:
             headers.append((b"If-Modified-Since", validators.last_modified.encode("latin-1", "ignore")))
         waits = {"connect": self._limits.connect_s, "read": self._limits.first_byte_s, "write": 10.0, "pool": 10.0}
-        address = httpcore.URL(
+        address = httpcore2.URL(
             scheme=target.scheme.encode(), host=target.host.encode("ascii"), port=target.port, target=target.path
         )
         extensions = {"timeout": waits, "sni_hostname": target.server_name}
@@ -146,15 +146,15 @@ class Fetcher:
                         ErrorCode.FETCH_FAILED, f"the server's answer has more than {_MOST_HEADERS} header fields"
                     )
                 yield response
-        except httpcore.TimeoutException as error:
+        except httpcore2.TimeoutException as error:
             raise self._slow(error, allowance) from error
-        except (httpcore.NetworkError, httpcore.ProtocolError, ssl.SSLError) as error:
+        except (httpcore2.NetworkError, httpcore2.ProtocolError, ssl.SSLError) as error:
             raise TransientError(ErrorCode.FETCH_FAILED, f"the download broke off: {str(error)[:200]}") from error
 
-    def _slow(self, error: httpcore.TimeoutException, allowance: Allowance) -> TransientError:
+    def _slow(self, error: httpcore2.TimeoutException, allowance: Allowance) -> TransientError:
         if allowance.is_late:
             return allowance.late()
-        if isinstance(error, httpcore.ConnectTimeout):
+        if isinstance(error, httpcore2.ConnectTimeout):
             said = f"no connection within {self._limits.connect_s:g} s (TONESTREAM_FETCH_CONNECT_TIMEOUT_S)"
         else:
             said = (
@@ -162,7 +162,7 @@ class Fetcher:
             )
         return TransientError(ErrorCode.FETCH_TIMEOUT, f"the download stood still: {said}")
 
-    def _receive(self, response: httpcore.Response, destination: Path, allowance: Allowance) -> Fetched:
+    def _receive(self, response: httpcore2.Response, destination: Path, allowance: Allowance) -> Fetched:
         answers.check_status(response)
         if answers.is_radio(response):
             raise radio()
@@ -199,7 +199,7 @@ class Fetcher:
         )
 
 
-def _judged(response: httpcore.Response) -> Iterator[bytes]:
+def _judged(response: httpcore2.Response) -> Iterator[bytes]:
     """The body. Raises TonestreamError where its first bytes show that it is no audio."""
     head = b""
     judged = False
@@ -217,7 +217,7 @@ def _judged(response: httpcore.Response) -> Iterator[bytes]:
         yield head
 
 
-def _judge(response: httpcore.Response, head: bytes) -> None:
+def _judge(response: httpcore2.Response, head: bytes) -> None:
     answers.check_packing(response, head)
     if text := text_instead_of_audio(head, answers.media_type(response)):
         if response.status == 202:  # a page that asks for patience
@@ -225,7 +225,7 @@ def _judge(response: httpcore.Response, head: bytes) -> None:
         raise TonestreamError(ErrorCode.UNSUPPORTED_MEDIA, f"the URL leads to {text}")
 
 
-def _location(response: httpcore.Response) -> str | None:
+def _location(response: httpcore2.Response) -> str | None:
     """Where a redirect leads. Signed URLs are long, and servers put UTF-8 into them without encoding it."""
     found = next((value for key, value in response.headers if key.lower() == b"location"), None)
     if found is None:
@@ -236,6 +236,6 @@ def _location(response: httpcore.Response) -> str | None:
         return found.decode("latin-1")
 
 
-def _versions(response: httpcore.Response) -> tuple[str | None, str | None]:
+def _versions(response: httpcore2.Response) -> tuple[str | None, str | None]:
     """ETag and Last-Modified."""
     return answers.header(response, b"etag"), answers.header(response, b"last-modified")

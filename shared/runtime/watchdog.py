@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import sys
@@ -15,6 +16,11 @@ log = logging.getLogger(__name__)
 
 #: How long a process that was asked to end may take. It is longer than giving up what is in hand and leaving the group.
 STOP_LIMIT_S: Final = 8.0
+#: How long the last line of log may take, seconds.
+_LAST_WORDS_S: Final = 2.0
+#: How much longer than a stall the watchdog itself may be kept from running, before its stacks are written, seconds.
+_NATIVE_S: Final = 10.0
+_STDERR: Final = 2
 #: The longest wait between two looks at a process that was asked to end, seconds.
 _LOOK_S: Final = 0.5
 
@@ -24,6 +30,10 @@ class Watchdog:
 
     It ends without a word to anybody, so a batch in hand counts as one that a worker died of, and goes to another. A
     process that was asked to end is ended after ``stop_s``, whatever it is doing.
+
+    The stacks of all threads are logged before. Native code that never gives back Python's lock keeps this thread from
+    running as well. Then a timer below Python writes the stacks to standard error, and the health checks, which get no
+    answer either, have the process ended.
     """
 
     EXIT_STATUS = 70
@@ -37,10 +47,12 @@ class Watchdog:
 
     def close(self) -> None:
         self._closed.set()
+        faulthandler.cancel_dump_traceback_later()
 
     def _watch(self) -> None:
         seen = False
         while not self._closed.wait(min(_LOOK_S, self._stall_s / 4, self._stop_s / 4)):
+            faulthandler.dump_traceback_later(self._stall_s + _NATIVE_S, file=_STDERR)
             if (stopping := self._pulse.seconds_stopping()) > self._stop_s:
                 self._end(f"asked to end {stopping:.0f} s ago; ending the process with what does not give way")
             stuck = self._stuck()
@@ -50,9 +62,17 @@ class Watchdog:
             seen = stuck is not None
 
     def _end(self, why: str) -> NoReturn:
+        last_words = threading.Thread(target=self._log, args=(why,), name="last-words", daemon=True)
+        last_words.start()
+        last_words.join(_LAST_WORDS_S)
+        if last_words.is_alive():  # whoever is stuck holds a lock of the logging
+            faulthandler.dump_traceback(file=_STDERR)
+        os._exit(self.EXIT_STATUS)
+
+    @staticmethod
+    def _log(why: str) -> None:
         log.critical("%s", why, extra={"stacks": stacks()})
         logging.shutdown()
-        os._exit(self.EXIT_STATUS)
 
     def _stuck(self) -> str | None:
         still = self._pulse.seconds_without_move()

@@ -1,11 +1,12 @@
-"""A certificate authority of the tests' own, made with openssl."""
+"""A certificate authority of the tests' own."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.processes import run
+import trustme
+from cryptography.hazmat.primitives import serialization
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,30 +19,25 @@ class Certificate:
 
 
 class Authority:
-    """Signs certificates. ``certificate`` is what those who shall trust it need. Valid for two days.
-
-    NotAvailableError where there is no openssl.
-    """
+    """Signs certificates. ``certificate`` is the file that its clients need to trust it."""
 
     def __init__(self, folder: Path, name: str = "authority") -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
+        self._authority = trustme.CA(organization_name=name)
         self.certificate = folder / "authority.pem"
-        self._key = folder / "authority.key"
-        _new(self.certificate, self._key, name)
+        self._authority.cert_pem.write_to_path(str(self.certificate))
 
-    def issue(self, name: str, *alternatives: str) -> Certificate:
-        """A certificate for ``name``, and for ``alternatives`` such as ``DNS:localhost`` or ``IP:127.0.0.1``."""
-        made = [self._folder / f"{name}.{kind}" for kind in ("pem", "key", "both.pem")]
-        certificate, key, both = made
-        more = ["-CA", str(self.certificate), "-CAkey", str(self._key)]
-        if alternatives:
-            more += ["-addext", f"subjectAltName={','.join(alternatives)}"]
-        _new(certificate, key, name, *more, "-addext", "basicConstraints=critical,CA:FALSE")
-        both.write_text(key.read_text() + certificate.read_text())
+    def issue(self, name: str, *hosts: str) -> Certificate:
+        """A certificate for ``name``, and for ``hosts`` such as ``localhost`` or ``127.0.0.1``."""
+        made = self._authority.issue_cert(*(hosts or (f"{name}.example",)), common_name=name)
+        certificate, key, both = (self._folder / f"{name}.{kind}" for kind in ("pem", "key", "both.pem"))
+        chain = b"".join(part.bytes() for part in made.cert_chain_pems)
+        # Kafka reads PKCS#8 only.
+        private = serialization.load_pem_private_key(made.private_key_pem.bytes(), None).private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        certificate.write_bytes(chain)
+        key.write_bytes(private)
+        both.write_bytes(private + chain)
         return Certificate(certificate, key, both)
-
-
-def _new(certificate: Path, key: Path, name: str, *more: str) -> None:
-    out = ["-keyout", str(key), "-out", str(certificate), "-days", "2", "-subj", f"/CN={name}"]
-    run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *out, *more], timeout_s=30)

@@ -19,7 +19,7 @@ class SecureBroker(JavaBroker):
 
     def __init__(self, folder: Path) -> None:
         self.authority = Authority(folder / "kafka-authority")
-        broker = self.authority.issue("broker", "DNS:localhost")
+        broker = self.authority.issue("broker", "localhost")
         more = {
             "ssl.keystore.type": "PEM",
             "ssl.keystore.location": str(broker.both),

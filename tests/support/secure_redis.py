@@ -19,7 +19,7 @@ class SecureRedis(LocalRedis):
 
     def __init__(self, folder: Path) -> None:
         self.authority = Authority(folder / "redis-authority")
-        server = self.authority.issue("redis", "DNS:localhost")
+        server = self.authority.issue("redis", "localhost")
         self.tls_port = free_port()
         files = ["--tls-cert-file", str(server.certificate), "--tls-key-file", str(server.key)]
         trust = ["--tls-ca-cert-file", str(self.authority.certificate), "--tls-auth-clients", "optional"]

@@ -15,7 +15,7 @@ from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
-import httpcore
+import httpcore2
 import pytest
 
 from services.ingestion.addresses import AllowList, is_public
@@ -298,14 +298,14 @@ def test_a_name_server_that_turns_to_the_loopback_interface_gains_nothing(
     """With nothing allowed: a public address for the check, 127.0.0.1 for every later question."""
     opened: list[str] = []
 
-    class Network(httpcore.SyncBackend):
+    class Network(httpcore2.SyncBackend):
         """Notes where connections are opened to, and leads them all to the server of this test."""
 
-        def connect_tcp(self, host: str, port: int, *rest: Any, **more: Any) -> httpcore.NetworkStream:
+        def connect_tcp(self, host: str, port: int, *rest: Any, **more: Any) -> httpcore2.NetworkStream:
             opened.append(host)
             return super().connect_tcp("127.0.0.1", web.port, *rest, **more)
 
-    monkeypatch.setattr(httpcore, "SyncBackend", Network)
+    monkeypatch.setattr(httpcore2, "SyncBackend", Network)
     monkeypatch.setattr(socket, "getaddrinfo", forbid_names(socket.getaddrinfo))
     web.add("/a.mp3", AUDIO)
     web.redirect("/again", "http://rebound.example./a.mp3")

@@ -43,10 +43,10 @@ def test_a_service_imports_no_sibling(service: str) -> None:
     ("module", "unwanted"),
     [
         ("services.ingestion.service", ["tensorflow", "librosa"]),
-        ("services.feature_extraction.service", ["tensorflow", "librosa", "spotipy", "httpcore"]),
-        ("services.mood_worker.service", ["tensorflow", "librosa", "httpcore"]),
-        ("services.genre_worker.service", ["tensorflow", "librosa", "spotipy", "httpcore"]),
-        ("services.aggregator.service", ["tensorflow", "librosa", "scipy", "spotipy", "httpcore"]),
+        ("services.feature_extraction.service", ["tensorflow", "librosa", "spotipy", "httpcore2"]),
+        ("services.mood_worker.service", ["tensorflow", "librosa", "httpcore2"]),
+        ("services.genre_worker.service", ["tensorflow", "librosa", "spotipy", "httpcore2"]),
+        ("services.aggregator.service", ["tensorflow", "librosa", "scipy", "spotipy", "httpcore2"]),
         ("services.cli.command_line", ["tensorflow", "librosa", "scipy", "kafka", "redis", "numba", "rich"]),
     ],
 )

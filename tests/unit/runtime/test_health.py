@@ -19,7 +19,7 @@ import pytest
 from shared.runtime import metrics
 from shared.runtime.health import Contact, HealthServer, Pulse
 from shared.runtime.logs import REPEATING, NotAgain
-from shared.runtime.watchdog import Attendance
+from shared.runtime.watchdog import Attendance, Watchdog
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -168,6 +168,37 @@ def test_a_worker_that_is_stuck_ends_itself_and_logs_what_its_threads_do(where: 
         (line,) = (json.loads(line) for line in done.stderr.splitlines())
         assert "ending the process" in line["message"] and "in stuck_here" in line["stacks"]
         assert "MainThread" in line["stacks"] and "watchdog" in line["stacks"]
+
+
+def ended(script: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", script]
+    return subprocess.run(command, cwd=ROOT, timeout=60, check=False, capture_output=True, text=True)
+
+
+def test_a_worker_that_is_stuck_while_it_holds_the_lock_of_the_log_ends_and_leaves_its_stacks() -> None:
+    done = ended(
+        "import logging, time; from shared.runtime.health import Pulse; from shared.runtime import watchdog\n"
+        "from shared.runtime.logs import configure; configure('INFO', 'json')\n"
+        "watchdog._LAST_WORDS_S = 0.3\n"
+        "watchdog.Watchdog(Pulse(), stall_s=0.3)\n"
+        "def stuck_here():\n"
+        "    logging.getLogger().handlers[0].acquire(); time.sleep(30)\n"
+        "stuck_here()"
+    )
+    assert done.returncode == Watchdog.EXIT_STATUS and "in stuck_here" in done.stderr
+
+
+def test_native_code_that_never_gives_back_the_lock_of_python_still_leaves_stacks() -> None:
+    done = ended(
+        "import ctypes; from shared.runtime.health import Pulse; from shared.runtime import watchdog\n"
+        "import time; watchdog._NATIVE_S = 0.5\n"
+        "guard = watchdog.Watchdog(Pulse(), stall_s=0.4, stop_s=5); time.sleep(0.2)\n"
+        "def stuck_here():\n"
+        "    ctypes.PyDLL(None).usleep(2_500_000)  # PyDLL keeps the lock meanwhile\n"
+        "stuck_here()\n"
+        "time.sleep(0.01); guard.close()"
+    )
+    assert "in stuck_here" in done.stderr and "Timeout" in done.stderr
 
 
 def test_what_is_said_again_and_again_is_logged_once_a_minute_with_a_count() -> None:

@@ -1,0 +1,28 @@
+"""``tonestream worker``: one service on Kafka, in a process of its own."""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from typing import Any
+
+from services.cli import redacted_logs
+from services.topology import SERVICE_NAMES, build_services
+from shared.contracts.messages import Stage
+from shared.settings import Settings
+
+
+def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
+    """Add ``worker``."""
+    worker = commands.add_parser("worker", help="run one service on Kafka until a signal stops it")
+    worker.add_argument("service", choices=SERVICE_NAMES, metavar="SERVICE", help=", ".join(SERVICE_NAMES))
+    worker.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace, settings: Settings) -> int:
+    """Run the worker; it ends the process itself."""
+    from shared.runtime.process import end_process, run_worker
+
+    redacted_logs.configure(settings, settings.log_format)
+    stage = Stage(options.service)
+    end_process(run_worker(stage, settings, partial(build_services, stage, settings)))
