@@ -15,7 +15,7 @@ import numpy as np
 
 from services.genre_worker.service import GenreWorker
 from shared.bus.base import Record
-from shared.contracts.codec import encode
+from shared.contracts.codec import encode_message
 from shared.contracts.messages import SegmentFeatures
 from shared.models.manifest import ModelManifest, load_manifest
 from shared.runtime.service import Delivery, Outcome
@@ -65,7 +65,7 @@ def cpu_ms_a_segment(worker: GenreWorker, deliveries: list[Delivery[SegmentFeatu
         for verdict in worker.handle(deliveries):
             assert isinstance(verdict, Outcome), verdict
             for message in verdict.messages:
-                encode(message)
+                encode_message(message)
         taken.append((time.process_time() - started) * 1000 / len(deliveries))
     return statistics.median(taken)
 

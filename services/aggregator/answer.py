@@ -64,7 +64,7 @@ def answer(
 
 
 def _as_asked(cached: TrackResult, track: IngestedTrack) -> TrackResult:
-    """A finished answer, told to the one who asks now: their request, their names for the track."""
+    """A finished answer in the words of the present request: its ID, its names for the track."""
     names = _track(track)
     return cached.model_copy(
         update={
@@ -123,14 +123,14 @@ def _genre(
     starts_s = np.array([prediction.start_s for prediction in predictions])
     model = _SEVERAL.join(sorted({prediction.model for prediction in predictions}))
     calibration = _calibration(model, predictions[0].calibration, calibrations)
-    verdict = vote(segments, starts_s, strategy, calibration.track_temperature)
-    confidence = _rounded(verdict.probabilities[verdict.winner])
+    elected = vote(segments, starts_s, strategy, calibration.track_temperature)
+    confidence = _rounded(elected.probabilities[elected.winner])
     genre = Genre(
-        label=GENRES[verdict.winner],
+        label=GENRES[elected.winner],
         confidence=confidence,
         uncertain=calibration.uncertain(confidence),
-        agreement=_rounded(verdict.agreement),
-        probabilities={label: _rounded(p) for label, p in zip(GENRES, verdict.probabilities, strict=True)},
+        agreement=_rounded(elected.agreement),
+        probabilities={label: _rounded(p) for label, p in zip(GENRES, elected.probabilities, strict=True)},
         segments=tuple(_segment(prediction) for prediction in predictions),
         model=model,
     )

@@ -18,7 +18,7 @@ PART_S: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Handled:
+class VoteResult:
     """``probabilities`` [classes] add up to 1; ``agreement`` is the share of segments that name the winner."""
 
     winner: int
@@ -56,18 +56,18 @@ STRATEGIES: Final[Mapping[VoteStrategy, Callable[[Probabilities, npt.NDArray[np.
 
 
 def known_strategy(name: str) -> VoteStrategy | None:
-    """The strategy of that name; None where this version has none of it."""
+    """The strategy of that name; None if this version has no such strategy."""
     return next((strategy for strategy in STRATEGIES if strategy == name), None)
 
 
 def vote(
     segments: Probabilities, starts_s: npt.NDArray[np.float64], strategy: VoteStrategy, temperature: float = 1.0
-) -> Handled:
-    """The verdict over ``segments`` [n, classes], n > 0, each row a distribution; ``starts_s`` [n] in seconds.
+) -> VoteResult:
+    """The genre that ``segments`` [n, classes] elect, n > 0, each row a distribution; ``starts_s`` [n] in seconds.
 
     ``temperature`` calibrates the mean probabilities of ``soft``: p^(1 / temperature), normalised. The two other
-    strategies give shares of votes, which are no probabilities to calibrate. A draw goes to the class with the higher
-    mean probability. Raises ValueError without segments.
+    strategies give shares of votes; shares are not calibrated. A draw goes to the class with the higher mean
+    probability. Raises ValueError without segments.
     """
     if segments.ndim != 2 or len(segments) == 0 or starts_s.shape != (len(segments),):
         raise ValueError(f"segments [n, classes] and starts [n] are needed, not {segments.shape} and {starts_s.shape}")
@@ -76,7 +76,7 @@ def vote(
     agreement = float(np.mean(segments.argmax(axis=1) == winner))
     if strategy == "soft":
         probabilities = calibrated(probabilities, temperature)
-    return Handled(winner, probabilities, agreement)
+    return VoteResult(winner, probabilities, agreement)
 
 
 def calibrated(probabilities: Probabilities, temperature: float) -> Probabilities:

@@ -18,7 +18,7 @@ from shared.blobs.store import UPLOADS, BlobStore
 from shared.bus.base import Reader
 from shared.bus.memory import MemoryBus
 from shared.bus.topics import topic_specs
-from shared.contracts.codec import decode
+from shared.contracts.codec import decode_message
 from shared.contracts.messages import Stage, TrackRequest, TrackResult
 from shared.contracts.topics import Channel, Topics
 from shared.runtime.envelope import outgoing, salvaged_request_id
@@ -149,7 +149,7 @@ class EmbeddedPipeline:
     def _results(self) -> list[TrackResult]:
         """Results that have come; none after a short wait."""
         assert self._reader is not None
-        results = [decode(Channel.RESULTS, record.value) for record in self._reader.poll(100, _POLL_S)]
+        results = [decode_message(Channel.RESULTS, record.value) for record in self._reader.poll(100, _POLL_S)]
         if results:
             self._stuck_since = None
         else:

@@ -147,7 +147,7 @@ class Scan:
         return name.lower() in _SYSTEM_FOLDERS or name.lower().startswith(_TRASH)
 
     def _may_be_music(self, entry: os.DirEntry[str]) -> bool:
-        """Whether a file is to be tried; if not, it is counted. Raises OSError where it cannot be told."""
+        """Whether a file is to be tried; if not, it is counted. Raises OSError if the file cannot be read."""
         suffix = Path(entry.name).suffix.lower()
         if entry.name.lower() in _SYSTEM_FILES or _is_apple_double(entry):
             self._left_out.system[entry.name if entry.name.lower() in _SYSTEM_FILES else "._*"] += 1

@@ -67,11 +67,11 @@ def faults_of_data() -> Iterator[None]:
     """What is wrong with the data, or with the name of a model, is for the user to put right."""
     from training.data.clips import DataError
     from training.data.splits import SplitError
-    from training.genre.protocol import UnknownRecipeError
+    from training.genre.protocol import UnknownProtocolError
 
     try:
         yield
-    except (DataError, SplitError, UnknownRecipeError) as error:
+    except (DataError, SplitError, UnknownProtocolError) as error:
         raise UsageError(str(error)) from error
 
 

@@ -18,8 +18,7 @@ from services.topology import INGESTION, INGESTION_RETRY
 from shared.audio.decode import DecodeLimits, decode, find_ffmpeg
 from shared.blobs.store import UPLOADS, BlobStore
 from shared.bus.base import Record
-from shared.contracts.codec import MalformedMessageError
-from shared.contracts.codec import decode as decode_message
+from shared.contracts.codec import MalformedMessageError, decode_message
 from shared.contracts.errors import (
     ErrorCode,
     TonestreamError,

@@ -1,9 +1,9 @@
 """The one decoder: any audio file to 22.05 kHz mono 16-bit WAV, by ffmpeg under guard.
 
-The guard: the container is told from the file's own bytes against a list (never a playlist, never from the name or a
-server's word), ffmpeg gets that demuxer forced and no other, opens no decoders but those of audio on a list, may open
-local files and pipes only, sees the file under a path we chose, and is held to limits of CPU time, memory, wall time
-and decoded seconds (not the seconds the header claims).
+The guard: the container is recognised by the file's own bytes and must be on a list. Playlists are not on it. The name
+and the server's content type do not count. ffmpeg is forced to use that demuxer, may use only listed audio decoders,
+may open only local files and pipes, and sees the file under a path we chose. CPU time, memory, wall time and decoded
+seconds are limited; the seconds that a header claims do not count.
 """
 
 from __future__ import annotations
@@ -423,7 +423,7 @@ def _command(
     decoder = [
         *_opening(ffmpeg, found, source, "repeat+error"),
         "-map", f"0:a:{stream}", "-vn", "-sn", "-dn",
-        # Decode one second beyond the limit, so that a track over it is told from one that just fits.
+        # Decode one second beyond the limit, to distinguish a track that exceeds it from one that just fits.
         "-t", f"{limits.max_duration_s + 1:.3f}",
         *options, "-ac", "1", "-ar", str(SAMPLE_RATE), "-bitexact", "-c:a", "pcm_s16le", "-f", "s16le", "pipe:1",
         # In Ogg the tags stand in the stream, elsewhere in the container.

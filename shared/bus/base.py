@@ -117,7 +117,7 @@ class BusUnavailableError(BusError):
 
 class BusSecurityError(BusError):
     """The brokers and this client do not trust or understand each other: a wrong user or password, a certificate that
-    does not hold, TLS on one side only. Only a change of settings helps; the message says of which."""
+    does not hold, TLS on one side only. Only a change of settings helps; the message names the setting."""
 
 
 class FencedError(BusError):
@@ -250,7 +250,7 @@ class Bus(Protocol):
         ...
 
     def existing(self, topics: Sequence[str]) -> dict[str, TopicSpec]:
-        """Those of the topics that exist, as they are: partitions, and the largest message where that can be told."""
+        """Those of the topics that exist: their partitions, and their largest message if this client may see it."""
         ...
 
     def join(self, group: str, topics: Sequence[str]) -> Membership:

@@ -5,8 +5,8 @@ waits, and gets BackPressureError when there is still no room in the end. A topi
 newest records, up to the capacity: nobody would ever make room in it. So whatever must not be missed registers its
 groups and readers before the first record is published.
 
-A partition that changes hands begins a new tenure. What was polled in an earlier one can no longer be committed, as
-with the generations of a Kafka group; partitions that stay with their member are not disturbed by a rebalance.
+A partition that changes hands begins a new ownership epoch. Records polled in an earlier epoch can no longer be
+committed, as with the generations of a Kafka group. A rebalance leaves partitions alone that stay with their member.
 """
 
 from __future__ import annotations
@@ -60,22 +60,22 @@ class _Topic:
 class _Group:
     """``members`` by number, with the topics each asked for; ``owners`` says whose a partition is.
 
-    ``tenures`` holds the generation in which each partition came to its present owner.
+    ``epochs`` holds the generation in which each partition came to its present owner.
     """
 
     committed: dict[Slot, int] = field(default_factory=dict)
     members: dict[int, tuple[str, ...]] = field(default_factory=dict)
     owners: dict[Slot, int] = field(default_factory=dict)
-    tenures: dict[Slot, int] = field(default_factory=dict)
+    epochs: dict[Slot, int] = field(default_factory=dict)
     generation: int = 0
 
 
 @dataclass(slots=True)
-class _Progress:
-    """How far a member has polled its partitions, and in which tenure of each; until when it leaves some ``aside``."""
+class _MemberState:
+    """How far a member has polled its partitions, and in which ownership epoch; until when some are put ``aside``."""
 
     positions: dict[Slot, int] = field(default_factory=dict)
-    tenures: dict[Slot, int] = field(default_factory=dict)
+    epochs: dict[Slot, int] = field(default_factory=dict)
     aside: dict[Slot, float] = field(default_factory=dict)
 
 
@@ -152,7 +152,7 @@ class MemoryBus:
     # Called by the roles, below. Every one takes the lock; nothing else touches the state.
 
     def _poll_member(
-        self, group: str, number: int, progress: _Progress, max_records: int, timeout_s: float
+        self, group: str, number: int, member: _MemberState, max_records: int, timeout_s: float
     ) -> list[Record]:
         state = self._groups[group]
 
@@ -161,13 +161,13 @@ class MemoryBus:
                 raise BusError(f"this member has left {group}")
             mine = [slot for slot, owner in state.owners.items() if owner == number]
             for slot in mine:
-                if slot not in progress.positions or progress.tenures.get(slot) != state.tenures[slot]:
-                    progress.positions[slot] = state.committed[slot]
-                    progress.tenures[slot] = state.tenures[slot]
-            if progress.aside:
+                if slot not in member.positions or member.epochs.get(slot) != state.epochs[slot]:
+                    member.positions[slot] = state.committed[slot]
+                    member.epochs[slot] = state.epochs[slot]
+            if member.aside:
                 now = time.monotonic()
-                mine = [slot for slot in mine if progress.aside.get(slot, 0.0) <= now]
-            return self._collect(mine, progress.positions, max_records)
+                mine = [slot for slot in mine if member.aside.get(slot, 0.0) <= now]
+            return self._collect(mine, member.positions, max_records)
 
         return self._wait_for(collect, timeout_s)
 
@@ -191,7 +191,7 @@ class MemoryBus:
         self,
         group: str,
         number: int,
-        progress: _Progress,
+        member: _MemberState,
         outputs: Sequence[Outgoing],
         consumed: Sequence[Record],
     ) -> None:
@@ -206,7 +206,7 @@ class MemoryBus:
             upto: dict[Slot, int] = {}
             for record in consumed:
                 slot = (record.topic, record.partition)
-                if state.owners.get(slot) != number or progress.tenures.get(slot) != state.tenures[slot]:
+                if state.owners.get(slot) != number or member.epochs.get(slot) != state.epochs[slot]:
                     raise FencedError(f"{record.coordinates} was given to another member of {group} meanwhile")
                 upto[slot] = max(upto.get(slot, state.committed[slot]), record.offset + 1)
             self._append(outputs)
@@ -367,7 +367,7 @@ class MemoryBus:
                 owners[(topic, index)] = members[index % len(members)]
         for slot, owner in owners.items():
             if state.owners.get(slot) != owner:
-                state.tenures[slot] = state.generation
+                state.epochs[slot] = state.generation
         state.owners = owners
         self._changed.notify_all()
 
@@ -379,7 +379,7 @@ class MemoryMembership(Closing):
         self._bus = bus
         self._group = group
         self._number = number
-        self._progress = _Progress()
+        self._progress = _MemberState()
 
     def poll(self, max_records: int, timeout_s: float) -> list[Record]:
         return self._bus._poll_member(self._group, self._number, self._progress, max_records, timeout_s)

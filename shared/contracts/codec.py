@@ -96,7 +96,7 @@ def channel_of(message: Message) -> Channel:
     return CHANNEL_OF[type(message)]
 
 
-def encode(message: Message) -> bytes:
+def encode_message(message: Message) -> bytes:
     """The bytes of a message. Raises MalformedMessageError where it is larger than its topic takes."""
     if isinstance(message, SegmentFeatures):
         header = json.loads(message.model_dump_json())
@@ -110,7 +110,7 @@ def encode(message: Message) -> bytes:
     return encoded
 
 
-def decode(channel: Channel, value: bytes) -> Message:
+def decode_message(channel: Channel, value: bytes) -> Message:
     """The message that ``value`` is on that topic. Raises MalformedMessageError, NewerSchemaError."""
     _check_size(channel, value)
     if channel is Channel.FEATURES:

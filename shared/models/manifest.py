@@ -59,8 +59,8 @@ class Scaler(_Frozen):
     def standardise(self, features: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """(features - mean) / std of [n, 10] or [10], clipped to -3..3, 0 where ignored; float32."""
         scaled = (np.asarray(features, np.float64) - np.array(self.mean)) / np.array(self.std)
-        heeded = [name not in self.ignored for name in AUDIO_FEATURES]
-        return np.where(heeded, np.clip(scaled, -_CLIP, _CLIP), 0.0).astype(np.float32)
+        used = [name not in self.ignored for name in AUDIO_FEATURES]
+        return np.where(used, np.clip(scaled, -_CLIP, _CLIP), 0.0).astype(np.float32)
 
 
 class ModelManifest(_Frozen):
@@ -70,9 +70,9 @@ class ModelManifest(_Frozen):
     models, and ``temperature_audio`` where the features measured from audio have a temperature of their own. The
     probabilities of a whole track, raised to 1 / ``track_temperature`` (genre models) and normalised, are
     calibrated; a best one under ``uncertain_below`` is a guess.
-    ``max_segments`` (genre models) is how many segments of a track the model should be asked about, for it is dear;
-    it is advice that a setting overrules, and no part of the model ID. ``figures`` are the measurements that the card
-    explains.
+    ``max_segments`` (genre models) bounds how many segments of a track the model should hear, because each one costs
+    time. It is advice: a setting overrules it, and it is no part of the model ID. ``figures`` are the measurements that
+    the card explains.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())

@@ -14,8 +14,8 @@ from shared.audio.wav import iter_segments
 if TYPE_CHECKING:
     from shared.models.networks import TagModel
 
-#: Segments that are listened to, evenly spaced. In clips of a minute (20 segments) the mood of held-out artists is told
-#: as well from 12 as from all of them; 8 cost one point in a hundred of the clear answers, 4 three.
+#: Segments that are listened to, evenly spaced. In clips of a minute (20 segments) the mood of held-out artists is
+#: predicted as well from 12 as from all of them; 8 cost one point in a hundred of the clear answers, 4 three.
 TAG_SEGMENTS: Final = 12
 #: At a time: twelve at once take 300 MB more and no less time.
 _BATCH: Final = 1

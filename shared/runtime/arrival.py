@@ -27,7 +27,7 @@ class StoppedEarlyError(Exception):
 
 
 class _Attempt(Generic[Reached]):
-    """One attempt, in a thread that is left behind when the process ends: no attempt heeds a signal."""
+    """One attempt, in a thread that is left behind when the process ends: an attempt cannot be interrupted."""
 
     def __init__(self, reach: Callable[[], Reached]) -> None:
         self._reach = reach

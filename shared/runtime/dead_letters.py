@@ -140,21 +140,21 @@ class DeadLetter:
 
         ours = dict(_parted(record.headers)[1])
 
-        def told(name: str) -> str:
+        def header(name: str) -> str:
             return ours.get(f"{ERROR_HEADER_PREFIX}{name}", b"").decode("utf-8", "replace")
 
         return cls(
             record,
-            exception=told("exception"),
-            message=told("message"),
-            stacktrace=told("stacktrace"),
-            topic=told("topic"),
-            partition=told("partition"),
-            offset=told("offset"),
-            service=told("service"),
-            attempts=told("attempts"),
-            cut=told("cut"),
-            first_offset=told(_FIRST_OFFSET),
+            exception=header("exception"),
+            message=header("message"),
+            stacktrace=header("stacktrace"),
+            topic=header("topic"),
+            partition=header("partition"),
+            offset=header("offset"),
+            service=header("service"),
+            attempts=header("attempts"),
+            cut=header("cut"),
+            first_offset=header(_FIRST_OFFSET),
         )
 
     @property

@@ -7,7 +7,7 @@ from typing import Final
 from pydantic import TypeAdapter, ValidationError
 
 from shared.bus.base import Headers, Outgoing, Record
-from shared.contracts.codec import Message, channel_of, encode, salvaged_fields
+from shared.contracts.codec import Message, channel_of, encode_message, salvaged_fields
 from shared.contracts.messages import LONGEST_SOURCE, RequestId, SegmentFeatures, TrackResult
 from shared.contracts.topics import Topics, comes_from_outside
 from shared.contracts.tracks import without_credentials
@@ -29,7 +29,7 @@ def outgoing(topics: Topics, message: Message, key: str | None = None) -> Outgoi
     channel = channel_of(message)
     if key is None:
         key = message.track.key if isinstance(message, TrackResult) else message.track_key
-    return Outgoing(topics.name(channel), key.encode(), encode(message), headers_of(message))
+    return Outgoing(topics.name(channel), key.encode(), encode_message(message), headers_of(message))
 
 
 def headers_of(message: Message) -> Headers:

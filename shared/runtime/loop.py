@@ -64,7 +64,7 @@ class Epochs(Protocol):
 
 
 class ServiceLoop:
-    """Runs one service on one membership until told to stop.
+    """Runs one service on one membership until ``stop``.
 
     ``in_flight`` is where the batch in hand is written down, to find records that kill their worker; ``redact`` keeps
     secrets out of the dead letters; ``epochs`` is where the ownership epochs of the partitions are noted.
@@ -288,7 +288,8 @@ class ServiceLoop:
                 [output for one in settled for output in one.outputs], [one.record for one in settled]
             )
         except MessageTooLargeError as error:
-            # The bus refuses one of the outputs for good. Alone, the others pass; the culprit is buried.
+            # The bus refuses one of the outputs for good. One by one the others pass, and the culprit goes to the dead
+            # letters.
             if len(settled) > 1:
                 for one in settled:
                     self._commit([one])

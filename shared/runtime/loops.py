@@ -15,7 +15,7 @@ def loop_class(service: AnyService) -> type[ServiceLoop]:
 
 
 class LoopThread(threading.Thread):
-    """Runs a loop; sets ``ended`` when it has. ``error`` is what ended it, if it was not told to stop."""
+    """Runs a loop; sets ``ended`` when it has. ``error`` is what ended it, if that was not ``stop``."""
 
     def __init__(self, loop: ServiceLoop, name: str, ended: threading.Event) -> None:
         super().__init__(name=name, daemon=True)

@@ -75,8 +75,8 @@ def end_process(status: int) -> NoReturn:
 
 
 class _Worker:
-    """All that a worker process holds. Nothing takes time before ``run``, so a worker that is told to stop while it
-    loads its model stops, too."""
+    """All that a worker process holds. Nothing takes time before ``run``, so a worker that is asked to stop while
+    it loads its model stops too."""
 
     def __init__(self, stage: Stage, settings: Settings, build: Callable[[], list[AnyService]]) -> None:
         self._stage = stage

@@ -9,7 +9,7 @@ from threading import Event
 from typing import Any, Final
 
 from shared.bus.base import FencedError, Outgoing, Record, UnreadableBatch
-from shared.contracts.codec import MalformedMessageError, decode
+from shared.contracts.codec import MalformedMessageError, decode_message
 from shared.contracts.errors import (
     AbandonedError,
     DependencyError,
@@ -42,7 +42,7 @@ KEPT_FOR_OPERATORS: Final = "the record is kept in the dead letters, where an op
 
 
 class StoppedError(Exception):
-    """The loop was told to stop while it waited: the batch stays uncommitted and goes to another worker."""
+    """The loop was stopped while it waited: the batch stays uncommitted and goes to another worker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ class Settler:
                 continue
             try:
                 channel = self._topics.channel(record.topic)
-                delivery = Delivery(record, decode(channel, record.value), abandoned, queueing)
+                delivery = Delivery(record, decode_message(channel, record.value), abandoned, queueing)
             except MalformedMessageError as error:
                 taken.append((record, error))
                 continue
@@ -151,7 +151,7 @@ class Settler:
             deliveries.append(delivery)
             taken.append((record, None))
         settled = iter(self._handled(deliveries))
-        # Refused last: an invalid request shall not take the request ID of a valid one that was read with it.
+        # Refused last: an invalid request must not take the request ID of a valid one that was read with it.
         return [
             self._unreadable_to_dead_letters(record)
             if record.unreadable is not None
@@ -164,7 +164,7 @@ class Settler:
         if record.unreadable is not None:
             return False
         try:
-            decode(self._topics.channel(record.topic), record.value)
+            decode_message(self._topics.channel(record.topic), record.value)
         except MalformedMessageError:
             return False
         return True
@@ -182,13 +182,13 @@ class Settler:
         """The record goes to the dead letters, because it killed its worker again and again."""
         return self.to_dead_letters(record, crash_loop, crash_loop.attempts, crash_loop.answered)
 
-    def smaller(self, buried: Settled) -> Settled | None:
+    def smaller(self, dead: Settled) -> Settled | None:
         """The same with a smaller dead letter, which says that it was cut; None where it is as small as it gets."""
         dead_letters = self._topics.name(Channel.DEAD_LETTERS)
         for limit in _LETTER_BYTES:
-            outputs = tuple(cut_to(limit, one) if one.topic == dead_letters else one for one in buried.outputs)
-            if outputs != buried.outputs:
-                return replace(buried, outputs=outputs)
+            outputs = tuple(cut_to(limit, one) if one.topic == dead_letters else one for one in dead.outputs)
+            if outputs != dead.outputs:
+                return replace(dead, outputs=outputs)
         return None
 
     def _handled(self, deliveries: list[AnyDelivery]) -> list[Settled]:
@@ -257,7 +257,7 @@ class Settler:
             return self._to_dead_letters(origin, result, attempts)
 
     def _refuse(self, record: Record, error: MalformedMessageError) -> Settled:
-        """The record is no message of its topic. Its request is answered as far as it can be told whose it is.
+        """The record is no message of its topic. Its request is answered if its bytes or headers name one.
 
         Outside it is its sender's mistake, and the answer says so. Inside it is a defect: the record is kept.
         """

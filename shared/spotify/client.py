@@ -173,7 +173,7 @@ class SpotifyClient:
             raise _rate_limited(wait_s)
 
     def _ask_once(self, ask: Callable[[Any], Any], token: str) -> Any:
-        self._hold_back()  # another thread may have been told to wait since
+        self._hold_back()  # another thread may have received a Retry-After since
         api = self._api()
         api.set_auth(token)
         try:

@@ -28,7 +28,7 @@ class RedisProbe:
 
     def _ask(self) -> None:
         while not self._closed.wait(self._every_s):
-            # What is wrong is told by those who need it; here only the time of the last answer counts.
+            # Callers that need Redis report its faults. Here only the time of the last answer counts.
             with suppress(redis.RedisError, OSError):
                 self._client.ping()
                 self._last = time.monotonic()

@@ -29,7 +29,7 @@ BATCH_BEGUN: Final = "batch.begun"
 REQUEST_ENTERED: Final = "request.entered"
 #: A request leads its source, nothing is fetched.
 LEAD_TAKEN: Final = "lead.taken"
-#: It is known what the source holds, nobody is told.
+#: It is known what the source holds, and nothing is published yet.
 SOURCE_REMEMBERED: Final = "source.remembered"
 #: Audio is in the blob store, nobody knows of it.
 AUDIO_STORED: Final = "audio.stored"

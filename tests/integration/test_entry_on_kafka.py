@@ -18,7 +18,7 @@ from kafka import KafkaProducer
 from shared.bus.base import TopicSpec
 from shared.bus.kafka.bus import KafkaBus, KafkaConfig
 from shared.bus.topics import topic_specs
-from shared.contracts.codec import decode
+from shared.contracts.codec import decode_message
 from shared.contracts.errors import ErrorCode
 from shared.contracts.messages import IngestedTrack
 from shared.contracts.topics import Channel, Topics
@@ -90,7 +90,7 @@ class Entry:
             assert self.worker is not None and self.worker.poll() is None, self.log()
             assert time.monotonic() < deadline, f"{sorted(found)}\n{self.log()}"
             for record in self.tracks.poll(1000, 0.2):
-                track = decode(Channel.TRACKS, record.value)
+                track = decode_message(Channel.TRACKS, record.value)
                 assert isinstance(track, IngestedTrack) and track.request_id not in found
                 found[track.request_id] = track
         return found

@@ -9,7 +9,7 @@ import pytest
 
 from shared.bus.kafka.bus import KafkaBus, KafkaConfig
 from shared.bus.topics import topic_specs
-from shared.contracts.codec import decode
+from shared.contracts.codec import decode_message
 from shared.contracts.messages import IngestedTrack
 from shared.contracts.topics import Channel, Topics
 from shared.runtime.envelope import outgoing
@@ -37,7 +37,7 @@ def test_a_partition_full_of_held_records_starves_no_other(bootstrap_servers: st
         until = time.monotonic() + PATIENCE_S
         while len(partitions) < len(READY) and time.monotonic() < until:
             for record in reader.poll(100, 0.5):
-                partitions[decode(Channel.REQUESTS, record.value).request_id] = record.partition
+                partitions[decode_message(Channel.REQUESTS, record.value).request_id] = record.partition
         # The client drains partitions in an order of its own: what is held is once the first of them, once the last.
         beside = sorted(READY, key=partitions.__getitem__)[place]
         publisher.publish([outgoing(topics, request(name), key=beside) for name in HELD])
@@ -55,7 +55,7 @@ def test_a_partition_full_of_held_records_starves_no_other(bootstrap_servers: st
                 until = time.monotonic() + PATIENCE_S
                 while len(answered) < count and time.monotonic() < until:
                     for record in reader.poll(100, 0.5):
-                        track = decode(Channel.TRACKS, record.value)
+                        track = decode_message(Channel.TRACKS, record.value)
                         assert isinstance(track, IngestedTrack)
                         answered.add(track.request_id)
 

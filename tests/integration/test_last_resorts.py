@@ -19,7 +19,7 @@ import pytest
 from shared.bus.base import Outgoing, Record
 from shared.bus.kafka.bus import KafkaBus, KafkaConfig
 from shared.bus.topics import topic_specs
-from shared.contracts.codec import decode
+from shared.contracts.codec import decode_message
 from shared.contracts.errors import ErrorCode
 from shared.contracts.messages import IngestedTrack, TrackRequest
 from shared.contracts.topics import Channel, Topics
@@ -86,7 +86,7 @@ def stand(tmp_path: Path, bootstrap_servers: str, redis_url: str, names: Names) 
 def answers(records: list[Record]) -> dict[str, ErrorCode]:
     found = {}
     for record in records:
-        track = decode(Channel.TRACKS, record.value)
+        track = decode_message(Channel.TRACKS, record.value)
         assert isinstance(track, IngestedTrack) and track.error is not None
         assert track.request_id not in found, "answered twice"
         found[track.request_id] = track.error.code

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.contracts.codec import decode
+from shared.contracts.codec import decode_message
 from shared.contracts.messages import IngestedTrack
 from shared.contracts.topics import Channel
 from tests.support.kafka_broker import KafkaBroker
@@ -140,5 +140,5 @@ def test_a_worker_ends_within_ten_seconds_of_a_sigterm(
     consumer = stand.pipeline.consumer(Channel.TRACKS)
     (records,) = consumer.poll(timeout_ms=5000).values()
     consumer.close()
-    (track,) = (decode(Channel.TRACKS, record.value) for record in records)
+    (track,) = (decode_message(Channel.TRACKS, record.value) for record in records)
     assert isinstance(track, IngestedTrack) and track.audio is not None, track

@@ -16,7 +16,7 @@ from shared.bus.base import Record, TopicSpec
 from shared.bus.kafka.bus import KafkaBus, KafkaConfig
 from shared.bus.kafka.patches.codecs import MAX_UNPACKED_BYTES
 from shared.bus.topics import topic_specs
-from shared.contracts.codec import decode, encode
+from shared.contracts.codec import decode_message, encode_message
 from shared.contracts.errors import ErrorCode
 from shared.contracts.messages import IngestedTrack, TrackRequest
 from shared.contracts.topics import Channel, Topics
@@ -63,7 +63,8 @@ class Entry:
         )
         try:
             sent = [
-                producer.send(self.requests, encode(a_request(name)), partition=partition, key=b"k") for name in names
+                producer.send(self.requests, encode_message(a_request(name)), partition=partition, key=b"k")
+                for name in names
             ]
             producer.flush(timeout=30)
             offsets = [future.get(10).offset for future in sent]
@@ -98,7 +99,7 @@ class Entry:
         return found
 
     def answered(self, count: int) -> list[str]:
-        tracks = [decode(Channel.TRACKS, record.value) for record in self.read(Channel.TRACKS, count)]
+        tracks = [decode_message(Channel.TRACKS, record.value) for record in self.read(Channel.TRACKS, count)]
         for track in tracks:
             assert isinstance(track, IngestedTrack) and track.error and track.error.code is ErrorCode.NO_AUDIO
         return sorted(track.request_id for track in tracks)

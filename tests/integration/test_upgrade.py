@@ -18,7 +18,7 @@ from kafka import KafkaConsumer
 
 from services.topology import SERVICE_NAMES
 from shared.bus.base import Record
-from shared.contracts.codec import decode
+from shared.contracts.codec import decode_message
 from shared.contracts.messages import IngestedTrack
 from shared.contracts.topics import Channel
 from shared.models.manifest import load_manifest
@@ -192,7 +192,7 @@ def test_services_restarted_one_by_one_in_any_order_with_another_model_lose_noth
     assert {results[one]["status"] for one in asked} == {"ok"}
     announced = {
         track.request_id: track.answer_key.genre_model
-        for track in (decode(Channel.TRACKS, record.value) for record in upgrade.records(Channel.TRACKS))
+        for track in (decode_message(Channel.TRACKS, record.value) for record in upgrade.records(Channel.TRACKS))
         if isinstance(track, IngestedTrack) and track.answer_key is not None
     }
     assert {one: results[one]["genre"]["model"] for one in asked} == {one: announced[one] for one in asked}

@@ -10,7 +10,7 @@ from typing import Any
 from services.ingestion.service import Ingestion
 from shared.blobs.store import BlobStore
 from shared.bus.base import Record
-from shared.contracts.codec import encode
+from shared.contracts.codec import encode_message
 from shared.contracts.errors import ErrorCode
 from shared.contracts.messages import ErrorReport, IngestedTrack, Stage, Status, Track, TrackRequest, TrackResult
 from shared.models.answer_key import AnswerKeys, result_key
@@ -50,7 +50,7 @@ class Bench:
         request = TrackRequest(request_id=request_id, **fields)
         offset = next(self.offsets)
         now_ms = int(time.time() * 1000)
-        return Delivery(Record("tonestream.requests", 0, offset, b"k", encode(request), (), now_ms), request)
+        return Delivery(Record("tonestream.requests", 0, offset, b"k", encode_message(request), (), now_ms), request)
 
     def handled(self, delivery: Delivery[TrackRequest]) -> Handled[IngestedTrack]:
         (handled,) = self.service.handle([delivery])

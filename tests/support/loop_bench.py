@@ -11,7 +11,7 @@ from typing import ClassVar
 from shared.bus.base import Outgoing, Reader, Record
 from shared.bus.memory import MemoryBus
 from shared.bus.topics import topic_specs
-from shared.contracts.codec import Message, decode
+from shared.contracts.codec import Message, decode_message
 from shared.contracts.errors import ErrorCode, HeldError, TonestreamError
 from shared.contracts.messages import ErrorReport, IngestedTrack, Stage, TrackRequest
 from shared.contracts.topics import Channel, Topics
@@ -86,7 +86,7 @@ class Bench:
     def tracks(self, count: int) -> list[IngestedTrack]:
         found = []
         for record in read(self.outputs, count):
-            message = decode(Channel.TRACKS, record.value)
+            message = decode_message(Channel.TRACKS, record.value)
             assert isinstance(message, IngestedTrack)
             found.append(message)
         return found

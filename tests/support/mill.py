@@ -10,7 +10,7 @@ import numpy as np
 from shared.bus.base import Outgoing
 from shared.bus.memory import MemoryBus
 from shared.bus.topics import topic_specs
-from shared.contracts.codec import Message, decode
+from shared.contracts.codec import Message, decode_message
 from shared.contracts.topics import Channel, Topics
 from shared.runtime.envelope import outgoing
 from shared.runtime.loop import ServiceLoop
@@ -42,13 +42,13 @@ class Mill(Bench):
         self.bus.publisher().publish(records)
 
     def made(self, count: int) -> list[Message]:
-        return [decode(self.output, record.value) for record in read(self.outputs, count)]
+        return [decode_message(self.output, record.value) for record in read(self.outputs, count)]
 
     def made_until(self, request_id: str) -> list[Message]:
         """What was made up to the (last) message for that request."""
         found: list[Message] = []
         for _ in range(200):
-            found += [decode(self.output, record.value) for record in self.outputs.poll(1000, 0.05)]
+            found += [decode_message(self.output, record.value) for record in self.outputs.poll(1000, 0.05)]
             if any(message.request_id == request_id for message in found):
                 return found
         raise AssertionError(f"nothing for {request_id}: {found}")

@@ -12,7 +12,7 @@ import numpy as np
 from shared.audio.spec import MFCC13
 from shared.bus.base import Headers, Outgoing
 from shared.contracts.audio_features import AUDIO_FEATURES
-from shared.contracts.codec import encode
+from shared.contracts.codec import encode_message
 from shared.contracts.labels import GENRES, MOODS
 from shared.contracts.messages import SegmentFeatures
 from shared.contracts.topics import Channel, Topics
@@ -68,15 +68,15 @@ def features(request_id: str, **more: Any) -> SegmentFeatures:
 
 def bad_features(request_id: str) -> Iterator[Poison]:
     """Features that are a message, or nearly one, and nothing for the model."""
-    whole = encode(features(request_id))
+    whole = encode_message(features(request_id))
     header = (("tonestream.request_id", request_id.encode()),)
     nan = np.array([np.nan], "<f4").tobytes()
     yield Poison("features with NaN", Channel.FEATURES, whole[:-4] + nan, headers=header)
     yield Poison("features cut short", Channel.FEATURES, whole[:-100], headers=header)
     wide = features(request_id, matrix=np.zeros((130, 20), np.float32))
-    yield Poison("features of another shape", Channel.FEATURES, encode(wide), letter=False)
+    yield Poison("features of another shape", Channel.FEATURES, encode_message(wide), letter=False)
     other = features(request_id, feature_spec="another")
-    yield Poison("features of another spec", Channel.FEATURES, encode(other), letter=False)
+    yield Poison("features of another spec", Channel.FEATURES, encode_message(other), letter=False)
 
 
 def prediction(request_id: str, **more: Any) -> dict[str, Any]:

@@ -116,9 +116,9 @@ def measured_features(
             measured = measure_wav(opened, tags, track_level_dbfs=level_dbfs).levelled.as_dict()
         return np.array([measured[name] for name in AUDIO_FEATURES], np.float32)
 
-    recipe = f"measures|{tagger.manifest.model_id}"
+    computation = f"measures|{tagger.manifest.model_id}"
     with ThreadPoolExecutor(threads) as pool:
-        computed = pool.map(lambda path: _cached(cache, recipe, path, compute), paths)
+        computed = pool.map(lambda path: _cached(cache, computation, path, compute), paths)
         rows = list(progress.track(computed, "measured features", len(paths)))
     return np.array(rows, np.float64).reshape(-1, len(AUDIO_FEATURES))
 
@@ -140,8 +140,8 @@ def _decoded(path: Path) -> Iterator[DecodedAudio]:
         yield decode(path, Path(folder) / "decoded.wav", DecodeLimits(), find_ffmpeg())
 
 
-def _cached(cache: Path, recipe: str, path: Path, compute: Callable[[Path], Array]) -> Array:
-    key = hashlib.sha256(f"{recipe}|{_code_hash()}|".encode() + path.read_bytes()).hexdigest()
+def _cached(cache: Path, computation: str, path: Path, compute: Callable[[Path], Array]) -> Array:
+    key = hashlib.sha256(f"{computation}|{_code_hash()}|".encode() + path.read_bytes()).hexdigest()
     stored = cache / f"{key}.npy"
     if stored.exists():
         values: Array = np.load(stored)

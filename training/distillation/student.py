@@ -1,4 +1,4 @@
-"""The student: a small convolutional LSTM on MFCCs that is taught what a large pretrained network says of the music."""
+"""The student: a small convolutional LSTM on MFCCs, distilled from a large pretrained network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from shared.audio.segment_features.mel_filters import mel_basis
 from shared.audio.spec import MFCC40
-from training.distillation.lessons import DECIBELS, Lessons
+from training.distillation.distillation_set import DECIBELS, DistillationSet
 from training.distillation.teacher import Teacher, tag_scores
 
 Array = npt.NDArray[np.float32]
@@ -26,7 +26,7 @@ _UNITS: Final = 96
 _HEADS: Final = 4
 _DENSE: Final = 384
 _DROPOUT: Final = 0.1
-#: Targets are clipped this many standard deviations from their mean: single outliers taught nothing but themselves.
+#: Targets are clipped this many standard deviations from their mean. A single outlier teaches nothing but itself.
 _CLIP: Final = 4.0
 
 # Augmentation, in decibels of the mel spectrogram, where an equaliser adds a curve and a codec empties the top bands.
@@ -45,34 +45,34 @@ _EMPTY_DB: Final = -200.0
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """Mean and deviation of what is taught: embedding, tags, tag scores, one after the other."""
+    """Mean and deviation of the distillation targets: embedding, tags, tag scores, one after the other."""
 
     mean: Array
     deviation: Array
 
     @classmethod
-    def of(cls, lessons: Lessons) -> Self:
-        """That of ``lessons``."""
-        taught = _taught(lessons)
-        return cls(taught.mean(axis=0), taught.std(axis=0) + 1e-6)
+    def of(cls, examples: DistillationSet) -> Self:
+        """The scale of ``examples``."""
+        targets = _targets(examples)
+        return cls(targets.mean(axis=0), targets.std(axis=0) + 1e-6)
 
-    def standardised(self, lessons: Lessons) -> Array:
-        """What ``lessons`` teach, in standard deviations, float32 [n, taught]."""
-        taught: Array = np.clip((_taught(lessons) - self.mean) / self.deviation, -_CLIP, _CLIP).astype(np.float32)
-        return taught
-
-
-def _taught(lessons: Lessons) -> Array:
-    taught: Array = np.hstack([lessons.embedding, lessons.tags, tag_scores(lessons.tags)]).astype(np.float32)
-    return taught
+    def standardised(self, examples: DistillationSet) -> Array:
+        """The targets of ``examples`` in standard deviations, float32 [n, targets]."""
+        targets: Array = np.clip((_targets(examples) - self.mean) / self.deviation, -_CLIP, _CLIP).astype(np.float32)
+        return targets
 
 
-def build(lessons: Lessons, taught: int) -> Any:
-    """The untrained student: MFCCs [n, 130, 40] to what is taught, standardised, [n, taught].
+def _targets(examples: DistillationSet) -> Array:
+    targets: Array = np.hstack([examples.embedding, examples.tags, tag_scores(examples.tags)]).astype(np.float32)
+    return targets
 
-    ``lessons`` give mean and deviation of the MFCCs, under augmentation.
+
+def build(examples: DistillationSet, targets: int) -> Any:
+    """The untrained student: MFCCs [n, 130, 40] to standardised targets [n, ``targets``].
+
+    ``examples`` give mean and deviation of the MFCCs, under augmentation.
     """
-    some = lessons[:: max(1, len(lessons) // 2000)]
+    some = examples[:: max(1, len(examples) // 2000)]
     heard = augmented(some.decibels, some.level).numpy().reshape(-1, MFCC40.n_mfcc)
     inputs = keras.Input((MFCC40.frames, MFCC40.n_mfcc), name="features")
     x = keras.layers.Normalization(mean=heard.mean(axis=0), variance=heard.var(axis=0), name="standardise")(inputs)
@@ -91,7 +91,7 @@ def build(lessons: Lessons, taught: int) -> Any:
     x = keras.layers.Dropout(_DROPOUT)(keras.layers.Concatenate(name="pooled")(pooled))
     x = keras.layers.Dense(_DENSE, activation="relu", name="hidden")(x)
     x = keras.layers.Dropout(_DROPOUT)(x)
-    return keras.Model(inputs, keras.layers.Dense(taught, name="taught")(x))
+    return keras.Model(inputs, keras.layers.Dense(targets, name="taught")(x))
 
 
 def _convolution(x: Any, filters: int, width: int, stride: int, name: str) -> Any:
@@ -101,7 +101,7 @@ def _convolution(x: Any, filters: int, width: int, stride: int, name: str) -> An
 
 
 def with_genres(network: Any, teacher: Teacher, scale: Scale) -> Any:
-    """``network`` with logits of the genres beside what it was taught: the teacher's rule, applied to the student."""
+    """``network`` with logits of the genres beside its targets: the teacher's rule, applied to the student."""
     embedding, genres = teacher.weights.shape
     kernel = np.zeros((len(scale.mean), genres))
     kernel[:embedding] = teacher.weights
@@ -114,8 +114,8 @@ def with_genres(network: Any, teacher: Teacher, scale: Scale) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
-    """How long and how fast to learn: passes over the lessons, and the peak of the learning rate."""
+class Schedule:
+    """The training schedule: passes over the examples, and the peak of the learning rate."""
 
     epochs: int
     learning_rate: float
@@ -123,19 +123,19 @@ class Course:
 
 
 def learn(
-    network: Any, lessons: Lessons, targets: Sequence[Array], loss: Callable[..., Any], course: Course
+    network: Any, examples: DistillationSet, targets: Sequence[Array], loss: Callable[..., Any], schedule: Schedule
 ) -> Iterator[int]:
-    """Train ``network`` in place on augmented ``lessons``, an epoch for each number that is taken.
+    """Train ``network`` in place on augmented ``examples``. Each number that is taken from the iterator is an epoch.
 
-    ``loss(answer, *targets)`` of a batch is made small. The learning rate rises, then falls along a cosine.
+    ``loss(answer, *targets)`` of a batch is minimised. The learning rate rises, then falls along a cosine.
     """
-    steps = course.epochs * (len(lessons) // _BATCH)
+    steps = schedule.epochs * (len(examples) // _BATCH)
     rising = max(1, steps // 15)
-    peak = course.learning_rate
-    schedule = keras.optimizers.schedules.CosineDecay(
+    peak = schedule.learning_rate
+    learning_rate = keras.optimizers.schedules.CosineDecay(
         peak / 20, max(1, steps - rising), alpha=0.01, warmup_target=peak, warmup_steps=rising
     )
-    optimizer = keras.optimizers.AdamW(schedule, weight_decay=1e-3, clipnorm=1.0)
+    optimizer = keras.optimizers.AdamW(learning_rate, weight_decay=1e-3, clipnorm=1.0)
     optimizer.build(network.trainable_variables)
 
     @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
@@ -146,17 +146,17 @@ def learn(
         variables = network.trainable_variables
         optimizer.apply(tape.gradient(missed, variables), variables)
 
-    random = np.random.default_rng(course.seed)
-    for epoch in range(course.epochs):
-        order = random.permutation(len(lessons))
+    random = np.random.default_rng(schedule.seed)
+    for epoch in range(schedule.epochs):
+        order = random.permutation(len(examples))
         for start in range(0, len(order) - _BATCH + 1, _BATCH):
             rows = order[start : start + _BATCH]
-            step(lessons.decibels[rows], lessons.level[rows], *(target[rows] for target in targets))
+            step(examples.decibels[rows], examples.level[rows], *(target[rows] for target in targets))
         yield epoch
 
 
 def augmented(decibels: Any, level: Any) -> Any:
-    """MFCCs [n, 130, 40] of mel spectrograms as in `Lessons`, each turned in time and heard through another chain.
+    """MFCCs [n, 130, 40] of mel spectrograms as in `DistillationSet`, shifted in time and heard through another chain.
 
     Gain, equaliser, raised noise floor, a codec's low-pass, and dropped frames, drawn anew for every segment.
     """

@@ -1,8 +1,8 @@
 """The teacher: genres from what a pretrained network hears, with the meaning of its tags as prior knowledge.
 
 A few clips by a few artists say little about a genre: a classifier fitted to them alone takes the artists for the
-genre. The tags of musicnn, though, were learnt from a million songs, and some of them are genres by name. So the
-teacher starts from what the tags mean and learns from the clips only how to depart from it.
+genre. The tags of musicnn were learnt from a million songs, and some of them are genres by name. So the teacher
+starts from the meaning of the tags and learns from the clips only how to depart from it.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from training.musicnn.network import MSD_TAGS
 Floats = npt.NDArray[np.floating]
 Integers = npt.NDArray[np.intp]
 
-#: The tags that speak for a genre, chosen by their meaning. None means reggae, and none classical music: for these
-#: stand what such music is called most often.
+#: The tags that speak for a genre, chosen by their meaning. No tag means reggae or classical music; these two get the
+#: tags that such music has most often.
 TAGS_OF_GENRE: Final[Mapping[str, tuple[str, ...]]] = {
     "blues": ("blues",),
     "classical": ("instrumental", "beautiful"),
@@ -39,7 +39,8 @@ TAGS_OF_GENRE: Final[Mapping[str, tuple[str, ...]]] = {
 
 #: Logits that a standard deviation of a genre's tag scores is worth.
 PRIOR_SCALE: Final = 4.0
-#: How dear it is to depart from the prior (L2 on the weights of standardised embeddings), and from equal bias.
+#: Regularisation strength: L2 on the weights of standardised embeddings, which are departures from the prior, and on
+#: the bias.
 _PENALTY: Final = 1.0
 _BIAS_PENALTY: Final = 0.01
 
@@ -53,7 +54,7 @@ def tag_members() -> npt.NDArray[np.float32]:
 
 
 def tag_scores(tags: Floats) -> Floats:
-    """How strongly the tags speak for each genre: log of the summed exponents of its tags, [n, tags] to [n, genres]."""
+    """How strongly the tags speak for each genre: log-sum-exp of its tags, [n, tags] to [n, genres]."""
     scores: Floats = np.log(np.exp(tags.astype(np.float64)) @ tag_members())
     return scores
 

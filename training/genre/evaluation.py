@@ -14,7 +14,7 @@ from shared.models.networks import GenreModel
 from training.data.clips import Clip, DataError, content_id, read_clips
 from training.data.features import usable_clips
 from training.data.splits import fault_filtered_positions
-from training.genre.figures import Calibration, figures
+from training.genre.figures import Temperatures, figures
 from training.genre.protocol import Workspace
 from training.genre.training import SplitName, fault_filtered_counts, logits_of, named
 
@@ -47,7 +47,7 @@ def evaluate_model(folder: Path, model_folder: Path, split: SplitName, data: Wor
         return np.log(np.maximum(model.predict(features), _SMALLEST)) * np.float32(manifest.temperature)
 
     held_out = logits_of(predict, clips, spec, "answers", data)
-    answers = Calibration(manifest.temperature, manifest.track_temperature).answers(held_out)
+    answers = Temperatures(manifest.temperature, manifest.track_temperature).answers(held_out)
     return {
         **figures(held_out, answers, manifest.uncertain_below),
         "split": described,

@@ -73,7 +73,7 @@ class Answers:
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
+class Temperatures:
     """Two temperatures: of a segment's logits, and of the mean of a track's calibrated segments (`tempered`)."""
 
     segment: float
@@ -106,10 +106,10 @@ def answers_by_fold(held_out: HeldOut, fold_of: Indices) -> Answers:
     ``fold_of`` is the fold of each clip.
     """
     track_of = held_out.track_of
-    whole = Calibration(1.0, 1.0).answers(held_out)
+    whole = Temperatures(1.0, 1.0).answers(held_out)
     for fold in np.unique(fold_of):
         own, rest = np.flatnonzero(fold_of == fold), np.flatnonzero(fold_of != fold)
-        judged = Calibration.fit(held_out.only(rest)).answers(held_out.only(own))
+        judged = Temperatures.fit(held_out.only(rest)).answers(held_out.only(own))
         whole.segments[np.isin(track_of, own)] = judged.segments
         whole.tracks[own] = judged.tracks
         whole.limited_tracks[own] = judged.limited_tracks

@@ -1,4 +1,4 @@
-"""The recipe of ``mfcc-lstm``: a student on 40 MFCCs, taught by musicnn what it says of any music there is.
+"""The training protocol of ``mfcc-lstm``: a student on 40 MFCCs, distilled from musicnn on any music there is.
 
 Distillation as in Hinton, Vinyals and Dean 2015: the student learns the embedding and the tags that the pretrained
 network gives each segment, first of music without a genre, then of the clips and their variants, together with the
@@ -21,8 +21,8 @@ from shared.audio.spec import MFCC40
 from shared.contracts.labels import GENRES
 from training.data.clips import Clip
 from training.distillation import student
-from training.distillation.lessons import Lessons, clip_lessons, other_lessons
-from training.distillation.student import Course, Scale, build, learn, with_genres
+from training.distillation.distillation_set import DistillationSet, clip_examples, music_examples
+from training.distillation.student import Scale, Schedule, build, learn, with_genres
 from training.distillation.teacher import PRIOR_SCALE, Teacher
 from training.genre.protocol import Workspace
 
@@ -33,32 +33,32 @@ _PRETRAINING_EPOCHS: Final = 22
 _PRETRAINING_RATE: Final = 2e-3
 _EPOCHS: Final = 14
 _RATE: Final = 1.2e-3
-#: Segments of other music heard along with the clips, so that what was learnt from it is not forgotten.
+#: Segments of other music in fine-tuning, so that the student does not forget its pre-training.
 _REMINDERS: Final = 4000
 #: Every n-th segment of other music stands for music at large when tag scores are standardised.
 _REFERENCE_EVERY: Final = 7
-#: Share of the label against the teacher's view in what a labelled segment is to be called.
+#: Share of the label in the genre target of a labelled segment. The rest is the teacher's.
 _LABEL_SHARE: Final = 0.3
 _GENRE_WEIGHT: Final = 1.0
 
 _DESCRIPTION: Final = f"""Three convolutions over time halve the frames twice, a bidirectional LSTM(96) reads what is
-left, attention pools it, and one hidden layer ends in what is taught (musicnn's embedding and tags) and in one logit a
-genre. Input: {MFCC40.n_mfcc} MFCCs, standardised by the network's first layer.
+left, attention pools it, and one hidden layer ends in the distillation targets (musicnn's embedding and tags) and in
+one logit a genre. Input: {MFCC40.n_mfcc} MFCCs, standardised by the network's first layer.
 
-It was taught by musicnn (Pons and Serra 2019, pretrained on the Million Song Dataset): first its answers to music
-without a genre, then to the clips, to copies of them half a segment later, faster and slower, and mixed in pairs, all
-under random gain, equaliser, noise and low-pass. The genres come from a teacher that starts from what musicnn's tags
-mean (`training/distillation/teacher.py`) and is fitted to the clips at hand. In each fold student and teacher hear
-nothing of the artists that are held out. Whether musicnn itself heard some of these songs in the Million Song Dataset
-is not known."""
+It was distilled from musicnn (Pons and Serra 2019, pretrained on the Million Song Dataset): from its answers, first to
+music without a genre, then to the clips and to copies of them, half a segment later, faster and slower, and mixed in
+pairs, all under random gain, equaliser, noise and low-pass. The genres come from a teacher that starts from what
+musicnn's tags mean (`training/distillation/teacher.py`) and is fitted to the clips at hand. In each fold student and
+teacher hear nothing of the artists that are held out. Whether musicnn itself heard some of these songs in the Million
+Song Dataset is not known."""
 
 _NOTICES: Final = """The student learnt from the answers of musicnn, copyright (c) Music Technology Group, Universitat
-Pompeu Fabra 2019, by Jordi Pons (ISC licence, see ../MUSICNN-LICENSE.md). The music that it was taught with belongs to
+Pompeu Fabra 2019, by Jordi Pons (ISC licence, see ../MUSICNN-LICENSE.md). The music that it was trained on belongs to
 its owners; none of it is here."""
 
 
 class MfccLstm:
-    """See the module. `training.genre.protocol.GenreRecipe` says what the methods are for."""
+    """See the module. `training.genre.protocol.TrainingProtocol` says what the methods are for."""
 
     name = "mfcc-lstm"
     description = _DESCRIPTION
@@ -70,16 +70,16 @@ class MfccLstm:
         self.notes: dict[str, Any] = {}
         self._groups: npt.NDArray[np.str_] = np.empty(0, str)
         self._labels: Indices = np.empty(0, np.intp)
-        self._clips: Lessons | None = None
-        self._other: Lessons | None = None
+        self._clips: DistillationSet | None = None
+        self._other: DistillationSet | None = None
         self._pretrained: Path | None = None
 
     def prepare(self, clips: Sequence[Clip], data: Workspace) -> None:
-        """Lessons of the clips and of ``data.unlabelled``; the student's first school on the latter."""
+        """The distillation set of the clips and of ``data.unlabelled``; pre-training of the student on the latter."""
         self._groups = np.array([clip.group for clip in clips])
         self._labels = np.array([GENRES.index(clip.label) for clip in clips])
-        self._clips = clip_lessons(clips, data, without="activations")
-        self._other = other_lessons(data.unlabelled, data, without="activations")
+        self._clips = clip_examples(clips, data, without="activations")
+        self._other = music_examples(data.unlabelled, data, without="activations")
         self.notes = {
             "segments_of_clips_and_variants": len(self._clips),
             "segments_of_other_music": len(self._other) if self._other else 0,
@@ -88,51 +88,51 @@ class MfccLstm:
             self._pretrained = _pretrained(self._other, data)
 
     def fit(self, train_on: Indices, seed: int, keep: Callable[[Any], None] | None = None) -> Any:
-        """The student after its second school: ``train_on`` clips, with all their variants."""
-        clips = self._lessons()
-        return self._taught(clips[clips.within(train_on)], seed, keep)
+        """The student after fine-tuning: on ``train_on`` clips, with all their variants."""
+        clips = self._examples()
+        return self._fine_tuned(clips[clips.within(train_on)], seed, keep)
 
     def fit_segments(self, clip_of: Indices, position: Indices, seed: int) -> Any:
         """The same on single original segments, without variants: those would hold pieces of other segments."""
-        return self._taught(self._lessons().segments(clip_of, position), seed, None)
+        return self._fine_tuned(self._examples().segments(clip_of, position), seed, None)
 
-    def _lessons(self) -> Lessons:
+    def _examples(self) -> DistillationSet:
         if self._clips is None:
             raise RuntimeError("prepare comes first")
         return self._clips
 
-    def _taught(self, own: Lessons, seed: int, keep: Callable[[Any], None] | None) -> Any:
+    def _fine_tuned(self, own: DistillationSet, seed: int, keep: Callable[[Any], None] | None) -> Any:
         teacher = fitted_teacher(own, self._other, self._labels, self._groups)
         keras.utils.set_random_seed(seed)
         material = own
         if self._other is not None:
             reminders = np.random.default_rng(seed).permutation(len(self._other))[:_REMINDERS]
-            material = Lessons.joined([own, self._other[reminders]])
+            material = DistillationSet.joined([own, self._other[reminders]])
         scale = Scale.of(self._other or own)
-        taught = scale.standardised(material)
-        network = keras.models.load_model(self._pretrained) if self._pretrained else build(material, taught.shape[1])
+        distilled = scale.standardised(material)
+        network = keras.models.load_model(self._pretrained) if self._pretrained else build(material, distilled.shape[1])
         whole = with_genres(network, teacher, scale)
         answer = keras.Model(whole.input, whole.outputs[1], name="mfcc_lstm")
 
-        def loss(answers: Any, taught: Any, genres: Any) -> Any:
+        def loss(answers: Any, wanted: Any, genres: Any) -> Any:
             called = tf.nn.softmax_cross_entropy_with_logits(genres, answers[1])
-            return tf.reduce_mean((answers[0] - taught) ** 2) + _GENRE_WEIGHT * tf.reduce_mean(called)
+            return tf.reduce_mean((answers[0] - wanted) ** 2) + _GENRE_WEIGHT * tf.reduce_mean(called)
 
-        targets = (taught, genre_targets(material, teacher, self._labels, _LABEL_SHARE))
-        for _ in learn(whole, material, targets, loss, Course(_EPOCHS, _RATE, seed)):
+        targets = (distilled, genre_targets(material, teacher, self._labels, _LABEL_SHARE))
+        for _ in learn(whole, material, targets, loss, Schedule(_EPOCHS, _RATE, seed)):
             if keep is not None:
                 keep(answer)
         return answer
 
 
 def fitted_teacher(
-    own: Lessons,
-    other: Lessons | None,
+    own: DistillationSet,
+    other: DistillationSet | None,
     labels: Indices,
     groups: npt.NDArray[np.str_],
     prior_scale: float = PRIOR_SCALE,
 ) -> Teacher:
-    """The teacher for the clips that ``own`` lessons were made of; ``labels`` and ``groups`` are of all clips."""
+    """The teacher of the clips in ``own``. ``labels`` and ``groups`` are those of all clips."""
     pure = own[~own.mixed]
     reference = [pure.tags[pure.original], *([other.tags[::_REFERENCE_EVERY]] if other else [])]
     clip_of = pure.first
@@ -140,8 +140,8 @@ def fitted_teacher(
     return Teacher.fit(pure.embedding, pure.tags, *known, prior_scale)
 
 
-def genre_targets(material: Lessons, teacher: Teacher, labels: Indices, label_share: float) -> Array:
-    """What each segment is to be called: the teacher's view, and of unmixed clips in part their label."""
+def genre_targets(material: DistillationSet, teacher: Teacher, labels: Indices, label_share: float) -> Array:
+    """Genre targets of each segment: the teacher's probabilities, mixed with the label unless the segment is a mix."""
     targets = teacher.probabilities(material.embedding, material.tags)
     known = np.flatnonzero((material.first >= 0) & ~material.mixed)
     targets[known] *= 1.0 - label_share
@@ -149,8 +149,8 @@ def genre_targets(material: Lessons, teacher: Teacher, labels: Indices, label_sh
     return targets.astype(np.float32)
 
 
-def _pretrained(other: Lessons, data: Workspace) -> Path:
-    """The student that has heard ``other`` music, from the cache where it has heard just that before."""
+def _pretrained(other: DistillationSet, data: Workspace) -> Path:
+    """The student pre-trained on ``other`` music, from the cache if there is one for exactly this music."""
     digest = hashlib.sha256(f"{_PRETRAINING_EPOCHS}|{_PRETRAINING_RATE}|{tf.__version__}".encode())
     digest.update(Path(student.__file__).read_bytes())
     digest.update(other.embedding.tobytes())
@@ -158,14 +158,14 @@ def _pretrained(other: Lessons, data: Workspace) -> Path:
     if not stored.exists():
         keras.utils.set_random_seed(0)
         scale = Scale.of(other)
-        taught = scale.standardised(other)
-        network = build(other, taught.shape[1])
+        targets = scale.standardised(other)
+        network = build(other, targets.shape[1])
 
         def loss(answer: Any, wanted: Any) -> Any:
             return tf.reduce_mean((answer - wanted) ** 2)
 
-        rounds = learn(network, other, (taught,), loss, Course(_PRETRAINING_EPOCHS, _PRETRAINING_RATE, 0))
-        for _ in data.progress.track(rounds, "first school", _PRETRAINING_EPOCHS):
+        rounds = learn(network, other, (targets,), loss, Schedule(_PRETRAINING_EPOCHS, _PRETRAINING_RATE, 0))
+        for _ in data.progress.track(rounds, "pre-training", _PRETRAINING_EPOCHS):
             pass
         stored.parent.mkdir(parents=True, exist_ok=True)
         part = stored.with_suffix(".part.keras")
@@ -174,6 +174,6 @@ def _pretrained(other: Lessons, data: Workspace) -> Path:
     return stored
 
 
-def recipe() -> MfccLstm:
-    """The recipe, for the registry."""
+def protocol() -> MfccLstm:
+    """The protocol, for the registry."""
     return MfccLstm()

@@ -1,4 +1,4 @@
-"""The recipe of ``musicnn-lstm``: a pretrained convolutional trunk, an LSTM over its steps, the meaning of its tags.
+"""The protocol of ``musicnn-lstm``: a pretrained convolutional trunk, an LSTM over its steps, the meaning of its tags.
 
 The trunk is that of musicnn and stays as it was published: a hundred clips can only spoil it.
 """
@@ -16,7 +16,13 @@ import numpy.typing as npt
 from shared.audio.spec import LOG_MEL96
 from shared.contracts.labels import GENRES
 from training.data.clips import Clip
-from training.distillation.lessons import STEP_FRAMES, Lessons, clip_lessons, other_lessons, pretrained_network
+from training.distillation.distillation_set import (
+    STEP_FRAMES,
+    DistillationSet,
+    clip_examples,
+    music_examples,
+    pretrained_network,
+)
 from training.distillation.teacher import PRIOR_SCALE, Teacher, tag_members
 from training.genre.mfcc import fitted_teacher, genre_targets
 from training.genre.protocol import REFERENCES, Workspace
@@ -76,7 +82,7 @@ class Projection:
 
 
 class MusicnnLstm:
-    """See the module. `training.genre.protocol.GenreRecipe` says what the methods are for."""
+    """See the module. `training.genre.protocol.TrainingProtocol` says what the methods are for."""
 
     name = "musicnn-lstm"
     description = _DESCRIPTION
@@ -89,16 +95,16 @@ class MusicnnLstm:
         self.notes: dict[str, Any] = {}
         self._groups: npt.NDArray[np.str_] = np.empty(0, str)
         self._labels: Indices = np.empty(0, np.intp)
-        self._clips: Lessons | None = None
-        self._other: Lessons | None = None
+        self._clips: DistillationSet | None = None
+        self._other: DistillationSet | None = None
         self._references: dict[str, dict[int, bool]] = {}
 
     def prepare(self, clips: Sequence[Clip], data: Workspace) -> None:
         """What musicnn says of the clips, their variants and ``data.unlabelled``."""
         self._groups = np.array([clip.group for clip in clips])
         self._labels = np.array([GENRES.index(clip.label) for clip in clips])
-        self._clips = clip_lessons(clips, data, without="decibels")
-        other = other_lessons(data.unlabelled, data, without="decibels")
+        self._clips = clip_examples(clips, data, without="decibels")
+        other = music_examples(data.unlabelled, data, without="decibels")
         # A slice would keep the whole in memory.
         self._other = other and other[np.arange(0, len(other), _OTHER_EVERY)]
         self.notes = {
@@ -109,16 +115,16 @@ class MusicnnLstm:
     def fit(self, train_on: Indices, seed: int, keep: Callable[[Any], None] | None = None) -> Any:
         """The network after training on ``train_on`` clips, with all their variants."""
         self._note_references(train_on)
-        clips = self._lessons()
+        clips = self._examples()
         return self._trained(clips[clips.within(train_on)], seed, keep)
 
     def fit_segments(self, clip_of: Indices, position: Indices, seed: int) -> Any:
         """The same on single original segments, without variants: those would hold pieces of other segments."""
-        return self._trained(self._lessons().segments(clip_of, position), seed, None)
+        return self._trained(self._examples().segments(clip_of, position), seed, None)
 
     def _note_references(self, train_on: Indices) -> None:
         """How the trunk's answers do by themselves on the clips that are not trained on: what is to be beaten."""
-        clips = self._lessons()
+        clips = self._examples()
         originals = clips[clips.original]
         own, rest = originals[originals.within(train_on)], originals[~originals.within(train_on)]
         if not len(rest):
@@ -137,14 +143,14 @@ class MusicnnLstm:
             name: round(float(np.mean(list(right.values()))), 3) for name, right in self._references.items()
         }
 
-    def _lessons(self) -> Lessons:
+    def _examples(self) -> DistillationSet:
         if self._clips is None:
             raise RuntimeError("prepare comes first")
         return self._clips
 
-    def _trained(self, own: Lessons, seed: int, keep: Callable[[Any], None] | None) -> Any:
+    def _trained(self, own: DistillationSet, seed: int, keep: Callable[[Any], None] | None) -> Any:
         teacher = fitted_teacher(own, self._other, self._labels, self._groups)
-        material = Lessons.joined([own, *([self._other] if self._other else [])])
+        material = DistillationSet.joined([own, *([self._other] if self._other else [])])
         targets = genre_targets(material, teacher, self._labels, _LABEL_SHARE)
         projection = Projection.fit(material.activations)
         keras.utils.set_random_seed(seed)
@@ -191,6 +197,6 @@ def _head(steps: int) -> Any:
     return keras.Model(inputs, keras.layers.Dense(len(GENRES), name="view")(x), name="head")
 
 
-def recipe() -> MusicnnLstm:
-    """The recipe, for the registry."""
+def protocol() -> MusicnnLstm:
+    """The protocol, for the registry."""
     return MusicnnLstm()

@@ -19,7 +19,7 @@ _BATCH: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class Hyperparameters:
     """How the network is trained.
 
     ``offset`` is the deviation of a random constant added to each coefficient of a segment (another equaliser),
@@ -65,7 +65,7 @@ def train(
     network: Any,
     material: Segments,
     epochs: int,
-    recipe: Recipe,
+    hyperparameters: Hyperparameters,
     seed: int,
     keep: Callable[[Any], None] | None = None,
 ) -> None:
@@ -81,14 +81,16 @@ def train(
     steps = epochs * -(-len(material.labels) // _BATCH)
     trainer.compile(
         keras.optimizers.AdamW(
-            _learning_rate(recipe.learning_rate, steps), weight_decay=recipe.weight_decay, clipnorm=1.0
+            _learning_rate(hyperparameters.learning_rate, steps),
+            weight_decay=hyperparameters.weight_decay,
+            clipnorm=1.0,
         ),
-        keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing),
+        keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=hyperparameters.label_smoothing),
     )
     random = np.random.default_rng(seed)
     targets = np.eye(network.output_shape[-1], dtype=np.float32)[material.labels]
     for _ in range(epochs):
-        features, soft_targets = _varied(material, targets, recipe, random)
+        features, soft_targets = _varied(material, targets, hyperparameters, random)
         trainer.fit(features, soft_targets, batch_size=_BATCH, verbose=0)
         if keep is not None:
             keep(network)
@@ -101,18 +103,20 @@ def _learning_rate(peak: float, steps: int) -> Any:
     )
 
 
-def _varied(material: Segments, targets: Array, recipe: Recipe, random: np.random.Generator) -> tuple[Array, Array]:
+def _varied(
+    material: Segments, targets: Array, hyperparameters: Hyperparameters, random: np.random.Generator
+) -> tuple[Array, Array]:
     count, frames, coefficients = material.full.shape
     limited = random.random((count, 1, 1)) < 0.5
     features = np.where(limited, material.limited, material.full)
     deviation = material.full.std(axis=(0, 1))
-    features = features + recipe.offset * deviation * random.standard_normal((count, 1, coefficients))
-    features = features + recipe.noise * deviation * random.standard_normal(features.shape)
+    features = features + hyperparameters.offset * deviation * random.standard_normal((count, 1, coefficients))
+    features = features + hyperparameters.noise * deviation * random.standard_normal(features.shape)
     # Begin each segment at another frame, its head behind its tail: where a phrase falls in it is chance anyway.
     turned = (np.arange(frames) + random.integers(frames, size=(count, 1))) % frames
     features = features[np.arange(count)[:, None], turned]
-    if recipe.mixup > 0.0:
-        share = np.asarray(random.beta(recipe.mixup, recipe.mixup, (count, 1)))
+    if hyperparameters.mixup > 0.0:
+        share = np.asarray(random.beta(hyperparameters.mixup, hyperparameters.mixup, (count, 1)))
         other = random.permutation(count)
         features = share[:, :, None] * features + (1 - share[:, :, None]) * features[other]
         targets = (share * targets + (1 - share) * targets[other]).astype(np.float32)

@@ -34,9 +34,9 @@ class NoProgress:
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """Where computed things are kept, how many threads there are, and who is told how far it has come.
+    """Where computed things are kept, how many threads there are, and who follows the progress.
 
-    ``unlabelled`` are folders of music without genres, for recipes that learn from such.
+    ``unlabelled`` are folders of music without genres, for protocols that learn from such.
     """
 
     cache: Path
@@ -45,16 +45,16 @@ class Workspace:
     unlabelled: tuple[Path, ...] = ()
 
 
-#: The name of a recipe's notes on what it is to be compared with.
+#: The name of the note on simpler protocols, for comparison.
 REFERENCES: Final = "references"
 
 
-class GenreRecipe(Protocol):
+class TrainingProtocol(Protocol):
     """One way to make a genre model. ``prepare`` comes first, once; then any number of fits, which keep nothing.
 
     ``description`` and ``notices`` are Markdown for the card: what the network is, and whose rights and licences it
-    stands on. ``max_segments`` is what the manifest advises. ``notes`` are figures of the recipe's own for the card, by
-    name; under `REFERENCES` the track accuracy of simpler ways in the same folds.
+    stands on. ``max_segments`` is what the manifest advises. ``notes`` are further figures for the card, by name; under
+    `REFERENCES` the track accuracy of simpler protocols in the same folds.
     """
 
     name: str
@@ -86,30 +86,32 @@ class GenreRecipe(Protocol):
         ...
 
 
-def _of(module: str) -> Callable[[], GenreRecipe]:
-    """The recipe that ``module.recipe()`` returns, imported only when asked for: TensorFlow takes seconds."""
+def _of(module: str) -> Callable[[], TrainingProtocol]:
+    """The protocol that ``module.protocol()`` returns, imported only when asked for: TensorFlow takes seconds."""
 
-    def recipe() -> GenreRecipe:
-        made: GenreRecipe = import_module(module).recipe()
+    def protocol() -> TrainingProtocol:
+        made: TrainingProtocol = import_module(module).protocol()
         return made
 
-    return recipe
+    return protocol
 
 
 #: By the name that ``tonestream train genre --model`` takes.
-RECIPES: Final[dict[str, Callable[[], GenreRecipe]]] = {
+PROTOCOLS: Final[dict[str, Callable[[], TrainingProtocol]]] = {
     "mfcc-lstm": _of("training.genre.mfcc"),
     "mfcc-lstm-seed": _of("training.genre.seed"),
     "musicnn-lstm": _of("training.genre.musicnn"),
 }
 
 
-class UnknownRecipeError(ValueError):
-    """There is no recipe of that name."""
+class UnknownProtocolError(ValueError):
+    """There is no protocol of that name."""
 
 
-def recipe_named(name: str, recipes: Mapping[str, Callable[[], GenreRecipe]] = RECIPES) -> GenreRecipe:
-    """The recipe called ``name``. Raises UnknownRecipeError, which lists those there are."""
-    if name not in recipes:
-        raise UnknownRecipeError(f"there is no genre model {name!r} to train: choose from {', '.join(sorted(recipes))}")
-    return recipes[name]()
+def protocol_named(name: str, protocols: Mapping[str, Callable[[], TrainingProtocol]] = PROTOCOLS) -> TrainingProtocol:
+    """The protocol called ``name``. Raises UnknownProtocolError, which lists those there are."""
+    if name not in protocols:
+        raise UnknownProtocolError(
+            f"there is no genre model {name!r} to train: choose from {', '.join(sorted(protocols))}"
+        )
+    return protocols[name]()

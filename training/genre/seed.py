@@ -13,7 +13,7 @@ from shared.audio.spec import MFCC13
 from shared.contracts.labels import GENRES
 from training.data.clips import Clip
 from training.data.features import clip_features
-from training.genre.network import Recipe, Segments, build, train
+from training.genre.network import Hyperparameters, Segments, build, train
 from training.genre.protocol import Workspace
 
 Indices = npt.NDArray[np.intp]
@@ -22,8 +22,8 @@ Indices = npt.NDArray[np.intp]
 _LIMITED_HZ: Final = 8000
 
 
-class SeedRecipe:
-    """A `GenreRecipe`. Learns from nothing but the clips; half of the segments of each epoch end at 8 kHz."""
+class SeedProtocol:
+    """A `TrainingProtocol`. Learns from nothing but the clips; half of the segments of each epoch end at 8 kHz."""
 
     name = "mfcc-lstm-seed"
     spec = MFCC13
@@ -58,10 +58,10 @@ class SeedRecipe:
         keras.utils.set_random_seed(seed)
         material = self._material[segments]
         network = build(self.spec.frames, self.spec.coefficients, len(GENRES), material)
-        train(network, material, self._epochs, Recipe(), seed, keep)
+        train(network, material, self._epochs, Hyperparameters(), seed, keep)
         return network
 
 
-def recipe() -> SeedRecipe:
+def protocol() -> SeedProtocol:
     """For the registry in `training.genre.protocol`."""
-    return SeedRecipe()
+    return SeedProtocol()

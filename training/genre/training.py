@@ -1,4 +1,4 @@
-"""Training and cross-validation of genre models, the same for every recipe."""
+"""Training and cross-validation of genre models, the same for every protocol."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from shared.models.manifest import ModelManifest, write_manifest
 from training.data.clips import Clip, DataError, content_id, read_clips
 from training.data.features import Skipped, clip_features, usable_clips
 from training.data.splits import fault_filtered, fault_filtered_positions, fold_of_each, random_segments, train_and_test
-from training.genre.figures import LIMITED_HZ, Calibration, HeldOut, answers_by_fold, figures
-from training.genre.protocol import GenreRecipe, Workspace
+from training.genre.figures import LIMITED_HZ, HeldOut, Temperatures, answers_by_fold, figures
+from training.genre.protocol import TrainingProtocol, Workspace
 from training.reports.card import write_card
 from training.reports.metrics import UNCERTAIN_BELOW, accuracy
 from training.reports.plots import write_plots
@@ -45,16 +45,16 @@ class Material:
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
-    """A recipe tried on clips it did not train on: its figures, and the calibration that follows from them."""
+class GenreEvaluation:
+    """The figures of a protocol on clips that it did not train on, and the temperatures fitted to its answers."""
 
     figures: dict[str, Any]
-    calibration: Calibration
+    calibration: Temperatures
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a recipe is tried: ``folds`` count for the split by artist; ``leaky`` adds the random split by segment."""
+    """How a protocol is tried: ``folds`` count for the split by artist; ``leaky`` adds the random split by segment."""
 
     split: SplitName = "artist"
     folds: int = 5
@@ -62,17 +62,17 @@ class Plan:
     leaky: bool = True
 
 
-def load_material(folder: Path, recipe: GenreRecipe, data: Workspace) -> Material:
+def load_material(folder: Path, protocol: TrainingProtocol, data: Workspace) -> Material:
     """The clips of ``folder`` without files that are corrupt or too short. Raises DataError where none is left."""
-    clips, skipped = usable_clips(read_clips(folder), recipe.spec, data.cache, data.threads, data.progress)
+    clips, skipped = usable_clips(read_clips(folder), protocol.spec, data.cache, data.threads, data.progress)
     if not clips:
         raise DataError(f"none of the {len(skipped)} clips in {folder} can be used: {skipped[0].reason}")
-    lengths = [len(one) for one in clip_features(clips, recipe.spec, data.cache, data.threads)]
+    lengths = [len(one) for one in clip_features(clips, protocol.spec, data.cache, data.threads)]
     return Material(clips, skipped, np.array(lengths, np.intp))
 
 
-def try_recipe(recipe: GenreRecipe, material: Material, plan: Plan, data: Workspace) -> Trial:
-    """Train on a part of the clips, judge on the rest, as ``plan`` says. Prepares the recipe for all of them.
+def try_protocol(protocol: TrainingProtocol, material: Material, plan: Plan, data: Workspace) -> GenreEvaluation:
+    """Train on a part of the clips, judge on the rest, as ``plan`` says. Prepares the protocol for all of them.
 
     Raises SplitError where the clips cannot be split.
     """
@@ -80,39 +80,39 @@ def try_recipe(recipe: GenreRecipe, material: Material, plan: Plan, data: Worksp
     labels = [clip.label for clip in clips]
     if plan.split == "artist":
         fold_of = fold_of_each(labels, [clip.group for clip in clips], plan.folds, plan.seed)
-        recipe.prepare(clips, data)
-        held_out = _cross_validated(recipe, clips, fold_of, plan.seed, data)
-        answers, calibration = answers_by_fold(held_out, fold_of), Calibration.fit(held_out)
+        protocol.prepare(clips, data)
+        held_out = _cross_validated(protocol, clips, fold_of, plan.seed, data)
+        answers, calibration = answers_by_fold(held_out, fold_of), Temperatures.fit(held_out)
         split: dict[str, Any] = {"name": plan.split, "folds": plan.folds, "seed": plan.seed}
     else:
         parts = fault_filtered_positions([clip.name for clip in clips], labels)
-        recipe.prepare(clips, data)
-        network = recipe.fit(parts["train"], plan.seed)
-        valid, held_out = (_held_out(network, recipe, clips, parts[part], data) for part in ("valid", "test"))
-        calibration = Calibration.fit(valid)
+        protocol.prepare(clips, data)
+        network = protocol.fit(parts["train"], plan.seed)
+        valid, held_out = (_held_out(network, protocol, clips, parts[part], data) for part in ("valid", "test"))
+        calibration = Temperatures.fit(valid)
         answers = calibration.answers(held_out)
         split = {"name": plan.split, "seed": plan.seed, **fault_filtered_counts(clips)}
     measured = {
         **figures(held_out, answers, UNCERTAIN_BELOW),
         "split": split,
         "skipped": named(material.skipped),
-        "leaky": _leaky(recipe, material, plan.seed, data) if plan.leaky else None,
+        "leaky": _leaky(protocol, material, plan.seed, data) if plan.leaky else None,
     }
-    return Trial(measured, calibration)
+    return GenreEvaluation(measured, calibration)
 
 
 def train_model(
-    folder: Path, recipe: GenreRecipe, out: Path, plan: Plan, command: str, data: Workspace
+    folder: Path, protocol: TrainingProtocol, out: Path, plan: Plan, command: str, data: Workspace
 ) -> ModelManifest:
-    """Try ``recipe`` on the clips of ``folder``, train it on all of them, and write the model folder ``out``.
+    """Try ``protocol`` on the clips of ``folder``, train it on all of them, and write the model folder ``out``.
 
     The folder gets weights, manifest, card and both plots. Raises DataError, SplitError, ModelError.
     """
     started = time.perf_counter()
     versions = prepare(plan.seed, data.threads)
-    material = load_material(folder, recipe, data)
-    trial = try_recipe(recipe, material, plan, data)
-    network = recipe.fit(np.arange(len(material.clips)), plan.seed)
+    material = load_material(folder, protocol, data)
+    trial = try_protocol(protocol, material, plan, data)
+    network = protocol.fit(np.arange(len(material.clips)), plan.seed)
 
     out.mkdir(parents=True, exist_ok=True)
     network.save(out / _WEIGHTS)
@@ -121,17 +121,17 @@ def train_model(
         out.resolve().name,
         kind="genre",
         labels=GENRES,
-        feature_spec=recipe.spec,
+        feature_spec=protocol.spec,
         temperature=round(trial.calibration.segment, 4),
         track_temperature=round(trial.calibration.track, 4),
         uncertain_below=UNCERTAIN_BELOW,
-        max_segments=recipe.max_segments,
+        max_segments=protocol.max_segments,
         weights=_WEIGHTS,
         versions=versions,
         command=command,
         figures={
             **trial.figures,
-            **described(recipe),
+            **described(protocol),
             "trained_on": sorted({content_id(clip.path) for clip in material.clips}),
             "training_s": round(time.perf_counter() - started),
         },
@@ -141,29 +141,29 @@ def train_model(
     return manifest
 
 
-def cross_validate_recipe(folder: Path, recipe: GenreRecipe, plan: Plan, data: Workspace) -> dict[str, Any]:
-    """The figures of ``recipe``, trained afresh on parts of the clips of ``folder``. Writes nothing but the cache.
+def cross_validate_protocol(folder: Path, protocol: TrainingProtocol, plan: Plan, data: Workspace) -> dict[str, Any]:
+    """The figures of ``protocol``, trained afresh on parts of the clips of ``folder``. Writes nothing but the cache.
 
     Raises DataError, SplitError.
     """
     prepare(plan.seed, data.threads)
-    trial = try_recipe(recipe, load_material(folder, recipe, data), plan, data)
+    trial = try_protocol(protocol, load_material(folder, protocol, data), plan, data)
     return {
         **trial.figures,
-        **described(recipe),
+        **described(protocol),
         "leak": {"clips": 0, "of": trial.figures["clips"]},
         "temperature": round(trial.calibration.segment, 4),
         "track_temperature": round(trial.calibration.track, 4),
     }
 
 
-def described(recipe: GenreRecipe) -> dict[str, Any]:
-    """What the recipe says of itself, for a manifest."""
+def described(protocol: TrainingProtocol) -> dict[str, Any]:
+    """What the protocol says of itself, for a manifest."""
     return {
-        "recipe": recipe.name,
-        "description": recipe.description,
-        "notices": recipe.notices,
-        "notes": recipe.notes,
+        "recipe": protocol.name,
+        "description": protocol.description,
+        "notices": protocol.notices,
+        "notes": protocol.notes,
     }
 
 
@@ -202,27 +202,29 @@ def logits_of(
 
 
 def _cross_validated(
-    recipe: GenreRecipe, clips: Sequence[Clip], fold_of: Indices, seed: int, data: Workspace
+    protocol: TrainingProtocol, clips: Sequence[Clip], fold_of: Indices, seed: int, data: Workspace
 ) -> HeldOut:
     full: list[Array] = [np.empty(0, np.float32)] * len(clips)
     limited = list(full)
     folds = list(train_and_test(fold_of))
     for train_on, test_on in data.progress.track(folds, "folds", len(folds)):
-        judged = _held_out(recipe.fit(train_on, seed), recipe, clips, test_on, data)
+        judged = _held_out(protocol.fit(train_on, seed), protocol, clips, test_on, data)
         for position, own_full, own_limited in zip(test_on, judged.full, judged.limited, strict=True):
             full[position], limited[position] = own_full, own_limited
     return HeldOut(clips, full, limited)
 
 
-def _held_out(network: Any, recipe: GenreRecipe, clips: Sequence[Clip], positions: Indices, data: Workspace) -> HeldOut:
+def _held_out(
+    network: Any, protocol: TrainingProtocol, clips: Sequence[Clip], positions: Indices, data: Workspace
+) -> HeldOut:
     def predict(features: Array) -> Array:
         logits: Array = network.predict(features, batch_size=_PREDICT_BATCH, verbose=0)
         return logits
 
-    return logits_of(predict, [clips[i] for i in positions], recipe.spec, "answers", data)
+    return logits_of(predict, [clips[i] for i in positions], protocol.spec, "answers", data)
 
 
-def _leaky(recipe: GenreRecipe, material: Material, seed: int, data: Workspace) -> dict[str, Any]:
+def _leaky(protocol: TrainingProtocol, material: Material, seed: int, data: Workspace) -> dict[str, Any]:
     """What a random split by segment would have one believe: trained on 80% of the segments, tested on the rest.
 
     One split and not a fold for each fifth: the gap to the honest figure is far wider than the chance in it.
@@ -230,8 +232,8 @@ def _leaky(recipe: GenreRecipe, material: Material, seed: int, data: Workspace) 
     clip_of = np.repeat(np.arange(len(material.clips)), material.lengths)
     position = np.concatenate([np.arange(length) for length in material.lengths])
     train_on, test_on = random_segments(len(clip_of), seed)
-    network = recipe.fit_segments(clip_of[train_on], position[train_on], seed)
-    tested = _held_out(network, recipe, material.clips, np.unique(clip_of[test_on]), data)
+    network = protocol.fit_segments(clip_of[train_on], position[train_on], seed)
+    tested = _held_out(network, protocol, material.clips, np.unique(clip_of[test_on]), data)
     by_clip = dict(zip(np.unique(clip_of[test_on]), tested.full, strict=True))
     chosen = np.array([by_clip[clip_of[i]][position[i]].argmax() for i in test_on], np.intp)
     truth = np.array([GENRES.index(material.clips[clip_of[i]].label) for i in test_on], np.intp)

@@ -14,7 +14,7 @@ _LISTENER_LIMITS: Final = """\
   players of a game on the web.
 - What listeners feel is not what a song expresses: sad music is enjoyed, and sadness is felt seldom. It is answered
   seldom, too, and missed most.
-- Power and tension are both called energetic: triumph is not told from threat.
+- Power and tension are both called energetic: the model confuses triumph with threat.
 - The tags that each feature listens to, what is usual of a tag and how far the moods are evened out were chosen with
   these clips at hand, so the figures are flattered a little. There were no other clips with listeners to check on.
 - `liveness` is a proxy that nothing here checks. The tempo may be off by an octave."""
@@ -35,7 +35,7 @@ measured from the audio. One network for each, in one file; the manifest holds a
 The network for Spotify's features turns each, standardised, into its rank among the training tracks and averages
 {f["members"]} members of one hidden layer ({f["hidden"]} units, ReLU, dropout; {f["steps"]} steps of AdamW). Labellers
 do not mean the same by a mood, so each member gives the probabilities of every labeller and the answer is their mean,
-weighted by the share of the tracks that each labelled. Who labelled a track is never told when it is judged.
+weighted by the share of the tracks that each labelled. The judge never sees who labelled a track.
 
 {_how_learnt(f["audio"])}
 
@@ -108,22 +108,22 @@ def listener_report(f: Mapping[str, Any]) -> str:
 
 
 def _split(f: Mapping[str, Any]) -> str:
-    told = f"{f['tracks']} tracks by {f['groups']} artists, labelled by {max(1, len(f['accuracy']) - 1)}.\n"
+    text = f"{f['tracks']} tracks by {f['groups']} artists, labelled by {max(1, len(f['accuracy']) - 1)}.\n"
     if "repeated" in f:
-        told += (
+        text += (
             f"{f['folds']}-fold cross-validation, seed {f['seed']}: no artist is ever in both training and test, and "
             "scaler, ranks and network are fitted to the other folds only. The settings of the network were chosen "
             "among some forty by cross-validation on the 685 tracks of the shipped model; figures on those are "
             "flattered by a point or so."
         )
     else:
-        told += "A finished model, on all of them."
+        text += "A finished model, on all of them."
     if not f["artists_known"]:
-        told += (
+        text += (
             "\n**No artists are given: each track counts as an artist of its own. Songs of one artist may be in both "
             "training and test, so the figures come out too high and the intervals too narrow.**"
         )
-    return told
+    return text
 
 
 def _repeated(repeated: Mapping[str, Any]) -> str:
@@ -140,22 +140,22 @@ The network for measured features never sees Spotify's numbers. The ten are meas
 and the tags of up to {f["tag_segments"]} segments (`{f["tag_model"]}`), both spread evenly over the track;
 `shared/audio/track_features/measures.py` says what each one is. The network learns from them how the listeners of a
 clip share out among the moods: {f["members"]} members of one hidden layer ({f["hidden"]} units, ReLU, noise, dropout;
-{f["steps"]} steps of AdamW), of which the logits are averaged. The share of a mood is that of the listeners who felt
+{f["steps"]} steps of AdamW), and their logits are averaged. The share of a mood is that of the listeners who felt
 the emotions next to it (calm: calmness and tenderness; energetic: power and tension; happy: joyful activation; sad:
 sadness), divided by the square root of its mean, for some are ticked more readily than others. Duration is ignored: a
 file may be an excerpt."""
 
 
 def _listeners_split(f: Mapping[str, Any]) -> str:
-    told = (
+    text = (
         f"{f['clips']} clips of about a minute by {f['groups']} artists, of the Emotify set (Aljanaki, Wiering and "
         f"Veltkamp 2016). {f['folds']}-fold cross-validation, {f['repeats']} times with other folds, seeds from "
         f"{f['seed']} on: no artist is ever in both training and test, and scaler, targets and network are fitted to "
         "the other folds only. Figures are means over the repeats. The shipped weights were then trained on all clips."
     )
     if "taken_from" in f:
-        told += f"\n\n**This part is that of `{f['taken_from']}`, unchanged, and so are its figures.**"
-    return told
+        text += f"\n\n**This part is that of `{f['taken_from']}`, unchanged, and so are its figures.**"
+    return text
 
 
 def _clear(f: Mapping[str, Any]) -> str:
@@ -167,15 +167,15 @@ def _clear(f: Mapping[str, Any]) -> str:
             f["clear_accuracy_by_deviation"],
         ),
     ]
-    told = [(name, _counted(clips), "none" if one is None else with_interval(one)) for name, clips, one in rows]
-    told.append(("its share is the largest", str(f["clips"]), with_interval(f["accuracy"])))
+    text = [(name, _counted(clips), "none" if one is None else with_interval(one)) for name, clips, one in rows]
+    text.append(("its share is the largest", str(f["clips"]), with_interval(f["accuracy"])))
     commonest = max(f["clear_clips"].values()) / max(1, sum(f["clear_clips"].values()))
     confusion = [(mood, *row) for mood, row in zip(MOODS, f["clear_confusion"], strict=True)]
     return f"""Share of right answers of four, the leading mood being the truth. On many clips listeners disagree, so it
-is told for the clear ones, by two definitions, and for all. Chance is about 0.25; always to answer the commonest mood
+is given for the clear ones, by two definitions, and for all. Chance is about 0.25; always to answer the commonest mood
 of the clear clips (the first row) is right on {commonest:.2f} of them.
 
-{markdown_table(("clips with a mood of which", "clips", "accuracy"), told)}
+{markdown_table(("clips whose mood", "clips", "accuracy"), text)}
 
 Recall on the clear clips of the first row: {listed(f["clear_recall"])}. All {f["repeats"]} repeats together, truth in
 rows, answers in columns:
@@ -192,16 +192,16 @@ def _counted(by_mood: Mapping[str, int]) -> str:
 
 def _confidence(f: Mapping[str, Any]) -> str:
     sure = f["sure"]
-    told = f"""Temperature {f["temperature"]:g} (Guo et al. 2017), fitted to the mood that most felt. Expected
+    text = f"""Temperature {f["temperature"]:g} (Guo et al. 2017), fitted to the mood that most felt. Expected
 calibration error before {f["ece_before"]:.3f}, after {f["ece_after"]:.3f}, of temperatures that were fitted to other
 folds. {_unavoidable(f["clips"], "clips")} Before, the network tells how
 listeners share out, and that is more even than how often the leading mood is the right one.
 
 A confidence is the chance that the answer is the mood that most listeners felt, not that a given one feels it. """
     if sure["accuracy"] is None:
-        return f"{told}None reaches {sure['from']:g}."
+        return f"{text}No answer reaches {sure['from']:g}."
     right = with_interval(sure["accuracy"])
-    return f"{told}{sure['share']:.0%} of the answers reach {sure['from']:g}; of these {right} are right."
+    return f"{text}{sure['share']:.0%} of the answers reach {sure['from']:g}; of these {right} are right."
 
 
 def _felt(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -228,18 +228,18 @@ def _feature_checks(f: Mapping[str, Any] | None) -> str:
             for row in f["orders"]
         ],
     )
-    told = f"""Over {f["clips"]} clips with a genre, the chance that one of the first genres has more of a feature than
+    text = f"""Over {f["clips"]} clips with a genre, the chance that one of the first genres has more of a feature than
 one of the second (area under the ROC curve; 0.5 is no order). Where a side has two or three artists, the interval says
 little:
 
 {table}"""
     if tempo := f.get("tempo"):
-        told += (
+        text += (
             f"\n\nTempo: {decimals(tempo['right'])} of {tempo['clips']} clips are within 4% of the BPM that the index "
             f"gives, {decimals(tempo['right_up_to_octaves'])} when octave errors count as right (twice, three times, a "
             "half or a third of it)."
         )
-    return told
+    return text
 
 
 def _genres(names: Sequence[str]) -> str:

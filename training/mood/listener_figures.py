@@ -1,4 +1,4 @@
-"""How far moods that were told from measured features agree with what listeners felt."""
+"""How far moods predicted from measured features agree with what listeners felt."""
 
 from __future__ import annotations
 

@@ -44,8 +44,8 @@ class MoodPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
-    """What came of a cross-validation: its figures, and the temperature that fits the held-out logits."""
+class MoodEvaluation:
+    """The figures of a cross-validation, and the temperature fitted to the held-out logits."""
 
     figures: dict[str, Any]
     temperature: float
@@ -63,7 +63,7 @@ class AudioData:
     genres: Path | None = None
 
 
-def try_model(table: MoodTable, plan: MoodPlan, data: Workspace) -> Trial:
+def try_model(table: MoodTable, plan: MoodPlan, data: Workspace) -> MoodEvaluation:
     """Train on all folds but one and judge on that one, for every fold, as ``plan`` says.
 
     Scaler, network and the temperature that calibration is judged by are fitted to other folds only. Raises DataError
@@ -80,7 +80,7 @@ def try_model(table: MoodTable, plan: MoodPlan, data: Workspace) -> Trial:
     ]
     logits, fold_of = runs[0], assignments[0]
     probabilities = calibrated_by_fold(logits, labels, fold_of)
-    return Trial(
+    return MoodEvaluation(
         {
             **figures(table, softmax(logits), probabilities),
             "repeated": repeated_accuracy(table, [one.argmax(axis=1) for one in runs]),

@@ -87,35 +87,35 @@ def genre_report(f: dict[str, Any], temperature: float, track_temperature: float
 
 def _split(f: dict[str, Any]) -> str:
     split = f["split"]
-    told = f"{f['clips']} clips judged, by {f['groups']} artists, {f['segments']} segments. Clips: {f['data']}.\n"
+    text = f"{f['clips']} clips judged, by {f['groups']} artists, {f['segments']} segments. Clips: {f['data']}.\n"
     if split["name"] == "artist":
-        told += (
+        text += (
             f"{split['folds']}-fold cross-validation, seed {split['seed']}: no artist is ever in both training and "
             "test, and credits that share a name are one artist."
         )
     elif split["name"] == "fault-filtered":
         present, listed = split["present"], split["listed"]
-        told += (
+        text += (
             "Fault-filtered split of GTZAN (Kereliuk, Sturm and Larsen 2015). Of its tracks there are "
             + ", ".join(f"{present[part]} of {listed[part]} in {part}" for part in listed)
             + f"; {split['tests_of_known_artists']} of the tests are by an artist of the training list all the same."
         )
     else:
-        told += "A finished model, on all of them."
+        text += "A finished model, on all of them."
     if not f["artists_known"]:
-        told += (
+        text += (
             "\n**No artists are given: each file counts as an artist of its own. Songs of one artist may be in both "
             "training and test, so the figures come out too high and the intervals too narrow.**"
         )
     if f["skipped"]:
         files = "; ".join(f"{one['file']} ({one['reason']})" for one in f["skipped"])
-        told += f"\nLeft out, for they cannot be used: {len(f['skipped'])}: {files}."
-    return told
+        text += f"\nLeft out, because they cannot be used: {len(f['skipped'])}: {files}."
+    return text
 
 
 def _leaky_note(leaky: dict[str, Any]) -> str:
     return (
-        "The last line is what many tutorials report: the same recipe with the segments of all clips shuffled, "
+        "The last line is what many tutorials report: the same protocol with the segments of all clips shuffled, "
         f"{leaky['train_segments']} to train on and {leaky['test_segments']} to test. Nearly every tested segment has "
         "its neighbours in training. It says nothing about music the model has not heard. (One split of 80 to 20, not "
         "five; its interval takes segments for independent.)"
@@ -140,27 +140,27 @@ With {f["clips"]} tracks even a perfectly calibrated model shows an error of som
 def _uncertain(uncertain: dict[str, Any]) -> str:
     if uncertain["below"] is None:
         return "This model calls none of its answers uncertain."
-    told = (
+    text = (
         f"A track's answer with a confidence below {uncertain['below']:.2f} is called uncertain: by that confidence it "
         f"is more likely wrong than right. That is {uncertain['share']:.0%} of these tracks"
     )
-    told += f", of which {decimals(uncertain['accuracy'])} are right" if uncertain["share"] else ""
+    text += f", and {decimals(uncertain['accuracy'])} of them are right" if uncertain["share"] else ""
     others = uncertain["accuracy_of_others"]
-    return told + (f"; of the others {with_interval(others)} are." if others else ".")
+    return text + (f"; of the others {with_interval(others)} are." if others else ".")
 
 
 def _bandwidth(f: dict[str, Any]) -> str:
-    told = (
+    text = (
         f"Everything cut at 8 kHz: {with_interval(f['track_accuracy_limited_bandwidth'])} of tracks right; "
         f"{decimals(f['same_answer_in_limited_bandwidth'])} of them keep their answer."
     )
     if f["narrow_clips"]:
-        told += (
+        text += (
             f"\n{f['narrow_clips']} clips exist only at 16 kHz. Accuracy of these: "
             f"{decimals(f['track_accuracy_of_narrow_clips'])}, of the others: "
             f"{decimals(f['track_accuracy_of_wide_clips'])}."
         )
-    return told
+    return text
 
 
 def _fewer_segments(rows: Sequence[dict[str, Any]]) -> str:

@@ -40,7 +40,7 @@ def bootstrap(rows: Floats, groups: Sequence[str], statistic: Callable[[Floats],
     """``statistic`` of ``rows`` [n, ...] with a 95% interval by bootstrap over groups.
 
     Groups (artists) are drawn, not rows: songs of one artist are right or wrong together, and an interval that takes
-    them for independent is too narrow. A draw of which nothing can be said (NaN) is left out.
+    them for independent is too narrow. Draws without a value (NaN) are left out.
     """
     _, group_of = np.unique(np.asarray(groups), return_inverse=True)
     members = [np.flatnonzero(group_of == group) for group in range(group_of.max() + 1)]

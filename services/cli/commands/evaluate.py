@@ -44,15 +44,15 @@ def add_parsers(commands: argparse._SubParsersAction[Any]) -> None:
 def _evaluate_genre(options: argparse.Namespace, settings: Settings) -> int:
     data = workspace(options, settings)
     from training.genre.evaluation import evaluate_model
-    from training.genre.protocol import recipe_named
-    from training.genre.training import Plan, cross_validate_recipe
+    from training.genre.protocol import protocol_named
+    from training.genre.training import Plan, cross_validate_protocol
 
     existing_folder(options.data)
     with faults_of_data():
         if options.cross_validate:
             model = _recipe_name(options.model, settings)
             plan = Plan(options.split, options.folds, options.seed, not options.no_leaky)
-            figures = cross_validate_recipe(options.data, recipe_named(model), plan, data)
+            figures = cross_validate_protocol(options.data, protocol_named(model), plan, data)
         else:
             folder = _model_folder(options.model, settings)
             model = manifest_of_kind(folder, "genre").model_id
@@ -67,10 +67,10 @@ def _evaluate_genre(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _recipe_name(given: str | None, settings: Settings) -> str:
-    """The recipe to train: by its own name, or that of a model folder."""
-    from training.genre.protocol import RECIPES
+    """The protocol to train: by its own name, or that of a model folder."""
+    from training.genre.protocol import PROTOCOLS
 
-    if given in RECIPES:
+    if given in PROTOCOLS:
         return given
     manifest = manifest_of_kind(_model_folder(given, settings), "genre")
     name: str = manifest.figures.get("recipe", manifest.name)

@@ -13,7 +13,7 @@ from services.cli.commands.topics import reader_of
 from services.cli.output import complain, encodable, json_line
 from services.cli.status import FAILED, OK
 from shared.bus.base import Reader
-from shared.contracts.codec import MalformedMessageError, decode
+from shared.contracts.codec import MalformedMessageError, decode_message
 from shared.contracts.messages import Status, TrackResult
 from shared.contracts.topics import Channel, Topics
 from shared.runtime.envelope import salvaged_request_id
@@ -57,7 +57,7 @@ def _read(reader: Reader, wanted: set[str] | None, follow: bool, timeout_s: floa
     while wanted is None or wanted:
         for record in reader.poll(max_records=500, timeout_s=0.5):
             try:
-                result = decode(Channel.RESULTS, record.value)
+                result = decode_message(Channel.RESULTS, record.value)
             except MalformedMessageError as error:
                 whose = salvaged_request_id(record) or record.coordinates
                 complain(f"the result of {whose} cannot be read: {error.reason}")

@@ -76,7 +76,7 @@ def _submit(options: argparse.Namespace, settings: Settings) -> int:
         refused.append(one)
         complain(f"{_place(one)}: {why}")
 
-    # What can be told without Kafka and the blob store is told first: whoever made a mistake need not wait for them.
+    # Mistakes that show without Kafka and the blob store come first: nobody waits for a server to learn of them.
     good = [one for one in wanted if _passes(maker.check, one, refuse)]
     if good:
         topics = Topics(settings.topic_prefix)

@@ -53,14 +53,14 @@ def add_genre_options(parser: argparse.ArgumentParser) -> None:
 
 def _train_genre(options: argparse.Namespace, settings: Settings) -> int:
     data = workspace(options, settings)
-    from training.genre.protocol import recipe_named
+    from training.genre.protocol import protocol_named
     from training.genre.training import Plan, train_model
     from training.reports.card import genre_report
 
     plan = Plan(options.split, options.folds, options.seed, not options.no_leaky)
     with faults_of_data():
-        recipe = recipe_named(options.model)
-        manifest = train_model(existing_folder(options.data), recipe, options.out, plan, _command(options), data)
+        protocol = protocol_named(options.model)
+        manifest = train_model(existing_folder(options.data), protocol, options.out, plan, _command(options), data)
     warn_of_skipped(manifest.figures)
     report = genre_report(manifest.figures, manifest.temperature, manifest.track_temperature)
     print(f"# {manifest.model_id}\n\n{report}\nWritten to {options.out}")

@@ -13,7 +13,7 @@ from shared.audio.spec import FeatureSpec
 
 Array = npt.NDArray[np.float32]
 
-#: What power is multiplied by before the logarithm: quiet bands are told apart, silence is 0.
+#: Power is multiplied by this before the logarithm, so that quiet bands differ and silence is 0.
 _GAIN: Final = np.float32(10_000.0)
 
 

@@ -249,7 +249,7 @@ def energy(sound: _Sound, tags: Tags = NO_TAGS) -> float:
     Spotify: "a perceptual measure of intensity and activity"; loudness, onset rate, timbre and entropy contribute. The
     tags know what the signal of a quietly mastered recording does not show: metal, hard rock, punk, party, dance and
     electro against mellow, chill, beautiful and acoustic. Checked: metal above classical; power and tension of
-    listeners. Limit: power is not told from tension.
+    listeners. Limit: it confuses power with tension.
     """
     evenness = float(np.median(_flatness_db(sound.decibels, sound.mel)))
     signal = np.mean(
@@ -319,7 +319,7 @@ def liveness(sound: _Sound) -> float:
 
     Spotify: "detects the presence of an audience in the recording". Applause and a hall fill the pauses with broad
     noise; the measure is our own. Limit: so do distorted guitars and tape hiss. No tag helps, and it was not checked
-    against music of which it is known whether there was an audience.
+    against recordings with and without an audience.
     """
     level = 10.0 * np.log10(sound.mel.sum(axis=1) + _FLOOR)
     quiet = level <= np.percentile(level, 10)

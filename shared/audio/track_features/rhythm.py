@@ -74,7 +74,7 @@ def _autocorrelation(onset: Floats, lags: int) -> Floats:
     size = 1 << int(np.ceil(np.log2(2 * len(centred) + lags)))
     spectrum = np.fft.rfft(centred, size)
     raw = np.fft.irfft(np.square(np.abs(spectrum)), size)[:lags]
-    # Unbiased: a lag of which fewer pairs exist must not look weaker, or fast tempi would always win.
+    # Unbiased: long lags have fewer pairs. They must not look weaker for that, or fast tempi would always win.
     pairs = np.maximum(len(centred) - np.arange(lags), max(1, len(centred) // 4))
     unbiased: Floats = raw * len(centred) / pairs
     return unbiased

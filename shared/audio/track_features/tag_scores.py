@@ -48,7 +48,7 @@ def contrast(tags: Mapping[str, float], more: Sequence[str], less: Sequence[str]
     """Mean of the tags ``more`` minus mean of the tags ``less``, each in deviations from what is usual in music.
 
     ``tags`` are probabilities by name. A tag that is not among them counts as usual: without any the answer is 0. About
-    -2 to 2 over real music. Raises KeyError for a name in ``more`` or ``less`` of which the usual is not known.
+    -2 to 2 over real music. Raises KeyError for a name in ``more`` or ``less`` without a known usual value.
 
     >>> contrast({}, more=["party"], less=["sad", "mellow"])
     0.0

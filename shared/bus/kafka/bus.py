@@ -62,8 +62,8 @@ class KafkaBus:
             for spec in topics
         }
         with closing(self._admin()) as admin, translated():
-            # Tried without looking first: of two that do so at once, one creates a topic and the other is told that
-            # it exists. Neither fails.
+            # No look before the attempt: if two clients create a topic at once, the broker answers one of them that it
+            # exists. Neither fails.
             answer = admin.create_topics(wanted, timeout_ms=milliseconds(timeout_s), raise_errors=False)
             created = []
             for topic in answer["topics"]:
@@ -192,7 +192,7 @@ class KafkaReader(Closing):
         self._ahead: deque[Record] = deque()
         self._consumer: KafkaConsumer = build(KafkaConsumer, config.consumer("reader"))
         try:
-            # A consumer is told the ends for its own isolation level only; this one is asked for the others'.
+            # A consumer sees the end offsets of its own isolation level only. This one sees those of the other.
             watermarks = config.consumer("reader-ends", isolation_level="read_uncommitted")
             self._watermarks: KafkaConsumer = build(KafkaConsumer, watermarks)
         except BaseException:

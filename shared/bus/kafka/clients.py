@@ -221,7 +221,7 @@ def _await(producer: KafkaProducer, waiting: list[tuple[Outgoing, Any]], deadlin
     if not waiting:
         return
     try:
-        # Sends what is buffered without waiting for fuller batches. It is not told by it what failed.
+        # Sends what is buffered without waiting for fuller batches. It does not say which records failed.
         producer.flush(timeout=max(0.0, deadline - time.monotonic()))
     except kafka_errors.KafkaError as error:
         raise _first_failure(waiting) or BusUnavailableError(

@@ -13,8 +13,8 @@ from services.cli.commands.evaluate import leak_warning
 from services.cli.main import main
 from services.cli.status import FAILED, OK, WRONG_USAGE
 from shared.models.manifest import load_manifest
-from tests.unit.training.test_genre_training import TinyRecipe, write_clips
-from training.genre.protocol import RECIPES
+from tests.unit.training.test_genre_training import TinyProtocol, write_clips
+from training.genre.protocol import PROTOCOLS
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def tiny_recipe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(RECIPES, "tiny", TinyRecipe)
+    monkeypatch.setitem(PROTOCOLS, "tiny", TinyProtocol)
     monkeypatch.chdir(tmp_path)
 
 
@@ -32,7 +32,7 @@ def tiny_recipe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def model(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "tiny-genre"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(RECIPES, "tiny", TinyRecipe)
+        patch.setitem(PROTOCOLS, "tiny", TinyProtocol)
         patch.chdir(folder.parent)
         arguments = ["--data", clips, "--model", "tiny", "--out", folder, "--folds", "2", "--threads", "1"]
         assert main(["train", "genre", *map(str, arguments)]) == OK

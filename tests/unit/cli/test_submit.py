@@ -13,7 +13,7 @@ from shared.bus import connect
 from shared.bus.base import Reader
 from shared.bus.memory import MemoryBus
 from shared.bus.topics import topic_specs
-from shared.contracts.codec import decode
+from shared.contracts.codec import decode_message
 from shared.contracts.messages import TrackRequest
 from shared.contracts.topics import Channel, Topics
 from tests.support.samples import SAMPLE
@@ -35,7 +35,7 @@ class Desk:
         """The exit status, what was sent, and what was said on standard error."""
         self._monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), "ascii"))
         status = main(["submit", *arguments])
-        requests = [decode(Channel.REQUESTS, record.value) for record in self._reader.poll(1000, 0.1)]
+        requests = [decode_message(Channel.REQUESTS, record.value) for record in self._reader.poll(1000, 0.1)]
         sent = [request for request in requests if isinstance(request, TrackRequest)]
         out, err = self._capsys.readouterr()
         assert {line.split("\t")[0] for line in out.splitlines()} == {request.request_id for request in sent}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from shared.bus.base import Record
-from shared.contracts.codec import MalformedMessageError, NewerSchemaError, decode, encode
+from shared.contracts.codec import MalformedMessageError, NewerSchemaError, decode_message, encode_message
 from shared.contracts.errors import ErrorCode
 from shared.contracts.labels import GENRES
 from shared.contracts.messages import (
@@ -81,7 +81,7 @@ def test_every_way_to_name_a_spotify_track_gives_the_same_key(text: str) -> None
 )
 def test_an_invalid_request_is_refused_with_the_field_and_the_reason(fields: dict[str, object], reason: str) -> None:
     with pytest.raises(MalformedMessageError) as refused:
-        decode(Channel.REQUESTS, json.dumps({"request_id": "r1", **fields}).encode())
+        decode_message(Channel.REQUESTS, json.dumps({"request_id": "r1", **fields}).encode())
     assert reason in refused.value.reason
 
 
@@ -92,11 +92,11 @@ def test_the_longest_url_travels_whole_from_the_request_to_the_result_and_throug
     url = "https://bucket.example/a.mp3?X-Amz-Security-Token=".ljust(MAX_URL_LENGTH, character)
     # Most JSON libraries take six bytes for a character beyond ASCII.
     value = json.dumps({"request_id": "r" * 128, "audio_url": url, "source": url, "model": "m" * 200}).encode()
-    request = decode(Channel.REQUESTS, value)
+    request = decode_message(Channel.REQUESTS, value)
     assert isinstance(request, TrackRequest)
     record = Record("tonestream.requests", 0, 0, b"k", value)
     retried = Retry(request, record, RetryNote(record.coordinates, 0, first_error="x" * 1000)).outgoing(Topics())
-    assert decode(Channel.REQUESTS_RETRY, retried.value) == request
+    assert decode_message(Channel.REQUESTS_RETRY, retried.value) == request
     assert len(retried.key) < 100
     error = ErrorReport(code=ErrorCode.FETCH_FAILED, stage=Stage.INGESTION, message="no")
     track = IngestedTrack(
@@ -104,8 +104,8 @@ def test_the_longest_url_travels_whole_from_the_request_to_the_result_and_throug
     )
     shown = Track(key=track.track_key, source=track.source)
     result = TrackResult(request_id="r", status=Status.FAILED, track=shown, errors=(error,))
-    assert decode(Channel.TRACKS, encode(track)) == track
-    assert decode(Channel.RESULTS, encode(result)) == result
+    assert decode_message(Channel.TRACKS, encode_message(track)) == track
+    assert decode_message(Channel.RESULTS, encode_message(result)) == result
     assert result.track.source == url
 
 
@@ -113,35 +113,37 @@ def test_the_longest_url_travels_whole_from_the_request_to_the_result_and_throug
 @pytest.mark.parametrize("channel", [channel for channel in Channel if channel is not Channel.DEAD_LETTERS])
 def test_bytes_that_are_no_message_are_malformed_on_every_topic(channel: Channel, value: bytes) -> None:
     with pytest.raises(MalformedMessageError):
-        decode(channel, value)
+        decode_message(channel, value)
 
 
 def test_a_message_of_a_newer_version_is_told_from_nonsense() -> None:
     with pytest.raises(NewerSchemaError, match="schema_version 2"):
-        decode(Channel.REQUESTS, json.dumps({"schema_version": 2, "request_id": "r1", "playlist": "x"}).encode())
+        decode_message(
+            Channel.REQUESTS, json.dumps({"schema_version": 2, "request_id": "r1", "playlist": "x"}).encode()
+        )
 
 
 def test_features_travel_as_seven_kilobytes_and_come_back_bit_for_bit() -> None:
     sent = features(np.random.default_rng(1).standard_normal((130, 13)).astype(np.float32))
-    encoded = encode(sent)
+    encoded = encode_message(sent)
     assert len(encoded) < 7100
-    received = decode(Channel.FEATURES, encoded)
+    received = decode_message(Channel.FEATURES, encoded)
     assert isinstance(received, SegmentFeatures)
     assert np.array_equal(received.matrix, sent.matrix)
     assert received.model_dump() == sent.model_dump()
 
 
 def test_features_that_are_not_finite_are_refused() -> None:
-    encoded = bytearray(encode(features()))
+    encoded = bytearray(encode_message(features()))
     encoded[-4:] = np.array([np.nan], "<f4").tobytes()
     with pytest.raises(MalformedMessageError, match="not finite"):
-        decode(Channel.FEATURES, bytes(encoded))
+        decode_message(Channel.FEATURES, bytes(encoded))
 
 
 @pytest.mark.parametrize("cut", [3, 6, 60, 500, 6000])
 def test_truncated_features_are_malformed(cut: int) -> None:
     with pytest.raises(MalformedMessageError):
-        decode(Channel.FEATURES, encode(features())[:cut])
+        decode_message(Channel.FEATURES, encode_message(features())[:cut])
 
 
 def test_all_other_messages_are_json_a_person_can_read() -> None:
@@ -156,9 +158,9 @@ def test_all_other_messages_are_json_a_person_can_read() -> None:
         feature_spec="s",
         model="m",
     )
-    fields = json.loads(encode(prediction))
+    fields = json.loads(encode_message(prediction))
     assert fields["probabilities"] == probabilities
-    assert decode(Channel.PREDICTIONS, encode(prediction)) == prediction
+    assert decode_message(Channel.PREDICTIONS, encode_message(prediction)) == prediction
 
 
 def test_probabilities_must_be_a_distribution_over_the_ten_genres() -> None:
@@ -173,7 +175,7 @@ def test_probabilities_must_be_a_distribution_over_the_ten_genres() -> None:
     }
     for probabilities in ({"jazz": 1.0}, dict.fromkeys(GENRES, 0.2), dict.fromkeys(GENRES, -0.1)):
         with pytest.raises(MalformedMessageError, match="probabilities"):
-            decode(
+            decode_message(
                 Channel.PREDICTIONS,
                 json.dumps({**fields, "type": "segment_prediction", "probabilities": probabilities}).encode(),
             )
@@ -207,7 +209,7 @@ def test_what_an_invalid_request_asked_for_can_always_be_told(field: str) -> Non
     source = salvaged_source(record)
     error = ErrorReport(code=ErrorCode.INVALID_REQUEST, stage=Stage.INGESTION, message="no")
     assert source == "a?b"
-    encode(IngestedTrack(request_id="r", track_key="k", source=source, error=error))
+    encode_message(IngestedTrack(request_id="r", track_key="k", source=source, error=error))
 
 
 def test_the_source_of_a_refused_request_is_the_whole_url_and_never_half_a_password() -> None:
@@ -222,9 +224,9 @@ def test_the_source_of_a_refused_request_is_the_whole_url_and_never_half_a_passw
 def test_a_message_larger_than_its_topic_takes_is_not_even_sent() -> None:
     error = ErrorReport(code=ErrorCode.INTERNAL, stage=Stage.INGESTION, message="x" * 1000)
     track = IngestedTrack(request_id="r", track_key="k", source="s", error=error)
-    assert len(encode(track)) < MAX_MESSAGE_BYTES[Channel.TRACKS]
+    assert len(encode_message(track)) < MAX_MESSAGE_BYTES[Channel.TRACKS]
     with pytest.raises(MalformedMessageError, match="takes at most"):
-        encode(features(np.zeros((10_000, 100), np.float32)))
+        encode_message(features(np.zeros((10_000, 100), np.float32)))
 
 
 def test_the_documents_in_the_repository_say_what_the_code_says() -> None:

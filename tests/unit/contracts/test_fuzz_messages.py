@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from shared.bus.base import Record
 from shared.contracts.audio_features import AUDIO_FEATURES
-from shared.contracts.codec import MalformedMessageError, Message, decode, encode
+from shared.contracts.codec import MalformedMessageError, Message, decode_message, encode_message
 from shared.contracts.errors import ErrorCode
 from shared.contracts.labels import GENRES, MOODS
 from shared.contracts.messages import (
@@ -101,14 +101,14 @@ values = st.recursive(
 def check(channel: Channel, value: bytes) -> None:
     """A message that can be written again, or MalformedMessageError with a reason to read; nothing else."""
     try:
-        message = decode(channel, value)
+        message = decode_message(channel, value)
     except MalformedMessageError as error:
         assert error.reason and isinstance(error.reason, str)
         if channel is Channel.REQUESTS:
             assert not any(word in error.reason for word in _THEIRS), error.reason
     else:
         try:
-            again = decode(channel, encode(message))
+            again = decode_message(channel, encode_message(message))
         except MalformedMessageError as error:
             # Written again it may be longer (every number with all its digits), never something else.
             assert "takes at most" in error.reason, (channel, value)
@@ -122,7 +122,7 @@ def check_salvaged(channel: Channel, value: bytes) -> None:
     record = Record(f"t.{channel.value}", 0, 0, b"", value)
     request_id = salvaged_request_id(record) or "r"
     source = salvaged_source(record) or "s"
-    encode(IngestedTrack(request_id=request_id, track_key="k", source=source, error=_ERROR))
+    encode_message(IngestedTrack(request_id=request_id, track_key="k", source=source, error=_ERROR))
 
 
 @cases(quick=150, long=4000)
@@ -141,7 +141,7 @@ def test_any_json(channel: Channel, value: Any) -> None:
 @given(st.sampled_from(VALID), st.data())
 def test_messages_with_a_few_bytes_changed(valid: tuple[Channel, Message], data: st.DataObject) -> None:
     channel, message = valid
-    content = bytearray(encode(message))
+    content = bytearray(encode_message(message))
     for _ in range(data.draw(st.integers(1, 4))):
         place = data.draw(st.integers(0, len(content)))
         length = data.draw(st.sampled_from([0, 1, 1, 2, 8, 10_000]))
@@ -155,7 +155,7 @@ def test_messages_with_a_few_bytes_changed(valid: tuple[Channel, Message], data:
 @given(st.sampled_from([pair for pair in VALID if pair[0] is not Channel.FEATURES]), st.data())
 def test_messages_with_other_values_in_their_fields(valid: tuple[Channel, Message], data: st.DataObject) -> None:
     channel, message = valid
-    fields = json.loads(encode(message))
+    fields = json.loads(encode_message(message))
     for _ in range(data.draw(st.integers(1, 3))):
         replace_somewhere(fields, data)
     check(channel, json.dumps(fields).encode())
@@ -165,7 +165,7 @@ def test_messages_with_other_values_in_their_fields(valid: tuple[Channel, Messag
 @given(st.data())
 def test_features_with_another_head(data: st.DataObject) -> None:
     """The one message that is not JSON alone: its head, the length of it and the matrix each say what they like."""
-    whole = encode(VALID[5][1])
+    whole = encode_message(VALID[5][1])
     (length,) = struct.unpack_from("<I", whole, 4)
     fields = json.loads(whole[8 : 8 + length])
     for _ in range(data.draw(st.integers(0, 3))):

@@ -7,7 +7,7 @@ import traceback
 
 import pytest
 
-from shared.contracts.codec import MalformedMessageError, decode
+from shared.contracts.codec import MalformedMessageError, decode_message
 from shared.contracts.topics import Channel
 from shared.contracts.tracks import checked_audio_url, spotify_track_id, without_credentials
 
@@ -16,7 +16,7 @@ from shared.contracts.tracks import checked_audio_url, spotify_track_id, without
 def test_a_record_that_is_no_message_is_not_quoted_in_its_traceback(channel: Channel) -> None:
     for value in ({"request_id": "hush hush", "type": "hush", "audio_url": "hush", "error": "hush"}, ["hush"], "hush"):
         with pytest.raises(MalformedMessageError) as caught:
-            decode(channel, json.dumps(value).encode())
+            decode_message(channel, json.dumps(value).encode())
         assert "hush" not in "".join(traceback.format_exception(caught.value))
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 import pytest
 from pydantic import ValidationError
 
-from shared.contracts.codec import MalformedMessageError, decode
+from shared.contracts.codec import MalformedMessageError, decode_message
 from shared.contracts.faults import faults
 from shared.contracts.topics import Channel
 from shared.settings import Settings
@@ -167,7 +167,7 @@ REFUSED: Final[list[tuple[bytes, str]]] = [
 @pytest.mark.parametrize(("sent", "read"), REFUSED, ids=[str(number) for number in range(len(REFUSED))])
 def test_a_request_that_is_refused_is_so_in_these_words(sent: bytes, read: str) -> None:
     with pytest.raises(MalformedMessageError) as refused:
-        decode(Channel.REQUESTS, sent)
+        decode_message(Channel.REQUESTS, sent)
     assert refused.value.reason == read
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from services.ingestion.service import Ingestion
 from shared.bus.base import Headers, Outgoing, Record, TopicSpec
-from shared.contracts.codec import MalformedMessageError, Message, decode, encode
+from shared.contracts.codec import MalformedMessageError, Message, decode_message, encode_message
 from shared.contracts.errors import ErrorCode, TonestreamError
 from shared.contracts.labels import GENRES
 from shared.contracts.messages import (
@@ -197,7 +197,7 @@ def test_what_a_client_calls_its_track_is_never_a_defect(name: str, entry: Entry
         error = ErrorReport(code=ErrorCode.FETCH_FORBIDDEN, stage=Stage.INGESTION, message="no")
         shown = Track(key=track.track_key, source=track.source, title="t" * 1000)
         result = TrackResult(request_id="r", status=Status.FAILED, track=shown, errors=(error,))
-        assert decode(Channel.RESULTS, encode(result)) == result
+        assert decode_message(Channel.RESULTS, encode_message(result)) == result
 
 
 @pytest.mark.parametrize("stamp_ms", [-1, -(2**63), 0, 1, 2**63 - 1])
@@ -205,7 +205,7 @@ def test_a_record_with_an_impossible_timestamp_was_made_when_ingestion_saw_it(
     stamp_ms: int, settings: Settings
 ) -> None:
     service = Ingestion.build(settings)
-    record = Record(REQUESTS, 0, 0, b"k", encode(request("r")), (), stamp_ms)
+    record = Record(REQUESTS, 0, 0, b"k", encode_message(request("r")), (), stamp_ms)
     before_ms = int(time.time() * 1000)
     refused = TrackRequest(request_id="r", audio_url="http://127.0.0.1:9/a.mp3")
     (verdict,) = service.handle([Delivery(record, refused)])
@@ -238,7 +238,7 @@ def test_a_finished_answer_of_four_hours_of_segments_travels_with_its_track() ->
     track = Track(key="k", source="\x00" * LONGEST_SOURCE, title="t" * 1000, duration_s=14_400.0)
     cached = TrackResult(request_id="r", status=Status.PARTIAL, track=track, genre=genre, errors=(error,))
     announced = IngestedTrack(request_id="r2", track_key="k", source="\x00" * LONGEST_SOURCE, cached=cached)
-    assert decode(Channel.TRACKS, encode(announced)) == announced
+    assert decode_message(Channel.TRACKS, encode_message(announced)) == announced
 
 
 # Whose request it is
@@ -321,7 +321,7 @@ def test_headers_that_are_called_like_ours_are_the_records_own_and_come_back_wit
 def test_a_record_of_a_client_that_kills_its_worker_takes_no_room_in_the_limit() -> None:
     settler = Settler(Scripted(lambda name: Outcome()), TOPICS, PATIENT, lambda seconds: None, str)
     for topic, counted in ((Channel.REQUESTS, 0), (Channel.TRACKS, 1)):
-        record = Record(TOPICS.name(topic), 0, 0, b"k", encode(request("r")))
+        record = Record(TOPICS.name(topic), 0, 0, b"k", encode_message(request("r")))
         assert settler.to_dead_letters(record, CrashLoop(Crashes(3, 5)), 8).counted == counted
         # A handler's own exception is what a bad deploy looks like, and counts.
         assert settler.to_dead_letters(record, ValueError("a defect"), 1).counted == 1
@@ -412,7 +412,7 @@ def test_a_body_of_any_size_is_searched_for_its_request_within_bounds() -> None:
     body = b'{"request_id": "r", "source": "' + b"x" * 5_000_000 + b'"}'
     assert salvaged_request_id(Record(REQUESTS, 0, 0, b"", body)) is None
     with pytest.raises(MalformedMessageError, match="takes at most"):
-        decode(Channel.REQUESTS, body)
+        decode_message(Channel.REQUESTS, body)
 
 
 def test_a_huge_key_is_cut_where_it_is_logged(entry: Entry, caplog: pytest.LogCaptureFixture) -> None:

@@ -16,7 +16,7 @@ import pytest
 from services.ingestion.service import Limits
 from shared.blobs.store import BlobGoneError, BlobStore
 from shared.bus.base import Record
-from shared.contracts.codec import encode
+from shared.contracts.codec import encode_message
 from shared.contracts.errors import DependencyError, ErrorCode, TonestreamError
 from shared.contracts.messages import ErrorReport, IngestedTrack, Stage
 from shared.models.answer_key import ANSWER_VERSION
@@ -331,7 +331,7 @@ def test_a_request_with_half_a_character_in_it_is_answered(bench: Bench) -> None
     error = TonestreamError(ErrorCode.INVALID_REQUEST, "audio_url: no text")
     failed = announced(bench.service.give_up(Origin("r1", "k", record), error))
     assert failed.source == "https://example.org/?.mp3"
-    encode(failed)
+    encode_message(failed)
 
 
 # Models

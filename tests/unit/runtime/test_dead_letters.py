@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from shared.bus.base import BusUnavailableError, Outgoing, Reader, Record
-from shared.contracts.codec import encode
+from shared.contracts.codec import encode_message
 from shared.contracts.errors import ErrorCode, TransientError
 from shared.contracts.messages import ErrorReport, GenreFailure, IngestedTrack, Stage
 from shared.contracts.topics import Channel
@@ -207,7 +207,7 @@ def test_a_worker_that_would_bury_too_many_stops_says_why_and_leaves_the_rest_un
     assert not health.ok and "more than 4 dead letters in a minute" in str(health.stopped_because)
     # It has left the group, and a better version takes what it left.
     left = bench.bus.join("g", [TOPICS.name(Channel.REQUESTS)]).poll(100, 1.0)
-    assert [one.value for one in left] == [encode(request(f"r{number}")) for number in range(4, 30)]
+    assert [one.value for one in left] == [encode_message(request(f"r{number}")) for number in range(4, 30)]
 
 
 def test_more_poison_in_one_batch_than_the_limit_allows_goes_at_the_pace_of_the_limit() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from shared.bus.base import Outgoing, Record
 from shared.bus.memory import MemoryBus
-from shared.contracts.codec import decode, encode
+from shared.contracts.codec import decode_message, encode_message
 from shared.contracts.errors import DependencyError, ErrorCode, TonestreamError, TransientError
 from shared.contracts.messages import ErrorReport, IngestedTrack
 from shared.contracts.topics import Channel
@@ -83,7 +83,7 @@ def test_a_defect_buries_the_record_with_its_bytes_and_answers_the_request() -> 
         (letter,) = read(bench.dead, 1)
     assert tracks["poison"] is not None and tracks["poison"].code is ErrorCode.INTERNAL
     assert tracks["a"] == tracks["b"] == announced("x").error
-    assert letter.value == encode(request("poison"))
+    assert letter.value == encode_message(request("poison"))
     assert letter.header("tonestream.errors.exception") == b"ZeroDivisionError"
     assert letter.header("tonestream.errors.topic") == TOPICS.name(Channel.REQUESTS).encode()
     assert letter.header("tonestream.errors.offset") == b"1"
@@ -154,7 +154,7 @@ def test_a_stop_while_waiting_leaves_the_batch_to_the_next_worker() -> None:
         assert tried.wait(5)
     assert bench.outputs.poll(1, 0.0) == []
     (record,) = bench.bus.join("g", [TOPICS.name(Channel.REQUESTS)]).poll(10, 1.0)
-    assert decode(Channel.REQUESTS, record.value) == request("a")
+    assert decode_message(Channel.REQUESTS, record.value) == request("a")
 
 
 def test_a_batch_that_does_not_end_after_a_stop_is_left_to_the_next_worker() -> None:
@@ -175,7 +175,7 @@ def test_a_batch_that_does_not_end_after_a_stop_is_left_to_the_next_worker() -> 
     assert 0.3 < time.monotonic() - stopped < 3.0
     let_go.set()
     (record,) = bench.bus.join("g", [TOPICS.name(Channel.REQUESTS)]).poll(10, 1.0)
-    assert decode(Channel.REQUESTS, record.value) == request("a")
+    assert decode_message(Channel.REQUESTS, record.value) == request("a")
 
 
 def test_a_worker_is_not_ready_before_the_first_poll_and_after_silence() -> None:
@@ -197,7 +197,7 @@ def test_a_service_that_fails_even_at_giving_up_loses_the_record_to_the_operator
     with running(bench):
         assert [track.request_id for track in bench.tracks(1)] == ["b"]
         (letter,) = read(bench.dead, 1)
-    assert letter.value == encode(request("a"))
+    assert letter.value == encode_message(request("a"))
 
 
 def test_a_record_key_of_any_length_does_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,7 +211,7 @@ def test_a_record_key_of_any_length_does_no_harm(monkeypatch: pytest.MonkeyPatch
 
     bench = Bench(Answering(lambda name: TonestreamError(ErrorCode.NO_AUDIO, "none")))
     bench.send(Outgoing(TOPICS.name(Channel.REQUESTS), b"\xff" * 1000, b"garbage"))
-    bench.send(Outgoing(TOPICS.name(Channel.REQUESTS), b"k" * 1000, encode(request("a"))))
+    bench.send(Outgoing(TOPICS.name(Channel.REQUESTS), b"k" * 1000, encode_message(request("a"))))
     with running(bench):
         tracks = bench.tracks(2)
     assert {track.error.code for track in tracks if track.error} == {ErrorCode.NO_AUDIO, ErrorCode.INVALID_REQUEST}
@@ -272,7 +272,7 @@ def test_a_partition_full_of_held_records_does_not_starve_the_others(monkeypatch
         bench.bus.publisher().publish([outgoing(TOPICS, request(name), key=name)])
     with bench.bus.reader([TOPICS.name(Channel.REQUESTS)]) as reader:
         partitions = {
-            decode(Channel.REQUESTS, record.value).request_id: record.partition
+            decode_message(Channel.REQUESTS, record.value).request_id: record.partition
             for record in read(reader, len(held) + len(ready))
         }
     elsewhere = {name for name in ready if partitions[name] != partitions[held[0]]}
@@ -304,4 +304,4 @@ def test_a_worker_that_stops_leaves_what_is_held_to_the_next_one() -> None:
     with running(bench):
         assert [track.request_id for track in bench.tracks(1)] == ["before"]
     left = bench.bus.join("g", [TOPICS.name(Channel.REQUESTS)]).poll(10, 1.0)
-    assert [decode(Channel.REQUESTS, record.value) for record in left] == [request("held"), request("behind")]
+    assert [decode_message(Channel.REQUESTS, record.value) for record in left] == [request("held"), request("behind")]

@@ -19,7 +19,7 @@ from services.mood_worker.service import MoodWorker
 from shared.audio.spec import MFCC13
 from shared.blobs.store import BlobStore
 from shared.bus.base import Outgoing
-from shared.contracts.codec import Message, decode
+from shared.contracts.codec import Message, decode_message
 from shared.contracts.errors import ErrorCode
 from shared.contracts.labels import GENRES
 from shared.contracts.messages import (
@@ -141,7 +141,7 @@ def test_what_is_no_message_of_the_topic_is_answered_or_kept_and_the_next_messag
     # Those that tell whose request they were have an answer as well.
     told = made + _rest(mill)
     if output is Channel.FEATURES:
-        told = [decode(Channel.PREDICTIONS, record.value) for record in failures.poll(1000, 0.5)]
+        told = [decode_message(Channel.PREDICTIONS, record.value) for record in failures.poll(1000, 0.5)]
     for known in ("half", "newer"):
         if known == "newer" and channel is Channel.FEATURES:
             continue  # it stands inside the features' own header, which only a reader of that version knows to find
@@ -151,7 +151,7 @@ def test_what_is_no_message_of_the_topic_is_answered_or_kept_and_the_next_messag
 
 
 def _rest(mill: Mill) -> list[Message]:
-    return [decode(mill.output, record.value) for record in mill.outputs.poll(1000, 0.1)]
+    return [decode_message(mill.output, record.value) for record in mill.outputs.poll(1000, 0.1)]
 
 
 @pytest.mark.parametrize("name", [one.name for one in poison.bad_features("r")])

@@ -20,7 +20,7 @@ from shared.audio.segments import chosen_segments
 from shared.audio.spec import LOG_MEL96, MFCC13, MFCC40, FeatureSpec
 from shared.blobs.store import BlobStore
 from shared.bus.base import Record
-from shared.contracts.codec import Message, decode, encode
+from shared.contracts.codec import Message, decode_message, encode_message
 from shared.contracts.errors import ErrorCode, TonestreamError
 from shared.contracts.labels import GENRES
 from shared.contracts.messages import (
@@ -155,7 +155,7 @@ def test_the_features_are_those_the_chosen_model_takes(blobs: BlobStore, tmp_pat
         assert isinstance(message, SegmentFeatures)
         assert message.feature_spec == LOG_MEL96.id
         np.testing.assert_array_equal(message.matrix, matrix)
-        arrived = decode(Channel.FEATURES, encode(message))
+        arrived = decode_message(Channel.FEATURES, encode_message(message))
         assert isinstance(arrived, SegmentFeatures)
         np.testing.assert_array_equal(arrived.matrix, matrix)
 
@@ -370,7 +370,7 @@ def test_the_features_are_those_of_the_model_that_the_track_names(
     (outcome,) = handle(extraction(blobs), stored(blobs, tmp_path, music(7.0), answer_key=answer_key))
     assert isinstance(outcome, Outcome)
     for message in outcome.messages:
-        arrived = decode(Channel.FEATURES, encode(message))
+        arrived = decode_message(Channel.FEATURES, encode_message(message))
         assert isinstance(arrived, SegmentFeatures)
         assert (arrived.feature_spec, arrived.model) == (spec.id, answer_key.genre_model)
         assert arrived.matrix.shape == (spec.frames, spec.coefficients)

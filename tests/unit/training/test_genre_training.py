@@ -32,11 +32,11 @@ from training.data.splits import (
     random_segments,
 )
 from training.genre.evaluation import evaluate_model
-from training.genre.figures import Calibration, HeldOut, answers_by_fold, figures
+from training.genre.figures import HeldOut, Temperatures, answers_by_fold, figures
 from training.genre.network import Segments
-from training.genre.protocol import RECIPES, GenreRecipe, UnknownRecipeError, Workspace, recipe_named
-from training.genre.seed import SeedRecipe
-from training.genre.training import Plan, cross_validate_recipe, train_model
+from training.genre.protocol import PROTOCOLS, TrainingProtocol, UnknownProtocolError, Workspace, protocol_named
+from training.genre.seed import SeedProtocol
+from training.genre.training import Plan, cross_validate_protocol, train_model
 from training.reports.card import genre_card
 from training.reports.metrics import (
     expected_calibration_error,
@@ -50,8 +50,8 @@ from training.reports.metrics import (
 Item = TypeVar("Item")
 
 
-class TinyRecipe:
-    """A `GenreRecipe` that takes no time: the nearest centre of the frames' means. Notes what it was shown."""
+class TinyProtocol:
+    """A `TrainingProtocol` that takes no time: the nearest centre of the frames' means. Notes what it was shown."""
 
     name = "tiny"
     description = "The nearest mean."
@@ -229,7 +229,7 @@ def test_the_leaky_split_tests_a_fifth_of_the_segments() -> None:
     assert sorted([*train, *test]) == list(range(100))
 
 
-# Calibration and figures
+# Temperatures and figures
 
 
 def test_the_bins_of_a_reliability_diagram_hold_every_answer() -> None:
@@ -309,7 +309,7 @@ def test_the_answers_of_a_fold_do_not_depend_on_its_own_truth() -> None:
 
 def test_a_track_is_the_tempered_mean_of_its_calibrated_segments() -> None:
     held = held_out(tracks=20)
-    answers = Calibration(2.0, 0.5).answers(held)
+    answers = Temperatures(2.0, 0.5).answers(held)
     expected = mean_by_track(softmax(np.concatenate(held.full), 2.0), held.track_of) ** 2
     np.testing.assert_allclose(answers.tracks, expected / expected.sum(axis=1, keepdims=True), rtol=1e-5)
 
@@ -340,22 +340,22 @@ def test_the_content_of_a_file_is_told_whatever_its_name(clips: Path, tmp_path: 
 
 
 def test_an_unknown_recipe_is_refused_with_the_names_of_those_there_are() -> None:
-    with pytest.raises(UnknownRecipeError, match="mfcc-lstm-seed"):
-        recipe_named("vgg")
+    with pytest.raises(UnknownProtocolError, match="mfcc-lstm-seed"):
+        protocol_named("vgg")
 
 
-@pytest.mark.parametrize("name", sorted(RECIPES))
+@pytest.mark.parametrize("name", sorted(PROTOCOLS))
 def test_a_recipe_goes_by_the_name_it_is_registered_under(name: str) -> None:
-    recipe = recipe_named(name)
-    assert recipe.name == name
-    assert recipe.description
+    protocol = protocol_named(name)
+    assert protocol.name == name
+    assert protocol.description
 
 
 def test_the_seed_recipe_gives_a_network_of_logits_and_tells_of_each_epoch(clips: Path, data: Workspace) -> None:
-    recipe: GenreRecipe = SeedRecipe(epochs=1)
-    recipe.prepare(read_clips(clips), data)
+    protocol: TrainingProtocol = SeedProtocol(epochs=1)
+    protocol.prepare(read_clips(clips), data)
     epochs: list[Any] = []
-    network = recipe.fit(np.arange(20), 1, epochs.append)
+    network = protocol.fit(np.arange(20), 1, epochs.append)
     assert network.output_shape == (None, 10)
     assert len(epochs) == 1
 
@@ -365,11 +365,11 @@ def test_the_seed_recipe_trains_on_the_very_segments_it_was_given(
 ) -> None:
     shown: list[Segments] = []
     monkeypatch.setattr("training.genre.seed.train", lambda network, material, *rest: shown.append(material))
-    recipe = SeedRecipe()
-    recipe.prepare(read_clips(clips), data)
+    protocol = SeedProtocol()
+    protocol.prepare(read_clips(clips), data)
     features = clip_features(read_clips(clips), MFCC13, data.cache, 1)
-    recipe.fit(np.array([2, 7]), 1)
-    recipe.fit_segments(np.array([29, 3]), np.array([1, 0]), 1)
+    protocol.fit(np.array([2, 7]), 1)
+    protocol.fit_segments(np.array([29, 3]), np.array([1, 0]), 1)
     np.testing.assert_array_equal(shown[0].full, np.concatenate([features[2], features[7]]))
     np.testing.assert_array_equal(shown[1].full, np.stack([features[29][1], features[3][0]]))
     assert shown[1].labels.tolist() == [GENRES.index("rock"), GENRES.index("classical")]
@@ -381,15 +381,15 @@ def test_the_seed_recipe_trains_on_the_very_segments_it_was_given(
 def test_training_keeps_artists_apart_and_writes_a_whole_model_folder(
     clips: Path, data: Workspace, tmp_path: Path
 ) -> None:
-    recipe = TinyRecipe()
+    protocol = TinyProtocol()
     out = tmp_path / "tiny-genre"
-    manifest = train_model(clips, recipe, out, Plan(folds=3), "tonestream train genre", data)
-    groups = [clip.group for clip in recipe.prepared]
-    for trained_on in recipe.trained_on[:3]:
+    manifest = train_model(clips, protocol, out, Plan(folds=3), "tonestream train genre", data)
+    groups = [clip.group for clip in protocol.prepared]
+    for trained_on in protocol.trained_on[:3]:
         tested = set(range(30)) - set(trained_on)
         assert not {groups[i] for i in trained_on} & {groups[i] for i in tested}
-    assert recipe.trained_on[3] == list(range(30))
-    assert len(recipe.trained_segments) == 48
+    assert protocol.trained_on[3] == list(range(30))
+    assert len(protocol.trained_segments) == 48
 
     assert load_manifest(out) == manifest
     assert {file.name for file in out.iterdir()} == {
@@ -409,7 +409,7 @@ def test_a_model_is_evaluated_as_it_serves_and_a_leak_is_found(clips: Path, data
     from shared.models.networks import GenreModel
 
     out = tmp_path / "tiny-genre"
-    manifest = train_model(clips, TinyRecipe(), out, Plan(folds=2, leaky=False), "", data)
+    manifest = train_model(clips, TinyProtocol(), out, Plan(folds=2, leaky=False), "", data)
     assert manifest.figures["leaky"] is None
     known = evaluate_model(clips, out, "artist", data)
     assert known["leak"] == {"clips": 30, "of": 30}
@@ -427,7 +427,7 @@ def test_a_model_is_evaluated_as_it_serves_and_a_leak_is_found(clips: Path, data
 
 
 def test_the_same_seed_gives_the_same_figures(clips: Path, data: Workspace) -> None:
-    first, again = (cross_validate_recipe(clips, TinyRecipe(), Plan(folds=2), data) for _ in range(2))
+    first, again = (cross_validate_protocol(clips, TinyProtocol(), Plan(folds=2), data) for _ in range(2))
     assert first == again
 
 
@@ -438,7 +438,7 @@ def test_a_corrupt_clip_and_missing_artists_are_told_and_do_not_stop_a_run(
     shutil.copytree(clips, folder)
     (folder / "index.csv").unlink()
     (folder / "jazz" / "jazz.00054.wav").write_bytes(b"RIFF....what is this")
-    found = cross_validate_recipe(folder, TinyRecipe(), Plan(folds=2, leaky=False), data)
+    found = cross_validate_protocol(folder, TinyProtocol(), Plan(folds=2, leaky=False), data)
     assert found["clips"] == 30
     assert [one["file"] for one in found["skipped"]] == ["jazz/jazz.00054.wav"]
     assert found["artists_known"] is False
@@ -453,16 +453,16 @@ def test_the_fault_filtered_split_trains_fits_and_judges_on_its_own_lists(
         for number, part in enumerate(get_args(Part)):
             name = min(name for name in fault_filtered(part) if name.startswith(genre))
             shutil.copy(clips / genre / f"{genre}.{number}.wav", folder / genre / f"{name}.wav")
-    recipe = TinyRecipe()
-    found = cross_validate_recipe(folder, recipe, Plan("fault-filtered", leaky=False), data)
-    trained = {recipe.prepared[i].name for i in recipe.trained_on[0]}
+    protocol = TinyProtocol()
+    found = cross_validate_protocol(folder, protocol, Plan("fault-filtered", leaky=False), data)
+    trained = {protocol.prepared[i].name for i in protocol.trained_on[0]}
     assert trained <= fault_filtered("train")
-    assert len(recipe.trained_on) == 1
+    assert len(protocol.trained_on) == 1
     assert found["clips"] == 10
     assert found["data"].startswith("GTZAN")
     assert found["split"]["present"] == {"train": 10, "valid": 10, "test": 10}
     with pytest.raises(SplitError, match="needs the full GTZAN"):
-        cross_validate_recipe(clips, TinyRecipe(), Plan("fault-filtered"), data)
+        cross_validate_protocol(clips, TinyProtocol(), Plan("fault-filtered"), data)
 
 
 class Counting:
@@ -479,6 +479,6 @@ class Counting:
 
 def test_progress_is_told_of_features_and_folds(clips: Path, cache: Path) -> None:
     progress = Counting()
-    cross_validate_recipe(clips, TinyRecipe(), Plan(folds=2, leaky=False), Workspace(cache, 1, progress))
+    cross_validate_protocol(clips, TinyProtocol(), Plan(folds=2, leaky=False), Workspace(cache, 1, progress))
     assert progress.seen["features"] == 30
     assert progress.seen["folds"] == 2

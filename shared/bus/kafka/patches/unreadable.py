@@ -45,14 +45,14 @@ def name_unreadable_batches(consumer: KafkaConsumer) -> None:
     """
     fetcher = consumer._fetcher
     fetcher.PartitionRecords = functools.partial(_PartitionRecords, consumer._subscription.assignment)
-    parse, told = fetcher._parse_fetched_data, dict[TopicPartition, float]()
+    parse, quiet_until = fetcher._parse_fetched_data, dict[TopicPartition, float]()
 
     def parse_or_wait(fetch: Any) -> Any:
         try:
             return parse(fetch)
         except (CorruptRecordError, InvalidRecordError, UnknownError) as error:
-            if time.monotonic() > told.get(fetch.topic_partition, 0.0):
-                told[fetch.topic_partition] = time.monotonic() + _TELL_AGAIN_S
+            if time.monotonic() > quiet_until.get(fetch.topic_partition, 0.0):
+                quiet_until[fetch.topic_partition] = time.monotonic() + _TELL_AGAIN_S
                 log.error("the broker cannot read %s at %d: %s", fetch.topic_partition, fetch.fetched_offset, error)
             # The broker answers such a fetch at once, and is asked again at once.
             time.sleep(_ASK_AGAIN_S)
@@ -71,7 +71,7 @@ class _BatchEnds(Exception):  # noqa: N818 (no error)
 
 
 class _OneBatch:
-    """Fetched records of which only one batch is shown, so that its damage does not hide the ones behind it."""
+    """Shows only one batch of the fetched records, so that its damage does not hide the batches behind it."""
 
     def __init__(self, batch: Any) -> None:
         self._batch = batch

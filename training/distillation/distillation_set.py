@@ -1,7 +1,7 @@
-"""Lessons: music a student hears, with what the pretrained network says of it. Cached a file at a time.
+"""The distillation set: music for a student, with the answers of the pretrained network. Cached a file at a time.
 
-Of clips with a genre there are variants too: begun half a segment later, played faster and slower, and mixed with one
-another. Variants of a clip are the clip: they stay on its side of every split.
+Clips with a genre have variants too: begun half a segment later, played faster and slower, and mixed with one another.
+Variants stay on the side of their clip in every split.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from training.genre.protocol import Workspace
 from training.musicnn import network as musicnn
 
 Array = npt.NDArray[np.float32]
-#: What takes nearly all the room of a lesson. No student needs both, so either can be left out: it is then [n, 0, 0].
+#: The two large fields. No student needs both, so one can be left out: it is then [n, 0, 0].
 Large = Literal["decibels", "activations"]
 
 #: Range of the stored spectrograms. A step of a third of a decibel is finer than what augmentation leaves.
@@ -47,7 +47,7 @@ _SPEEDS: Final = (0.85, 0.93, 1.08, 1.18)
 _MIXES: Final = 20
 _MIX_LEVEL_DB: Final = 9.0
 _MIX_RMS: Final = 10.0 ** (audio_level.REFERENCE_DBFS / 20.0)
-#: Segments taken of a file without a genre, evenly spaced: long ones are no better teachers than short ones.
+#: Segments of a file without a genre, evenly spaced. Long files teach no more than short ones.
 _SEGMENTS_A_FILE: Final = 60
 _BATCH: Final = 16
 #: Frames of the trunk that are averaged into one step of the LSTM.
@@ -55,8 +55,8 @@ STEP_FRAMES: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Lessons:
-    """n segments and the teacher's view of them.
+class DistillationSet:
+    """n segments and the answers of the pretrained network.
 
     ``decibels`` uint8 [n, 130, 128]: mel spectrogram in decibels, 0 for 80 dB below the segment's loudest value (kept
     in ``level``, dB) or less, 255 for that value; ``embedding`` [n, 200] and ``tags`` [n, 50] (logits) from musicnn;
@@ -76,11 +76,11 @@ class Lessons:
     def __len__(self) -> int:
         return len(self.level)
 
-    def __getitem__(self, chosen: Any) -> Lessons:
-        return Lessons(**{field.name: getattr(self, field.name)[chosen] for field in fields(self)})
+    def __getitem__(self, chosen: Any) -> DistillationSet:
+        return DistillationSet(**{field.name: getattr(self, field.name)[chosen] for field in fields(self)})
 
     @classmethod
-    def joined(cls, parts: Sequence[Lessons]) -> Self:
+    def joined(cls, parts: Sequence[DistillationSet]) -> Self:
         """All of ``parts``, one after the other."""
         return cls(
             **{field.name: np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)}
@@ -92,8 +92,8 @@ class Lessons:
         inside &= np.isin(self.second, clips)
         return inside
 
-    def segments(self, clip_of: npt.NDArray[np.intp], position: npt.NDArray[np.intp]) -> Lessons:
-        """The original segments number ``position[i]`` of clip ``clip_of[i]``, in the order of these lessons."""
+    def segments(self, clip_of: npt.NDArray[np.intp], position: npt.NDArray[np.intp]) -> DistillationSet:
+        """The original segments number ``position[i]`` of clip ``clip_of[i]``, in the order of these examples."""
         originals = self[self.original]
         wanted = set(zip(clip_of.tolist(), position.tolist(), strict=True))
         # A clip's segments lie side by side, so the first place of its number is where its segment 0 is.
@@ -125,7 +125,7 @@ class Listener:
         self._answer = tf.function(lambda batch: whole(batch, training=False), input_signature=[shape])
 
     def hear(self, segments: Array) -> dict[str, npt.NDArray[Any]]:
-        """The fields of `Lessons` that follow from ``segments`` [n, samples], n > 0."""
+        """The fields of `DistillationSet` that follow from ``segments`` [n, samples], n > 0."""
         decibels, level = _decibels(segments)
         heard = [
             [part.numpy() for part in self._answer(segment_features(segments[start : start + _BATCH], LOG_MEL96))]
@@ -141,32 +141,32 @@ class Listener:
         }
 
 
-def clip_lessons(clips: Sequence[Clip], data: Workspace, without: Large | None = None) -> Lessons:
-    """The lessons of ``clips`` and their variants. Deterministic; read from the cache where they are there."""
+def clip_examples(clips: Sequence[Clip], data: Workspace, without: Large | None = None) -> DistillationSet:
+    """The examples of ``clips`` and their variants. Deterministic; read from the cache where they are there."""
     listener = Listener()
     partners = [np.random.default_rng(position).integers(len(clips), size=_MIXES) for position in range(len(clips))]
 
-    def own(position: int) -> Lessons:
+    def own(position: int) -> DistillationSet:
         path = clips[position].path
         heard = _kept(data.cache, f"variants|{_SPEEDS}", [path], without, lambda: _variants(path, listener))
         return _placed(heard, position, np.full(len(heard["level"]), position))
 
-    def mixes(position: int) -> Lessons:
+    def mixes(position: int) -> DistillationSet:
         paths = [clips[position].path, *(clips[partner].path for partner in partners[position])]
-        recipe = f"mixes|{_MIXES}|{_MIX_LEVEL_DB}|{_MIX_RMS}"
-        heard = _kept(data.cache, recipe, paths, without, lambda: _mixes(paths, position, listener))
+        computation = f"mixes|{_MIXES}|{_MIX_LEVEL_DB}|{_MIX_RMS}"
+        heard = _kept(data.cache, computation, paths, without, lambda: _mixes(paths, position, listener))
         return _placed(heard, position, partners[position])
 
     with ThreadPoolExecutor(data.threads) as pool:
         parts = [
-            *data.progress.track(pool.map(own, range(len(clips))), "lessons: clips", len(clips)),
-            *data.progress.track(pool.map(mixes, range(len(clips))), "lessons: mixes", len(clips)),
+            *data.progress.track(pool.map(own, range(len(clips))), "examples: clips", len(clips)),
+            *data.progress.track(pool.map(mixes, range(len(clips))), "examples: mixes", len(clips)),
         ]
-    return Lessons.joined(parts)
+    return DistillationSet.joined(parts)
 
 
-def other_lessons(folders: Iterable[Path], data: Workspace, without: Large | None = None) -> Lessons | None:
-    """The lessons of all music in ``folders``, which needs no genre; None where there is none.
+def music_examples(folders: Iterable[Path], data: Workspace, without: Large | None = None) -> DistillationSet | None:
+    """The examples of all music in ``folders``, which needs no genre; None where there is none.
 
     Files that cannot be decoded are passed over: a game's music folder holds what it holds.
     """
@@ -174,7 +174,7 @@ def other_lessons(folders: Iterable[Path], data: Workspace, without: Large | Non
     # The same recording under two names is heard once.
     files = list({content_id(file): file for folder in folders for file in audio_files(folder)}.values())
 
-    def heard(file: Path) -> Lessons | None:
+    def heard(file: Path) -> DistillationSet | None:
         try:
             found = _kept(data.cache, f"music|{_SEGMENTS_A_FILE}", [file], without, lambda: _music(file, listener))
         except TransientError:
@@ -184,9 +184,9 @@ def other_lessons(folders: Iterable[Path], data: Workspace, without: Large | Non
         return _placed(found, -1, np.full(len(found["level"]), -1)) if len(found["level"]) else None
 
     with ThreadPoolExecutor(data.threads) as pool:
-        parts = list(data.progress.track(pool.map(heard, files), "lessons: other music", len(files)))
+        parts = list(data.progress.track(pool.map(heard, files), "examples: other music", len(files)))
     usable = [part for part in parts if part is not None]
-    return Lessons.joined(usable) if usable else None
+    return DistillationSet.joined(usable) if usable else None
 
 
 def _variants(path: Path, listener: Listener) -> dict[str, npt.NDArray[Any]]:
@@ -247,33 +247,33 @@ def _decibels(segments: Array) -> tuple[npt.NDArray[np.uint8], Array]:
     return decibels, level
 
 
-def _placed(heard: dict[str, npt.NDArray[Any]], first: int, second: npt.NDArray[np.intp]) -> Lessons:
+def _placed(heard: dict[str, npt.NDArray[Any]], first: int, second: npt.NDArray[np.intp]) -> DistillationSet:
     left_out = {
         name: np.empty((len(second), 0, 0), dtype)
         for name, dtype in (("decibels", np.uint8), ("activations", np.float16))
         if name not in heard
     }
-    return Lessons(**heard, **left_out, first=np.full(len(second), first), second=second)
+    return DistillationSet(**heard, **left_out, first=np.full(len(second), first), second=second)
 
 
 @remembered
 def _code_hash() -> str:
-    """Hash of the code that lessons follow from: what another version of it computed is of no use."""
+    """Hash of the code that the examples follow from. What another version computed is of no use."""
     sources = [Path(inspect.getfile(module)) for module in (audio_level, mfcc, log_mel, wav, musicnn)]
     return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
 
 
 def _kept(
     cache: Path,
-    recipe: str,
+    computation: str,
     paths: Sequence[Path],
     without: Large | None,
     compute: Callable[[], dict[str, Any]],
 ) -> dict[str, npt.NDArray[Any]]:
-    digest = hashlib.sha256(f"lessons|{recipe}|{_code_hash()}|".encode())
+    digest = hashlib.sha256(f"examples|{computation}|{_code_hash()}|".encode())
     for path in paths:
         digest.update(hashlib.sha256(path.read_bytes()).digest())
-    stored = cache / "lessons" / f"{digest.hexdigest()}.npz"
+    stored = cache / "examples" / f"{digest.hexdigest()}.npz"
     if not stored.exists():
         computed = compute()
         stored.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What students learn from: the teacher's rule, lessons of clips and their variants, and the schools."""
+"""What students learn from: the teacher's rule, examples of clips and their variants, and the schools."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from shared.audio.segment_features.extraction import segment_features
 from shared.audio.spec import LOG_MEL96, MFCC40
 from shared.contracts.labels import GENRES
 from training.data.clips import Clip
-from training.distillation import lessons, student
-from training.distillation.lessons import Lessons, clip_lessons, other_lessons
+from training.distillation import distillation_set as examples
+from training.distillation import student
+from training.distillation.distillation_set import DistillationSet, clip_examples, music_examples
 from training.distillation.student import Scale, augmented, build, with_genres
 from training.distillation.teacher import TAGS_OF_GENRE, Teacher, tag_members, tag_scores
 from training.genre import mfcc as genre_mfcc
@@ -54,10 +55,10 @@ def data(tmp_path_factory: pytest.TempPathFactory, clips: list[Clip]) -> Workspa
 
 
 @pytest.fixture(scope="module")
-def heard(clips: list[Clip], data: Workspace) -> Lessons:
+def heard(clips: list[Clip], data: Workspace) -> DistillationSet:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lessons, "_MIXES", 3)
-        return clip_lessons(clips, data)
+        patch.setattr(examples, "_MIXES", 3)
+        return clip_examples(clips, data)
 
 
 def test_every_genre_has_tags_and_every_tag_of_a_genre_is_one_of_musicnns() -> None:
@@ -100,27 +101,27 @@ def test_tag_scores_are_the_log_of_the_summed_exponents() -> None:
     np.testing.assert_allclose(tag_scores(tags), np.stack(wanted, axis=1), rtol=1e-6)
 
 
-def test_lessons_hold_the_segments_their_variants_and_mixes(heard: Lessons, clips: list[Clip]) -> None:
+def test_lessons_hold_the_segments_their_variants_and_mixes(heard: DistillationSet, clips: list[Clip]) -> None:
     pure = heard[~heard.mixed]
     own = pure[pure.first == 0]
     # 7 s: two segments; two more half a segment later; and 7 s divided by each speed.
-    assert len(own) == 2 + 1 + sum(int(6.0 / speed // 3.0) for speed in lessons._SPEEDS)
+    assert len(own) == 2 + 1 + sum(int(6.0 / speed // 3.0) for speed in examples._SPEEDS)
     assert own.original.sum() == 2
     assert len(heard) - len(pure) <= 3 * len(clips)
     assert heard.decibels.shape[1:] == (MFCC40.frames, MFCC40.n_mels)
     assert heard.embedding.shape[1:] == (200,)
     assert heard.tags.shape[1:] == (len(MSD_TAGS),)
-    assert heard.activations.shape[1:] == (LOG_MEL96.frames // lessons.STEP_FRAMES, 753)
+    assert heard.activations.shape[1:] == (LOG_MEL96.frames // examples.STEP_FRAMES, 753)
 
 
-def test_nothing_of_a_clip_that_is_held_out_is_within_the_others(heard: Lessons) -> None:
+def test_nothing_of_a_clip_that_is_held_out_is_within_the_others(heard: DistillationSet) -> None:
     kept = heard[heard.within(np.array([0, 2]))]
     assert set(kept.first) | set(kept.second) <= {0, 2}
     rest = heard[~heard.within(np.array([0, 2]))]
     assert not (np.isin(rest.first, [0, 2]) & np.isin(rest.second, [0, 2])).any()
 
 
-def test_single_segments_are_found_by_clip_and_position(heard: Lessons) -> None:
+def test_single_segments_are_found_by_clip_and_position(heard: DistillationSet) -> None:
     chosen = heard.segments(np.array([1, 3]), np.array([1, 0]))
     originals = heard[heard.original]
     np.testing.assert_array_equal(chosen.embedding[0], originals[originals.first == 1].embedding[1])
@@ -128,27 +129,27 @@ def test_single_segments_are_found_by_clip_and_position(heard: Lessons) -> None:
 
 
 def test_lessons_are_read_again_and_not_computed_again(
-    heard: Lessons, clips: list[Clip], data: Workspace, monkeypatch: pytest.MonkeyPatch
+    heard: DistillationSet, clips: list[Clip], data: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lessons, "_MIXES", 3)
-    monkeypatch.setattr(lessons.Listener, "hear", None)
-    again = clip_lessons(clips, data)
+    monkeypatch.setattr(examples, "_MIXES", 3)
+    monkeypatch.setattr(examples.Listener, "hear", None)
+    again = clip_examples(clips, data)
     np.testing.assert_array_equal(again.embedding, heard.embedding)
 
 
 def test_other_music_is_heard_once_and_what_cannot_be_heard_is_passed_over(data: Workspace) -> None:
-    other = other_lessons(data.unlabelled, data)
+    other = music_examples(data.unlabelled, data)
     assert other is not None
     assert len(other) == 3
     assert (other.first == -1).all()
 
 
 def test_no_other_music_is_no_fault(data: Workspace, tmp_path: Path) -> None:
-    assert other_lessons([tmp_path], data) is None
+    assert music_examples([tmp_path], data) is None
 
 
 def test_without_chance_augmentation_leaves_the_mfccs_that_serve(
-    heard: Lessons, clips: list[Clip], monkeypatch: pytest.MonkeyPatch
+    heard: DistillationSet, clips: list[Clip], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in {"_GAIN_DB": (0.0, 0.0), "_EQ_DB": 0.0, "_NOISE_SHARE": 0.0, "_CUT_SHARE": 0.0}.items():
         monkeypatch.setattr(student, name, value)
@@ -166,13 +167,13 @@ def test_without_chance_augmentation_leaves_the_mfccs_that_serve(
     assert np.abs(learnt_from - served).mean() < 0.1
 
 
-def test_the_students_logits_begin_as_the_teachers_rule(heard: Lessons) -> None:
+def test_the_students_logits_begin_as_the_teachers_rule(heard: DistillationSet) -> None:
     scale = Scale.of(heard)
     labels = np.array([0, 0, 6, 6])
     teacher = genre_mfcc.fitted_teacher(heard, None, labels, np.array(list("abcd")))
     network = build(heard, len(scale.mean))
-    taught, logits = with_genres(network, teacher, scale).predict(np.zeros((1, 130, 40), np.float32), verbose=0)
-    told = taught * scale.deviation + scale.mean
+    targets, logits = with_genres(network, teacher, scale).predict(np.zeros((1, 130, 40), np.float32), verbose=0)
+    told = targets * scale.deviation + scale.mean
     wanted = told[:, -10:] * teacher.scale + told[:, :200] @ teacher.weights + teacher.bias
     np.testing.assert_allclose(logits, wanted, rtol=1e-3, atol=1e-3)
 
@@ -183,33 +184,35 @@ def test_a_recipe_trains_on_clips_and_on_segments_and_its_network_can_be_loaded(
 ) -> None:
     for name in ("_EPOCHS", "_PRETRAINING_EPOCHS"):
         monkeypatch.setattr(module, name, 1, raising=False)
-    monkeypatch.setattr(lessons, "_MIXES", 3)
+    monkeypatch.setattr(examples, "_MIXES", 3)
     monkeypatch.setattr(student, "_BATCH", 8)
-    recipe = module.recipe()  # type: ignore[attr-defined]
-    recipe.prepare(clips, data)
+    protocol = module.protocol()  # type: ignore[attr-defined]
+    protocol.prepare(clips, data)
     kept: list[object] = []
-    network = recipe.fit(np.array([0, 2]), 1, kept.append)
+    network = protocol.fit(np.array([0, 2]), 1, kept.append)
     assert len(kept) == 1
-    recipe.fit_segments(np.array([0, 1, 2, 3] * 2), np.array([0] * 4 + [1] * 4), 1)
-    batch = np.random.default_rng(0).normal(size=(2, recipe.spec.frames, recipe.spec.coefficients)).astype(np.float32)
+    protocol.fit_segments(np.array([0, 1, 2, 3] * 2), np.array([0] * 4 + [1] * 4), 1)
+    batch = (
+        np.random.default_rng(0).normal(size=(2, protocol.spec.frames, protocol.spec.coefficients)).astype(np.float32)
+    )
     batch = np.abs(batch)
     logits = network.predict(batch, verbose=0)
     assert logits.shape == (2, 10)
     network.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False)
     np.testing.assert_allclose(loaded.predict(batch, verbose=0), logits, rtol=1e-4, atol=1e-4)
-    assert recipe.notes["segments_of_other_music"] > 0
+    assert protocol.notes["segments_of_other_music"] > 0
 
 
 def test_the_musicnn_recipe_notes_what_it_has_to_beat(
     clips: list[Clip], data: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(genre_musicnn, "_EPOCHS", 1)
-    monkeypatch.setattr(lessons, "_MIXES", 3)
-    recipe = genre_musicnn.recipe()
-    recipe.prepare(clips, data)
-    recipe.fit(np.array([0, 2]), 1)
-    assert list(recipe.notes[REFERENCES]) == [
+    monkeypatch.setattr(examples, "_MIXES", 3)
+    protocol = genre_musicnn.protocol()
+    protocol.prepare(clips, data)
+    protocol.fit(np.array([0, 2]), 1)
+    assert list(protocol.notes[REFERENCES]) == [
         "logistic regression on the frozen embeddings",
         "the teacher's rule alone",
     ]
