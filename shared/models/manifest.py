@@ -95,7 +95,7 @@ class ModelManifest(_Frozen):
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
-        # Tags are whatever the network was taught to hear: each of them is true or not.
+        # Tags are whatever the network was trained on; each of them is true or not.
         labels = {"genre": GENRES, "mood": MOODS, "tags": tuple(dict.fromkeys(self.labels))}[self.kind]
         if self.labels != labels or not labels:
             raise ValueError(f"the labels of a {self.kind} model are {', '.join(labels)}, in this order")

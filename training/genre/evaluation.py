@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,14 +16,15 @@ from training.data.features import usable_clips
 from training.data.splits import fault_filtered_positions
 from training.genre.figures import Temperatures, figures
 from training.genre.protocol import Workspace
-from training.genre.training import SplitName, fault_filtered_counts, logits_of, named
+from training.genre.training import SplitName, fault_filtered_split, genre_figures, logits_of, named
+from training.reports.figures import ClipLeak, GenreFigures, Split, trained_on
 
 Array = npt.NDArray[np.float32]
 
 _SMALLEST: Final = 1e-30
 
 
-def evaluate_model(folder: Path, model_folder: Path, split: SplitName, data: Workspace) -> dict[str, Any]:
+def evaluate_model(folder: Path, model_folder: Path, split: SplitName, data: Workspace) -> GenreFigures:
     """The figures of the model in ``model_folder`` on the clips of ``folder``, as it serves: all of them, or the test
     tracks of the fault-filtered split. Every whole segment votes, silent ones too.
 
@@ -36,9 +37,9 @@ def evaluate_model(folder: Path, model_folder: Path, split: SplitName, data: Wor
     clips, skipped = usable_clips(read_clips(folder), spec, data.cache, data.threads, data.progress)
     if not clips:
         raise DataError(f"none of the {len(skipped)} clips in {folder} can be used: {skipped[0].reason}")
-    described: dict[str, Any] = {"name": "all clips"}
+    described = Split(name="all clips")
     if split == "fault-filtered":
-        described = {"name": split, **fault_filtered_counts(clips)}
+        described = fault_filtered_split(clips)
         tested = fault_filtered_positions([clip.name for clip in clips], [clip.label for clip in clips])["test"]
         clips = [clips[i] for i in tested]
 
@@ -48,20 +49,20 @@ def evaluate_model(folder: Path, model_folder: Path, split: SplitName, data: Wor
 
     held_out = logits_of(predict, clips, spec, "answers", data)
     answers = Temperatures(manifest.temperature, manifest.track_temperature).answers(held_out)
-    return {
-        **figures(held_out, answers, manifest.uncertain_below),
-        "split": described,
-        "skipped": named(skipped),
-        "leak": leak(manifest, clips),
-        "temperature": manifest.temperature,
-        "track_temperature": manifest.track_temperature,
-    }
+    return genre_figures(
+        figures(held_out, answers, manifest.uncertain_below),
+        split=described,
+        skipped=named(skipped),
+        leak=leak(manifest, clips),
+        temperature=manifest.temperature,
+        track_temperature=manifest.track_temperature,
+    )
 
 
-def leak(manifest: ModelManifest, clips: Sequence[Clip]) -> dict[str, Any]:
+def leak(manifest: ModelManifest, clips: Sequence[Clip]) -> ClipLeak:
     """How many of ``clips`` the model was trained on, by the content of their files; None where nothing tells."""
-    trained_on = manifest.figures.get("trained_on")
-    if trained_on is None:
-        return {"clips": None, "of": len(clips)}
-    known = set(trained_on)
-    return {"clips": sum(content_id(clip.path) in known for clip in clips), "of": len(clips)}
+    content_ids = trained_on(manifest.figures)
+    if content_ids is None:
+        return ClipLeak(clips=None, of=len(clips))
+    known = set(content_ids)
+    return ClipLeak(clips=sum(content_id(clip.path) in known for clip in clips), of=len(clips))

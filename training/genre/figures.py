@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from shared.audio.segments import chosen_segments
 from shared.contracts.labels import GENRES
 from training.data.clips import Clip
+from training.reports.figures import Bin, FewerSegments, GenreAnswers, Uncertain
 from training.reports.metrics import (
     accuracy,
     confusion,
@@ -116,8 +117,8 @@ def answers_by_fold(held_out: HeldOut, fold_of: Indices) -> Answers:
     return whole
 
 
-def figures(held_out: HeldOut, answers: Answers, threshold: float | None) -> dict[str, Any]:
-    """Everything a report says of the answers, by name, ready for JSON.
+def figures(held_out: HeldOut, answers: Answers, threshold: float | None) -> GenreAnswers:
+    """Everything a report says of the answers.
 
     Answers with a confidence below ``threshold`` are uncertain; None for a model that calls none so.
     """
@@ -128,30 +129,36 @@ def figures(held_out: HeldOut, answers: Answers, threshold: float | None) -> dic
     right = chosen == truth
     limited = answers.limited_tracks.argmax(axis=1)
     narrow = np.array([clip.native_rate is not None and clip.native_rate <= 2 * LIMITED_HZ for clip in clips])
-    return {
-        "clips": len(clips),
-        "groups": len(set(groups)),
-        "groups_of": {genre: len({clip.group for clip in clips if clip.label == genre}) for genre in GENRES},
-        "segments": len(track_of),
-        "data": "GTZAN (Tzanetakis and Cook 2002)" if _is_gtzan(clips) else "other than GTZAN",
-        "artists_known": any(clip.group != f"{clip.name}|{clip.label}" for clip in clips),
-        "track_accuracy": accuracy(chosen, truth, groups).rounded(),
-        "segment_accuracy": accuracy(answers.segments.argmax(axis=1), segment_truth, segment_groups).rounded(),
-        "recall": {genre: _share(right[truth == index]) for index, genre in enumerate(GENRES)},
-        "confusion": confusion(chosen, truth, len(GENRES)).tolist(),
-        "narrow_clips": int(narrow.sum()),
-        "track_accuracy_of_narrow_clips": _share(right[narrow]),
-        "track_accuracy_of_wide_clips": _share(right[~narrow]),
-        "track_accuracy_limited_bandwidth": accuracy(limited, truth, groups).rounded(),
-        "same_answer_in_limited_bandwidth": _share(chosen == limited),
-        **_calibration("track", answers.tracks_before, answers.tracks, truth),
-        **_calibration("segment", answers.segments_before, answers.segments, segment_truth),
-        "uncertain": _uncertain(answers.tracks.max(axis=1), right, groups, threshold),
-        "fewer_segments": _fewer_segments(answers.segments, track_of, truth),
-    }
+    return GenreAnswers(
+        clips=len(clips),
+        groups=len(set(groups)),
+        groups_of={genre: len({clip.group for clip in clips if clip.label == genre}) for genre in GENRES},
+        segments=len(track_of),
+        data="GTZAN (Tzanetakis and Cook 2002)" if _is_gtzan(clips) else "other than GTZAN",
+        artists_known=any(clip.group != f"{clip.name}|{clip.label}" for clip in clips),
+        track_accuracy=accuracy(chosen, truth, groups).rounded(),
+        segment_accuracy=accuracy(answers.segments.argmax(axis=1), segment_truth, segment_groups).rounded(),
+        recall={genre: _share(right[truth == index]) for index, genre in enumerate(GENRES)},
+        confusion=confusion(chosen, truth, len(GENRES)).tolist(),
+        narrow_clips=int(narrow.sum()),
+        track_accuracy_of_narrow_clips=_share(right[narrow]),
+        track_accuracy_of_wide_clips=_share(right[~narrow]),
+        track_accuracy_limited_bandwidth=accuracy(limited, truth, groups).rounded(),
+        same_answer_in_limited_bandwidth=_share(chosen == limited),
+        track_ece_before=_ece(answers.tracks_before, truth),
+        track_ece_after=_ece(answers.tracks, truth),
+        track_reliability_before=_bins(answers.tracks_before, truth),
+        track_reliability_after=_bins(answers.tracks, truth),
+        segment_ece_before=_ece(answers.segments_before, segment_truth),
+        segment_ece_after=_ece(answers.segments, segment_truth),
+        segment_reliability_before=_bins(answers.segments_before, segment_truth),
+        segment_reliability_after=_bins(answers.segments, segment_truth),
+        uncertain=_uncertain(answers.tracks.max(axis=1), right, groups, threshold),
+        fewer_segments=_fewer_segments(answers.segments, track_of, truth),
+    )
 
 
-def _fewer_segments(segments: Floats, track_of: Indices, truth: Indices) -> list[dict[str, Any]]:
+def _fewer_segments(segments: Floats, track_of: Indices, truth: Indices) -> tuple[FewerSegments, ...]:
     """What judging a track by a few evenly spaced segments costs, for each number that leaves some out."""
     of_track = [segments[track_of == track] for track in range(len(truth))]
     whole = np.array([one.mean(axis=0).argmax() for one in of_track])
@@ -160,39 +167,38 @@ def _fewer_segments(segments: Floats, track_of: Indices, truth: Indices) -> list
     for limit in (limit for limit in _FEWER if limit < longest):
         answers = np.array([one[list(chosen_segments(len(one), limit))].mean(axis=0).argmax() for one in of_track])
         found.append(
-            {"segments": limit, "track_accuracy": _share(answers == truth), "same_answer": _share(answers == whole)}
+            FewerSegments(segments=limit, track_accuracy=_share(answers == truth), same_answer=_share(answers == whole))
         )
-    return found
+    return tuple(found)
 
 
 def _is_gtzan(clips: Sequence[Clip]) -> bool:
     return all(re.fullmatch(rf"{clip.label}\.\d{{5}}", clip.name) for clip in clips)
 
 
-def _calibration(what: str, before: Floats, after: Floats, truth: Indices) -> dict[str, Any]:
-    return {
-        f"{what}_ece_before": round(expected_calibration_error(before, truth), 3),
-        f"{what}_ece_after": round(expected_calibration_error(after, truth), 3),
-        f"{what}_reliability_before": [one.rounded() for one in reliability(before, truth)],
-        f"{what}_reliability_after": [one.rounded() for one in reliability(after, truth)],
-    }
+def _ece(probabilities: Floats, truth: Indices) -> float:
+    return round(expected_calibration_error(probabilities, truth), 3)
+
+
+def _bins(probabilities: Floats, truth: Indices) -> tuple[Bin, ...]:
+    return tuple(one.rounded() for one in reliability(probabilities, truth))
 
 
 def _uncertain(
     confidence: Floats, right: npt.NDArray[np.bool_], groups: Sequence[str], threshold: float | None
-) -> dict[str, Any]:
+) -> Uncertain:
     """How many tracks are called uncertain, and how often the answer is right for those and for the others."""
     if threshold is None:
-        return {"below": None}
+        return Uncertain(below=None)
     sure = confidence >= threshold
     of_sure = [group for group, reached in zip(groups, sure, strict=True) if reached]
     above = accuracy(right[sure].astype(np.intp), np.ones(len(of_sure), np.intp), of_sure) if of_sure else None
-    return {
-        "below": threshold,
-        "share": round(float((~sure).mean()), 3),
-        "accuracy": _share(right[~sure]),
-        "accuracy_of_others": above.rounded() if above else None,
-    }
+    return Uncertain(
+        below=threshold,
+        share=round(float((~sure).mean()), 3),
+        accuracy=_share(right[~sure]),
+        accuracy_of_others=above.rounded() if above else None,
+    )
 
 
 def _share(right: npt.NDArray[np.bool_]) -> float | None:

@@ -20,6 +20,7 @@ from training.data.splits import fault_filtered, fault_filtered_positions, fold_
 from training.genre.figures import LIMITED_HZ, HeldOut, Temperatures, answers_by_fold, figures
 from training.genre.protocol import TrainingProtocol, Workspace
 from training.reports.card import write_card
+from training.reports.figures import ClipLeak, GenreAnswers, GenreFigures, Leaky, SkippedFile, Split
 from training.reports.metrics import UNCERTAIN_BELOW, accuracy
 from training.reports.plots import write_plots
 from training.tensorflow_setup import prepare
@@ -48,7 +49,7 @@ class Material:
 class GenreEvaluation:
     """The figures of a protocol on clips that it did not train on, and the temperatures fitted to its answers."""
 
-    figures: dict[str, Any]
+    figures: GenreFigures
     calibration: Temperatures
 
 
@@ -83,7 +84,7 @@ def try_protocol(protocol: TrainingProtocol, material: Material, plan: Plan, dat
         protocol.prepare(clips, data)
         held_out = _cross_validated(protocol, clips, fold_of, plan.seed, data)
         answers, calibration = answers_by_fold(held_out, fold_of), Temperatures.fit(held_out)
-        split: dict[str, Any] = {"name": plan.split, "folds": plan.folds, "seed": plan.seed}
+        split = Split(name=plan.split, folds=plan.folds, seed=plan.seed)
     else:
         parts = fault_filtered_positions([clip.name for clip in clips], labels)
         protocol.prepare(clips, data)
@@ -91,13 +92,13 @@ def try_protocol(protocol: TrainingProtocol, material: Material, plan: Plan, dat
         valid, held_out = (_held_out(network, protocol, clips, parts[part], data) for part in ("valid", "test"))
         calibration = Temperatures.fit(valid)
         answers = calibration.answers(held_out)
-        split = {"name": plan.split, "seed": plan.seed, **fault_filtered_counts(clips)}
-    measured = {
-        **figures(held_out, answers, UNCERTAIN_BELOW),
-        "split": split,
-        "skipped": named(material.skipped),
-        "leaky": _leaky(protocol, material, plan.seed, data) if plan.leaky else None,
-    }
+        split = fault_filtered_split(clips).with_more(seed=plan.seed)
+    measured = genre_figures(
+        figures(held_out, answers, UNCERTAIN_BELOW),
+        split=split,
+        skipped=named(material.skipped),
+        leaky=_leaky(protocol, material, plan.seed, data) if plan.leaky else None,
+    )
     return GenreEvaluation(measured, calibration)
 
 
@@ -129,32 +130,30 @@ def train_model(
         weights=_WEIGHTS,
         versions=versions,
         command=command,
-        figures={
-            **trial.figures,
+        figures=trial.figures.with_more(
             **described(protocol),
-            "trained_on": sorted({content_id(clip.path) for clip in material.clips}),
-            "training_s": round(time.perf_counter() - started),
-        },
+            trained_on=sorted({content_id(clip.path) for clip in material.clips}),
+            training_s=round(time.perf_counter() - started),
+        ).as_json(),
     )
     write_plots(out, manifest.model_id, trial.figures)
     write_card(out, manifest)
     return manifest
 
 
-def cross_validate_protocol(folder: Path, protocol: TrainingProtocol, plan: Plan, data: Workspace) -> dict[str, Any]:
+def cross_validate_protocol(folder: Path, protocol: TrainingProtocol, plan: Plan, data: Workspace) -> GenreFigures:
     """The figures of ``protocol``, trained afresh on parts of the clips of ``folder``. Writes nothing but the cache.
 
     Raises DataError, SplitError.
     """
     prepare(plan.seed, data.threads)
     trial = try_protocol(protocol, load_material(folder, protocol, data), plan, data)
-    return {
-        **trial.figures,
+    return trial.figures.with_more(
         **described(protocol),
-        "leak": {"clips": 0, "of": trial.figures["clips"]},
-        "temperature": round(trial.calibration.segment, 4),
-        "track_temperature": round(trial.calibration.track, 4),
-    }
+        leak=ClipLeak(clips=0, of=trial.figures.clips),
+        temperature=round(trial.calibration.segment, 4),
+        track_temperature=round(trial.calibration.track, 4),
+    )
 
 
 def described(protocol: TrainingProtocol) -> dict[str, Any]:
@@ -167,20 +166,26 @@ def described(protocol: TrainingProtocol) -> dict[str, Any]:
     }
 
 
-def named(skipped: Sequence[Skipped]) -> list[dict[str, str]]:
-    """The files left out, for JSON: by genre and name, so that nothing tells where they lie on a disk."""
-    return [{"file": f"{one.file.parent.name}/{one.file.name}", "reason": one.reason} for one in skipped]
+def genre_figures(answers: GenreAnswers, **more: Any) -> GenreFigures:
+    """``answers`` with the split and what else there is to say."""
+    return GenreFigures.model_validate({**{name: getattr(answers, name) for name in answers.model_fields_set}, **more})
 
 
-def fault_filtered_counts(clips: Sequence[Clip]) -> dict[str, Any]:
-    """How many tracks of each list there are, of how many; and tests whose artist is in training all the same."""
+def named(skipped: Sequence[Skipped]) -> tuple[SkippedFile, ...]:
+    """The files left out: by genre and name, so that nothing tells where they lie on a disk."""
+    return tuple(SkippedFile(file=f"{one.file.parent.name}/{one.file.name}", reason=one.reason) for one in skipped)
+
+
+def fault_filtered_split(clips: Sequence[Clip]) -> Split:
+    """The fault-filtered split: how many tracks of each list there are, and how many tests are by a known artist."""
     parts = fault_filtered_positions([clip.name for clip in clips], [clip.label for clip in clips])
     known = {clips[i].group for i in parts["train"]}
-    return {
-        "present": {part: len(positions) for part, positions in parts.items()},
-        "listed": {part: len(fault_filtered(part)) for part in parts},
-        "tests_of_known_artists": sum(clips[i].group in known for i in parts["test"]),
-    }
+    return Split(
+        name="fault-filtered",
+        present={part: len(positions) for part, positions in parts.items()},
+        listed={part: len(fault_filtered(part)) for part in parts},
+        tests_of_known_artists=sum(clips[i].group in known for i in parts["test"]),
+    )
 
 
 def logits_of(
@@ -224,7 +229,7 @@ def _held_out(
     return logits_of(predict, [clips[i] for i in positions], protocol.spec, "answers", data)
 
 
-def _leaky(protocol: TrainingProtocol, material: Material, seed: int, data: Workspace) -> dict[str, Any]:
+def _leaky(protocol: TrainingProtocol, material: Material, seed: int, data: Workspace) -> Leaky:
     """What a random split by segment would have one believe: trained on 80% of the segments, tested on the rest.
 
     One split and not a fold for each fifth: the gap to the honest figure is far wider than the chance in it.
@@ -237,9 +242,9 @@ def _leaky(protocol: TrainingProtocol, material: Material, seed: int, data: Work
     by_clip = dict(zip(np.unique(clip_of[test_on]), tested.full, strict=True))
     chosen = np.array([by_clip[clip_of[i]][position[i]].argmax() for i in test_on], np.intp)
     truth = np.array([GENRES.index(material.clips[clip_of[i]].label) for i in test_on], np.intp)
-    return {
-        "train_segments": len(train_on),
-        "test_segments": len(test_on),
+    return Leaky(
+        train_segments=len(train_on),
+        test_segments=len(test_on),
         # As a tutorial would have it: each segment counts as independent, which it is not.
-        "segment_accuracy": accuracy(chosen, truth, [str(i) for i in test_on]).rounded(),
-    }
+        segment_accuracy=accuracy(chosen, truth, [str(i) for i in test_on]).rounded(),
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from shared.models.networks import TagModel
 from training.data.clips import Clip, read_clips
 from training.data.features import measured_features
 from training.genre.protocol import Workspace
+from training.reports.figures import FeatureChecks, Order, TempoAgreement
 from training.reports.metrics import bootstrap
 
 Floats = npt.NDArray[np.floating]
@@ -37,7 +38,7 @@ _TEMPO_TOLERANCE: Final = 0.04
 _OCTAVES: Final = (1.0, 2.0, 3.0, 1 / 2, 1 / 3)
 
 
-def check_features(folder: Path, tagger: TagModel, data: Workspace) -> dict[str, Any]:
+def check_features(folder: Path, tagger: TagModel, data: Workspace) -> FeatureChecks:
     """Figures of the features measured from the clips in ``folder`` (`read_clips`).
 
     ``orders``: for pairs of genres the chance that a clip of the first has more of a feature than one of the second
@@ -47,14 +48,14 @@ def check_features(folder: Path, tagger: TagModel, data: Workspace) -> dict[str,
     """
     clips = read_clips(folder)
     measured = measured_features([clip.path for clip in clips], data.cache, data.threads, tagger, data.progress)
-    found: dict[str, Any] = {"clips": len(clips), "orders": orders(clips, measured)}
+    found = FeatureChecks(clips=len(clips), orders=orders(clips, measured))
     bpm = _known_tempi(folder / "index.csv", clips)
     if np.isfinite(bpm).any():
-        found["tempo"] = tempo_agreement(measured[:, AUDIO_FEATURES.index("tempo")], bpm)
+        found = found.with_more(tempo=tempo_agreement(measured[:, AUDIO_FEATURES.index("tempo")], bpm))
     return found
 
 
-def orders(clips: Sequence[Clip], measured: Floats) -> list[dict[str, Any]]:
+def orders(clips: Sequence[Clip], measured: Floats) -> tuple[Order, ...]:
     """The orders of ``measured`` [n, 10] that the genres of ``clips`` can be checked for."""
     genres = np.array([clip.label for clip in clips])
     groups = np.array([clip.group for clip in clips])
@@ -66,23 +67,21 @@ def orders(clips: Sequence[Clip], measured: Floats) -> list[dict[str, Any]]:
         judged = above | below
         rows = np.stack([measured[judged, AUDIO_FEATURES.index(feature)], above[judged]], axis=1)
         chance = bootstrap(rows, groups[judged].tolist(), _chance_of_more)
-        artists = [len(set(groups[side])) for side in (above, below)]
-        found.append(
-            {"feature": feature, "more": list(more), "less": list(less), "artists": artists, "auc": chance.rounded()}
-        )
-    return found
+        artists = (len(set(groups[above])), len(set(groups[below])))
+        found.append(Order(feature=feature, more=more, less=less, artists=artists, auc=chance.rounded()))
+    return tuple(found)
 
 
-def tempo_agreement(measured: Floats, bpm: Floats) -> dict[str, Any]:
+def tempo_agreement(measured: Floats, bpm: Floats) -> TempoAgreement:
     """Shares of ``measured`` [n] tempi within 4% of ``bpm`` [n], NaN where that is unknown."""
     known = np.isfinite(bpm)
     ratio = measured[known] / bpm[known]
     near = np.stack([np.abs(ratio / octave - 1.0) < _TEMPO_TOLERANCE for octave in _OCTAVES])
-    return {
-        "clips": int(known.sum()),
-        "right": round(float(near[0].mean()), 3),
-        "right_up_to_octaves": round(float(near.any(axis=0).mean()), 3),
-    }
+    return TempoAgreement(
+        clips=int(known.sum()),
+        right=round(float(near[0].mean()), 3),
+        right_up_to_octaves=round(float(near.any(axis=0).mean()), 3),
+    )
 
 
 def _chance_of_more(rows: Floats) -> float:

@@ -13,6 +13,7 @@ import scipy.stats
 
 from shared.contracts.audio_features import AUDIO_FEATURES
 from shared.contracts.labels import MOODS
+from training.reports.figures import Felt, Interval, ListenerAnswers, Sure
 from training.reports.metrics import (
     bootstrap,
     calibrated_by_fold,
@@ -63,25 +64,25 @@ class Listened:
         return top
 
 
-def listener_figures(listened: Listened, runs: Sequence[Floats], assignments: Sequence[Integers]) -> dict[str, Any]:
-    """Everything a card says of the held-out logits [n, 4] in ``runs``, by name, ready for JSON.
+def listener_figures(listened: Listened, runs: Sequence[Floats], assignments: Sequence[Integers]) -> ListenerAnswers:
+    """Everything a card says of the held-out logits [n, 4] in ``runs``.
 
     ``assignments`` hold the fold [n] of each clip in each run. A figure is the mean over the runs, with a 95% interval
     by bootstrap over artists; probabilities are calibrated by a temperature that was fitted to the other folds.
     """
     top = listened.top
     calibrated = [calibrated_by_fold(run, top, fold_of) for run, fold_of in zip(runs, assignments, strict=True)]
-    return {
-        "clips": len(top),
-        "groups": len(set(listened.groups)),
-        "correlation": correlations(np.stack(calibrated), listened),
+    return ListenerAnswers(
+        clips=len(top),
+        groups=len(set(listened.groups)),
+        correlation=correlations(np.stack(calibrated), listened),
         **_clear_figures(np.stack(calibrated).argmax(axis=2), listened),
         **_calibration(runs, calibrated, listened),
-        "felt": feature_correlations(listened),
-    }
+        felt=feature_correlations(listened),
+    )
 
 
-def correlations(probabilities: Floats, listened: Listened) -> dict[str, dict[str, float]]:
+def correlations(probabilities: Floats, listened: Listened) -> dict[str, Interval]:
     """Spearman's rank correlation of ``probabilities`` [repeats, n, 4] with the shares of listeners; and their mean."""
     rows = np.concatenate([listened.shares, np.concatenate(list(probabilities), axis=1)], axis=1)
 
@@ -98,14 +99,14 @@ def correlations(probabilities: Floats, listened: Listened) -> dict[str, dict[st
     return {**found, "mean": mean.rounded()}
 
 
-def feature_correlations(listened: Listened) -> list[dict[str, Any]]:
+def feature_correlations(listened: Listened) -> tuple[Felt, ...]:
     """Spearman's rank correlation of single features with the share of listeners who felt a mood."""
     found = []
     for feature, mood in _FELT:
         column, share = listened.features[:, AUDIO_FEATURES.index(feature)], listened.shares[:, MOODS.index(mood)]
         interval = bootstrap(np.stack([column, share], axis=1), listened.groups, _rank_correlation)
-        found.append({"feature": feature, "mood": mood, "correlation": interval.rounded()})
-    return found
+        found.append(Felt(feature=feature, mood=mood, correlation=interval.rounded()))
+    return tuple(found)
 
 
 def clear_clips(shares: Floats) -> tuple[Flags, Integers]:
@@ -158,17 +159,17 @@ def _temperature(runs: Sequence[Floats], top: Integers) -> float:
     return fit_temperature(np.concatenate(runs), np.tile(top, len(runs)))
 
 
-def _sure_answers(probabilities: Floats, listened: Listened) -> dict[str, Any]:
+def _sure_answers(probabilities: Floats, listened: Listened) -> Sure:
     """How many of the answers to ``probabilities`` [repeats, n, 4] are sure, and how many of those right."""
     sure = probabilities.max(axis=2) >= _SURE
     right = sure & (probabilities.argmax(axis=2) == listened.top)
     rows = np.stack([right.sum(axis=0), sure.sum(axis=0)], axis=1).astype(np.float64)
     accuracy = bootstrap(rows, listened.groups, lambda drawn: float(drawn[:, 0].sum() / max(1.0, drawn[:, 1].sum())))
-    return {
-        "from": _SURE,
-        "share": round(float(sure.mean()), 3),
-        "accuracy": accuracy.rounded() if sure.any() else None,
-    }
+    return Sure(
+        at_least=_SURE,
+        share=round(float(sure.mean()), 3),
+        accuracy=accuracy.rounded() if sure.any() else None,
+    )
 
 
 def _rank_correlation(pairs: Floats) -> float:
@@ -187,7 +188,7 @@ def _counts(truth: Integers) -> dict[str, int]:
     return {mood: int((truth == number).sum()) for number, mood in enumerate(MOODS)}
 
 
-def _accuracy(answers: Integers, truth: Integers, judged: Flags, groups: Sequence[str]) -> dict[str, float] | None:
+def _accuracy(answers: Integers, truth: Integers, judged: Flags, groups: Sequence[str]) -> Interval | None:
     if not judged.any():
         return None
     right = (answers == truth).mean(axis=0)[judged]

@@ -16,6 +16,7 @@ from typing import Any, Final
 import keras
 import numpy as np
 import numpy.typing as npt
+from pydantic import ValidationError
 
 from shared.contracts.audio_features import AUDIO_FEATURES
 from shared.contracts.labels import MOODS
@@ -30,6 +31,7 @@ from training.genre.protocol import Workspace
 from training.mood.feature_checks import check_features
 from training.mood.listener_figures import Listened, listener_figures
 from training.mood.network import dense_by_member, descend, scaler_of
+from training.reports.figures import ListenerFigures, MoodFigures
 
 Floats = npt.NDArray[np.floating]
 Integers = npt.NDArray[np.intp]
@@ -67,7 +69,7 @@ class AudioMood:
     network: Any
     scaler: Scaler
     temperature: float
-    figures: dict[str, Any]
+    figures: ListenerFigures
 
 
 def fit_audio_mood(
@@ -85,23 +87,22 @@ def fit_audio_mood(
     listened = read_listened(folder, tagger, data)
     figures = cross_validate(listened, folds, repeats, seed, data)
     if genres is not None:
-        figures["features"] = check_features(genres, tagger, data)
+        figures = figures.with_more(features=check_features(genres, tagger, data))
     scaler = scaler_for(listened.features)
     usual = listened.shares.mean(axis=0)
     network = train(scaler.standardise(listened.features), targets(listened.shares, usual), seed)
     return AudioMood(
         network,
         scaler,
-        figures["temperature"],
-        {
-            **figures,
-            "tag_model": tagger.manifest.model_id,
-            "tag_segments": TAG_SEGMENTS,
-            "hidden": _HIDDEN,
-            "members": _MEMBERS,
-            "steps": _STEPS,
-            "seed": seed,
-        },
+        figures.temperature,
+        figures.with_more(
+            tag_model=tagger.manifest.model_id,
+            tag_segments=TAG_SEGMENTS,
+            hidden=_HIDDEN,
+            members=_MEMBERS,
+            steps=_STEPS,
+            seed=seed,
+        ),
     )
 
 
@@ -113,15 +114,18 @@ def installed_audio_mood() -> AudioMood:
     settings = Settings()
     folder = settings.models_dir / settings.mood_model
     manifest = load_manifest(folder)
-    figures = manifest.figures.get("audio", {})
-    if manifest.kind != "mood" or "correlation" not in figures:
+    try:
+        figures = MoodFigures.model_validate(manifest.figures).audio
+    except ValidationError:  # another kind of model, or one of another version
+        figures = None
+    if figures is None:
         raise DataError(f"{folder} knows no mood of measured features that could be kept: listeners are needed")
     network = keras.saving.load_model(folder / manifest.weights, compile=False)
     return AudioMood(
         keras.Model(network.input, network.output["audio"]),
         manifest.require_scalers()["audio"],
         manifest.temperature_of("audio"),
-        {"taken_from": manifest.model_id, **figures},
+        figures if figures.taken_from else figures.with_more(taken_from=manifest.model_id),
     )
 
 
@@ -192,10 +196,12 @@ def held_out_logits(listened: Listened, fold_of: Integers, seed: int) -> Floats:
     return logits
 
 
-def cross_validate(listened: Listened, folds: int, repeats: int, seed: int, data: Workspace) -> dict[str, Any]:
+def cross_validate(listened: Listened, folds: int, repeats: int, seed: int, data: Workspace) -> ListenerFigures:
     """Figures of networks that are trained on all folds but one and judged on that one, ``repeats`` times anew."""
     moods = [MOODS[mood] for mood in listened.top]
     assignments = [fold_of_each(moods, listened.groups, folds, seed + number) for number in range(repeats)]
     numbered = data.progress.track(list(enumerate(assignments)), "folds of listeners", repeats)
     runs = [held_out_logits(listened, fold_of, seed + number) for number, fold_of in numbered]
-    return {"folds": folds, "repeats": repeats, **listener_figures(listened, runs, assignments)}
+    found = listener_figures(listened, runs, assignments)
+    measured = {name: getattr(found, name) for name in found.model_fields_set}
+    return ListenerFigures(folds=folds, repeats=repeats, **measured)

@@ -23,6 +23,7 @@ from training.mood.listeners import fit_audio_mood, installed_audio_mood
 from training.mood.network import MoodNetworkPlan, fit, joined, scaler_of
 from training.mood.plots import write_plots
 from training.reports.card import write_card
+from training.reports.figures import MoodAnswers, MoodFigures, TrackLeak, trained_on
 from training.reports.metrics import UNCERTAIN_BELOW, calibrated_by_fold, fit_temperature, softmax
 from training.tensorflow_setup import prepare
 
@@ -47,7 +48,7 @@ class MoodPlan:
 class MoodEvaluation:
     """The figures of a cross-validation, and the temperature fitted to the held-out logits."""
 
-    figures: dict[str, Any]
+    figures: MoodFigures
     temperature: float
 
 
@@ -81,15 +82,15 @@ def try_model(table: MoodTable, plan: MoodPlan, data: Workspace) -> MoodEvaluati
     logits, fold_of = runs[0], assignments[0]
     probabilities = calibrated_by_fold(logits, labels, fold_of)
     return MoodEvaluation(
-        {
-            **figures(table, softmax(logits), probabilities),
-            "repeated": repeated_accuracy(table, [one.argmax(axis=1) for one in runs]),
-            "folds": plan.folds,
-            "seed": plan.seed,
-            "members": plan.network.members,
-            "hidden": plan.network.hidden,
-            "steps": plan.network.steps,
-        },
+        _mood_figures(
+            figures(table, softmax(logits), probabilities),
+            repeated=repeated_accuracy(table, [one.argmax(axis=1) for one in runs]),
+            folds=plan.folds,
+            seed=plan.seed,
+            members=plan.network.members,
+            hidden=plan.network.hidden,
+            steps=plan.network.steps,
+        ),
         round(fit_temperature(logits, labels), 4),
     )
 
@@ -116,6 +117,12 @@ def train_model(
     scaler = scaler_of(table.features)
     spotify = fit(scaler.standardise(table.features), table.labels, table.source_of, plan.network, plan.seed)
 
+    measured = trial.figures.with_more(
+        audio=audio.figures,
+        trained_on=sorted({row.content for row in table.rows}),
+        training_s=round(time.perf_counter() - started),
+    )
+
     out.mkdir(parents=True, exist_ok=True)
     joined(spotify, audio.network).save(out / _WEIGHTS)
     manifest = write_manifest(
@@ -130,27 +137,22 @@ def train_model(
         weights=_WEIGHTS,
         versions=versions,
         command=command,
-        figures={
-            **trial.figures,
-            "audio": audio.figures,
-            "trained_on": sorted({row.content for row in table.rows}),
-            "training_s": round(time.perf_counter() - started),
-        },
+        figures=measured.as_json(),
     )
-    write_plots(out, manifest.model_id, manifest.figures)
+    write_plots(out, manifest.model_id, measured)
     write_card(out, manifest)
     return manifest
 
 
-def cross_validate_model(csv: Path, plan: MoodPlan, data: Workspace) -> dict[str, Any]:
+def cross_validate_model(csv: Path, plan: MoodPlan, data: Workspace) -> MoodFigures:
     """The figures of a model trained afresh on parts of the rows of ``csv``. Writes nothing. Raises DataError."""
     table = read_mood_table(csv)
     prepare(plan.seed, data.threads)
     trial = try_model(table, plan, data)
-    return {**trial.figures, "leak": {"tracks": 0, "of": len(table.rows)}, "temperature": trial.temperature}
+    return trial.figures.with_more(leak=TrackLeak(tracks=0, of=len(table.rows)), temperature=trial.temperature)
 
 
-def evaluate_model(csv: Path, folder: Path, data: Workspace) -> dict[str, Any]:
+def evaluate_model(csv: Path, folder: Path, data: Workspace) -> MoodFigures:
     """The figures of the model in ``folder`` on the rows of ``csv``, as it serves Spotify's features.
 
     ``leak`` says how many of the rows the model was trained on, as far as its manifest tells: figures on those are
@@ -165,11 +167,12 @@ def evaluate_model(csv: Path, folder: Path, data: Workspace) -> dict[str, Any]:
         answers.append([by_mood[mood] for mood in MOODS])
     probabilities = np.array(answers)
     before = softmax(np.log(np.maximum(probabilities, _SMALLEST)) * temperature)
-    return {
-        **figures(table, before, probabilities),
-        "leak": leak(table, model.manifest.figures.get("trained_on")),
-        "temperature": temperature,
-    }
+    answered = figures(table, before, probabilities)
+    return _mood_figures(answered, leak=leak(table, trained_on(model.manifest.figures)), temperature=temperature)
+
+
+def _mood_figures(answers: MoodAnswers, **more: Any) -> MoodFigures:
+    return MoodFigures.model_validate({**{name: getattr(answers, name) for name in answers.model_fields_set}, **more})
 
 
 def _held_out(table: MoodTable, fold_of: Integers, plan: MoodPlan, seed: int, data: Workspace, label: str) -> Floats:

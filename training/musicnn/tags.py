@@ -15,6 +15,7 @@ from shared.audio.spec import LOG_MEL96
 from shared.models.manifest import ModelManifest, write_manifest
 from training.musicnn.network import MSD_TAGS, read_variables, tagger
 from training.musicnn.weights import fetch_checkpoint
+from training.reports.figures import TagFigures
 from training.tensorflow_setup import prepare
 
 _WEIGHTS: Final = "model.keras"
@@ -51,6 +52,7 @@ def make_tag_model(checkpoint: Path, folder: Path, versions: dict[str, str], com
 
 def tag_card(manifest: ModelManifest) -> str:
     """The card of the tag model, Markdown."""
+    figures = TagFigures.model_validate(manifest.figures)
     spec = manifest.require_feature_spec()
     versions = ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
     return f"""# {manifest.model_id}
@@ -62,7 +64,7 @@ The embedding below the tags, 200 numbers, is what genre models learn from.
 
 ## What it is
 musicnn by Jordi Pons and Xavier Serra ("musicnn: pre-trained convolutional neural networks for music audio tagging",
-late-breaking demo of ISMIR 2019), as they published it: {manifest.figures["parameters"]:,} parameters, trained on some
+late-breaking demo of ISMIR 2019), as they published it: {figures.parameters:,} parameters, trained on some
 200,000 songs of the Million Song Dataset. Nothing of it was trained again. The graph is written anew in Keras
 (`training/musicnn/network.py`), since the published code does not run on today's TensorFlow.
 
@@ -80,7 +82,7 @@ tags, on held-out songs of the Million Song Dataset. Not measured again here.
   songs, not two tags of one song.
 
 ## Licence and notices
-{manifest.figures["notices"]}
+{figures.notices}
 
 ## Command
     {manifest.command}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from shared.audio.spec import FeatureSpec
 from shared.contracts.labels import GENRES
@@ -12,9 +12,9 @@ from shared.models.manifest import ModelManifest
 from training.genre.protocol import REFERENCES
 from training.mood.card import mood_card
 from training.reports.card_parts import INTERVAL_NOTE, decimals, ending, listed, markdown_table, with_interval
+from training.reports.figures import FewerSegments, GenreFigures, Leaky, Uncertain
 
 _CARD: Final = "CARD.md"
-_LEVELS: Final = ("track", "segment")
 _WEAK_RECALL: Final = 0.5
 _FEW_ARTISTS: Final = 3
 
@@ -29,18 +29,18 @@ def write_card(folder: Path, manifest: ModelManifest) -> Path:
 
 def genre_card(manifest: ModelManifest) -> str:
     """The card of a genre model, Markdown."""
-    f = manifest.figures
-    notes = ", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in f["notes"].items() if name != REFERENCES)
+    f = GenreFigures.model_validate(manifest.figures)
+    notes = ", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in f.notes.items() if name != REFERENCES)
     rights = "The recordings belong to their owners and are no part of this repository."
     return f"""# {manifest.model_id}
 Tells which of ten genres a segment of 3 s is: {", ".join(manifest.labels)}.
 The answer for a track is put together from its segments by the aggregator.
 
-{f["description"]}
+{f.description}
 
-Recipe `{f["recipe"]}`{f" ({notes})" if notes else ""}. Input: {_described(manifest.require_feature_spec())}.
+Recipe `{f.recipe}`{f" ({notes})" if notes else ""}. Input: {_described(manifest.require_feature_spec())}.
 The figures are of models trained in the same way on a part of the clips and judged on the rest. The shipped weights
-were then trained on all {len(f["trained_on"])} clips.
+were then trained on all {len(f.trained_on or ())} clips.
 
 {genre_report(f, manifest.temperature, manifest.track_temperature)}
 ## Plots
@@ -50,20 +50,20 @@ were then trained on all {len(f["trained_on"])} clips.
 ## Limits
 - Music of another kind than the ten genres is called one of them as well: there is no "none of these".
 {_weak_genres(f)}
-{ending(manifest, " ".join(part for part in (f["notices"], rights) if part))}"""
+{ending(manifest, f.training_s, " ".join(part for part in (f.notices, rights) if part))}"""
 
 
-def genre_report(f: dict[str, Any], temperature: float, track_temperature: float) -> str:
+def genre_report(f: GenreFigures, temperature: float, track_temperature: float) -> str:
     """The figures of a genre model (`training.genre.figures`) and its two temperatures, Markdown."""
-    leaky = f.get("leaky")
+    leaky = f.leaky
     rows = [
-        ("accuracy, tracks", with_interval(f["track_accuracy"])),
-        ("accuracy, segments", with_interval(f["segment_accuracy"])),
+        ("accuracy, tracks", with_interval(f.track_accuracy)),
+        ("accuracy, segments", with_interval(f.segment_accuracy)),
     ]
-    for name, share in f.get("notes", {}).get(REFERENCES, {}).items():
+    for name, share in f.notes.get(REFERENCES, {}).items():
         rows.append((f"to compare, in the same folds, tracks: {name}", decimals(share)))
     if leaky:
-        rows.append(("LEAKY: segments, random split by segment", with_interval(leaky["segment_accuracy"])))
+        rows.append(("LEAKY: segments, random split by segment", with_interval(leaky.segment_accuracy)))
     parts = [
         "## Data and split",
         _split(f),
@@ -71,114 +71,117 @@ def genre_report(f: dict[str, Any], temperature: float, track_temperature: float
         f"{INTERVAL_NOTE} Chance is about 0.1.",
         markdown_table(("what", "figure"), rows),
         _leaky_note(leaky) if leaky else "",
-        f"Recall of tracks: {listed(f['recall'])}.",
+        f"Recall of tracks: {listed(f.recall)}.",
         "Tracks, truth in rows, answers in columns:",
-        markdown_table(("", *GENRES), [(genre, *row) for genre, row in zip(GENRES, f["confusion"], strict=True)]),
+        markdown_table(("", *GENRES), [(genre, *row) for genre, row in zip(GENRES, f.confusion, strict=True)]),
         "## Calibration",
         _calibration(f, temperature, track_temperature),
         "## Uncertain answers",
-        _uncertain(f["uncertain"]),
+        _uncertain(f.uncertain),
         "## Bandwidth",
         _bandwidth(f),
-        *(("## Fewer segments", _fewer_segments(f["fewer_segments"])) if f.get("fewer_segments") else ()),
+        *(("## Fewer segments", _fewer_segments(f.fewer_segments)) if f.fewer_segments else ()),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _split(f: dict[str, Any]) -> str:
-    split = f["split"]
-    text = f"{f['clips']} clips judged, by {f['groups']} artists, {f['segments']} segments. Clips: {f['data']}.\n"
-    if split["name"] == "artist":
+def _split(f: GenreFigures) -> str:
+    split = f.split
+    text = f"{f.clips} clips judged, by {f.groups} artists, {f.segments} segments. Clips: {f.data}.\n"
+    if split.name == "artist":
         text += (
-            f"{split['folds']}-fold cross-validation, seed {split['seed']}: no artist is ever in both training and "
+            f"{split.folds}-fold cross-validation, seed {split.seed}: no artist is ever in both training and "
             "test, and credits that share a name are one artist."
         )
-    elif split["name"] == "fault-filtered":
-        present, listed = split["present"], split["listed"]
+    elif split.name == "fault-filtered":
+        present, listed = split.present or {}, split.listed or {}
         text += (
             "Fault-filtered split of GTZAN (Kereliuk, Sturm and Larsen 2015). Of its tracks there are "
             + ", ".join(f"{present[part]} of {listed[part]} in {part}" for part in listed)
-            + f"; {split['tests_of_known_artists']} of the tests are by an artist of the training list all the same."
+            + f"; {split.tests_of_known_artists} of the tests are by an artist of the training list all the same."
         )
     else:
         text += "A finished model, on all of them."
-    if not f["artists_known"]:
+    if not f.artists_known:
         text += (
             "\n**No artists are given: each file counts as an artist of its own. Songs of one artist may be in both "
             "training and test, so the figures come out too high and the intervals too narrow.**"
         )
-    if f["skipped"]:
-        files = "; ".join(f"{one['file']} ({one['reason']})" for one in f["skipped"])
-        text += f"\nLeft out, because they cannot be used: {len(f['skipped'])}: {files}."
+    if f.skipped:
+        files = "; ".join(f"{one.file} ({one.reason})" for one in f.skipped)
+        text += f"\nLeft out, because they cannot be used: {len(f.skipped)}: {files}."
     return text
 
 
-def _leaky_note(leaky: dict[str, Any]) -> str:
+def _leaky_note(leaky: Leaky) -> str:
     return (
         "The last line is what many tutorials report: the same protocol with the segments of all clips shuffled, "
-        f"{leaky['train_segments']} to train on and {leaky['test_segments']} to test. Nearly every tested segment has "
+        f"{leaky.train_segments} to train on and {leaky.test_segments} to test. Nearly every tested segment has "
         "its neighbours in training. It says nothing about music the model has not heard. (One split of 80 to 20, not "
         "five; its interval takes segments for independent.)"
     )
 
 
-def _calibration(f: dict[str, Any], temperature: float, track_temperature: float) -> str:
+def _calibration(f: GenreFigures, temperature: float, track_temperature: float) -> str:
     errors = markdown_table(
         ("expected calibration error", "before", "after"),
-        [(f"{what}s", *(f"{f[f'{what}_ece_{when}']:.3f}" for when in ("before", "after"))) for what in _LEVELS],
+        [
+            (what, f"{one.ece_before:.3f}", f"{one.ece_after:.3f}")
+            for what, one in (("tracks", f.track_reliability), ("segments", f.segment_reliability))
+        ],
     )
-    of_perfect = 1 / f["clips"] ** 0.5
+    of_perfect = 1 / f.clips**0.5
     return f"""Temperatures (Guo et al. 2017): {temperature:g} of a segment, {track_temperature:g} of a track.
 A track is the mean of its calibrated segments to the power of 1 / its temperature, normalised. The errors are of
 temperatures that were fitted to other tracks.
 
 {errors}
 
-With {f["clips"]} tracks even a perfectly calibrated model shows an error of some {of_perfect:.2f}."""
+With {f.clips} tracks even a perfectly calibrated model shows an error of some {of_perfect:.2f}."""
 
 
-def _uncertain(uncertain: dict[str, Any]) -> str:
-    if uncertain["below"] is None:
+def _uncertain(uncertain: Uncertain) -> str:
+    if uncertain.below is None:
         return "This model calls none of its answers uncertain."
     text = (
-        f"A track's answer with a confidence below {uncertain['below']:.2f} is called uncertain: by that confidence it "
-        f"is more likely wrong than right. That is {uncertain['share']:.0%} of these tracks"
+        f"A track's answer with a confidence below {uncertain.below:.2f} is called uncertain: by that confidence it "
+        f"is more likely wrong than right. That is {uncertain.share:.0%} of these tracks"
     )
-    text += f", and {decimals(uncertain['accuracy'])} of them are right" if uncertain["share"] else ""
-    others = uncertain["accuracy_of_others"]
+    text += f", and {decimals(uncertain.accuracy)} of them are right" if uncertain.share else ""
+    others = uncertain.accuracy_of_others
     return text + (f"; of the others {with_interval(others)} are." if others else ".")
 
 
-def _bandwidth(f: dict[str, Any]) -> str:
+def _bandwidth(f: GenreFigures) -> str:
     text = (
-        f"Everything cut at 8 kHz: {with_interval(f['track_accuracy_limited_bandwidth'])} of tracks right; "
-        f"{decimals(f['same_answer_in_limited_bandwidth'])} of them keep their answer."
+        f"Everything cut at 8 kHz: {with_interval(f.track_accuracy_limited_bandwidth)} of tracks right; "
+        f"{decimals(f.same_answer_in_limited_bandwidth)} of them keep their answer."
     )
-    if f["narrow_clips"]:
+    if f.narrow_clips:
         text += (
-            f"\n{f['narrow_clips']} clips exist only at 16 kHz. Accuracy of these: "
-            f"{decimals(f['track_accuracy_of_narrow_clips'])}, of the others: "
-            f"{decimals(f['track_accuracy_of_wide_clips'])}."
+            f"\n{f.narrow_clips} clips exist only at 16 kHz. Accuracy of these: "
+            f"{decimals(f.track_accuracy_of_narrow_clips)}, of the others: "
+            f"{decimals(f.track_accuracy_of_wide_clips)}."
         )
     return text
 
 
-def _fewer_segments(rows: Sequence[dict[str, Any]]) -> str:
+def _fewer_segments(rows: Sequence[FewerSegments]) -> str:
     table = markdown_table(
         ("segments", "accuracy, tracks", "same answer as from all"),
-        [(row["segments"], decimals(row["track_accuracy"]), decimals(row["same_answer"])) for row in rows],
+        [(row.segments, decimals(row.track_accuracy), decimals(row.same_answer)) for row in rows],
     )
     return f"What it costs to judge a track by a few evenly spaced segments (`TONESTREAM_MAX_SEGMENTS`):\n\n{table}"
 
 
-def _weak_genres(f: dict[str, Any]) -> str:
-    weak = [genre for genre, share in f["recall"].items() if share is not None and share < _WEAK_RECALL]
-    few = [genre for genre, count in f["groups_of"].items() if count <= _FEW_ARTISTS]
+def _weak_genres(f: GenreFigures) -> str:
+    weak = [genre for genre, share in f.recall.items() if share is not None and share < _WEAK_RECALL]
+    few = [genre for genre, count in f.groups_of.items() if count <= _FEW_ARTISTS]
     lines = [
         f"- Fewer than half of the tracks are recognised of: {', '.join(weak)}." if weak else "",
         f"- Of {', '.join(few)} there are {_FEW_ARTISTS} artists or fewer, so their recall says little." if few else "",
     ]
-    if f["data"].startswith("GTZAN"):
+    if f.data.startswith("GTZAN"):
         lines.append("- GTZAN is Western music of the 20th century, with known mislabellings (Sturm 2013).")
     return "\n".join(line for line in lines if line)
 

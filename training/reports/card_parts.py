@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from shared.models.manifest import ModelManifest
+from training.reports.figures import Interval
 
 INTERVAL_NOTE: Final = "Brackets are 95% intervals by bootstrap over artists."
 
@@ -25,9 +26,9 @@ def listed(by_label: Mapping[str, float | None]) -> str:
     return ", ".join(f"{label} {decimals(share)}" for label, share in by_label.items())
 
 
-def with_interval(figure: Mapping[str, float]) -> str:
+def with_interval(figure: Interval) -> str:
     """A figure with its interval in brackets."""
-    return f"{figure['value']:.2f} ({figure['low']:.2f} to {figure['high']:.2f})"
+    return f"{figure.value:.2f} ({figure.low:.2f} to {figure.high:.2f})"
 
 
 def decimals(value: float | None) -> str:
@@ -35,7 +36,7 @@ def decimals(value: float | None) -> str:
     return "none" if value is None else f"{value:.2f}"
 
 
-def ending(manifest: ModelManifest, notice: str) -> str:
+def ending(manifest: ModelManifest, training_s: int | None, notice: str) -> str:
     """The last sections of a card: rights, the command that made the model, its versions and weights."""
     versions = ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
     return f"""
@@ -46,5 +47,5 @@ The weights are trained on data for research use; use them likewise.
 ## Command
     {manifest.command}
 
-{versions}. {manifest.figures["training_s"]} s. Weights `{manifest.weights}`, SHA-256 `{manifest.sha256}`.
+{versions}. {training_s} s. Weights `{manifest.weights}`, SHA-256 `{manifest.sha256}`.
 """

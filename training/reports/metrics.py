@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import scipy.optimize
 import scipy.special
+
+from training.reports.figures import Bin, Interval
 
 Floats = npt.NDArray[np.floating]
 Integers = npt.NDArray[np.intp]
@@ -21,19 +22,6 @@ _RESAMPLES: Final = 1000
 _ECE_BINS: Final = 10
 #: Stands for a probability of zero where a logarithm is taken.
 _SMALLEST: Final = 1e-12
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A figure with its 95% interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def rounded(self) -> dict[str, float]:
-        """For a manifest: three decimals, by name."""
-        return {"value": round(self.value, 3), "low": round(self.low, 3), "high": round(self.high, 3)}
 
 
 def bootstrap(rows: Floats, groups: Sequence[str], statistic: Callable[[Floats], float], seed: int = 0) -> Interval:
@@ -50,7 +38,7 @@ def bootstrap(rows: Floats, groups: Sequence[str], statistic: Callable[[Floats],
         for _ in range(_RESAMPLES)
     ]
     low, high = np.nanquantile(drawn, [0.025, 0.975])
-    return Interval(statistic(rows), float(low), float(high))
+    return Interval(value=statistic(rows), low=float(low), high=float(high))
 
 
 def accuracy(predicted: Integers, truth: Integers, groups: Sequence[str]) -> Interval:
@@ -65,26 +53,13 @@ def confusion(predicted: Integers, truth: Integers, classes: int) -> npt.NDArray
     return counts
 
 
-@dataclass(frozen=True, slots=True)
-class Bin:
-    """Answers of about the same confidence: how many, their mean confidence and the share of right ones."""
-
-    count: int
-    confidence: float
-    accuracy: float
-
-    def rounded(self) -> dict[str, float]:
-        """For a manifest: three decimals, by name."""
-        return {"count": self.count, "confidence": round(self.confidence, 3), "accuracy": round(self.accuracy, 3)}
-
-
 def reliability(probabilities: Floats, truth: Integers) -> list[Bin]:
     """Answers to ``probabilities`` [n, classes] in ten equal bins of confidence, those that hold any, in order."""
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == truth
     bin_of = np.minimum((confidence * _ECE_BINS).astype(int), _ECE_BINS - 1)
     return [
-        Bin(int(own.sum()), float(confidence[own].mean()), float(right[own].mean()))
+        Bin(count=int(own.sum()), confidence=float(confidence[own].mean()), accuracy=float(right[own].mean()))
         for own in (bin_of == number for number in np.unique(bin_of))
     ]
 

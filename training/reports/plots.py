@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from shared.contracts.labels import GENRES
+from training.reports.figures import GenreAnswers, Interval, Reliability
 
 matplotlib.use("agg")
 
@@ -23,7 +24,7 @@ _BIN_WIDTH: Final = 0.1
 _LOOKS: Final = {"before": ("#b8622c", "s", 0.25), "after": ("#1f5f99", "o", 0.75)}
 
 
-def write_plots(folder: Path, title: str, figures: Mapping[str, Any]) -> list[Path]:
+def write_plots(folder: Path, title: str, figures: GenreAnswers) -> list[Path]:
     """Write both plots of a genre model into ``folder``; returns their paths."""
     return save_plots(folder, confusion_plot(title, figures), reliability_plot(title, figures))
 
@@ -36,24 +37,29 @@ def save_plots(folder: Path, confusion: Figure, reliability: Figure) -> list[Pat
     return [folder / name for name in drawn]
 
 
-def confusion_plot(title: str, figures: Mapping[str, Any]) -> Figure:
+def confusion_plot(title: str, figures: GenreAnswers) -> Figure:
     """Counts of tracks by genre, truth in rows and answers in columns."""
     plot = Figure(figsize=(8, 7.4), layout="constrained")
     axes = plot.add_subplot()
-    draw_confusion(axes, GENRES, figures["confusion"], "tracks")
-    axes.set_title(f"{title}\n{accuracy_of('tracks', figures['track_accuracy'])}")
+    draw_confusion(axes, GENRES, figures.confusion, "tracks")
+    axes.set_title(f"{title}\n{accuracy_of('tracks', figures.track_accuracy)}")
     return plot
 
 
-def reliability_plot(title: str, figures: Mapping[str, Any]) -> Figure:
+def reliability_plot(title: str, figures: GenreAnswers) -> Figure:
     """Share of right answers against confidence, for tracks and segments, before and after calibration, with counts."""
     plot = Figure(figsize=(10, 6.6), layout="constrained")
     plot.suptitle(title)
     grid = plot.add_gridspec(2, 2, height_ratios=(3, 1))
-    for column, what in enumerate(("track", "segment")):
+    for column, (what, reliability, accuracy) in enumerate(
+        (
+            ("tracks", figures.track_reliability, figures.track_accuracy),
+            ("segments", figures.segment_reliability, figures.segment_accuracy),
+        )
+    ):
         curves, counts = plot.add_subplot(grid[0, column]), plot.add_subplot(grid[1, column])
-        draw_reliability(curves, counts, figures, f"{what}_", f"{what}s")
-        curves.set_title(accuracy_of(f"{what}s", figures[f"{what}_accuracy"]), fontsize="medium")
+        draw_reliability(curves, counts, reliability, what)
+        curves.set_title(accuracy_of(what, accuracy), fontsize="medium")
     return plot
 
 
@@ -72,19 +78,19 @@ def draw_confusion(axes: Axes, labels: Sequence[str], confusion: Sequence[Sequen
         axes.figure.colorbar(image, ax=axes, label="share of the row", shrink=0.8)
 
 
-def draw_reliability(curves: Axes, counts: Axes, figures: Mapping[str, Any], prefix: str, what: str) -> None:
-    """Share of right answers against confidence, before and after calibration, and below it the number of ``what``.
-
-    ``figures`` holds reliability_before, reliability_after, ece_before and ece_after, each name after ``prefix``.
-    """
+def draw_reliability(curves: Axes, counts: Axes, reliability: Reliability, what: str) -> None:
+    """Share of right answers against confidence, before and after calibration, and below it the number of ``what``."""
     curves.plot([0, 1], [0, 1], color="0.6", linestyle="--", linewidth=1, label="perfect")
-    for when, (colour, marker, place) in _LOOKS.items():
-        bins: Sequence[Mapping[str, float]] = figures[f"{prefix}reliability_{when}"]
-        confidence, right = ([one[name] for one in bins] for name in ("confidence", "accuracy"))
-        label = f"{when} calibration (error {figures[f'{prefix}ece_{when}']:.3f})"
+    for when, bins, error in (
+        ("before", reliability.reliability_before, reliability.ece_before),
+        ("after", reliability.reliability_after, reliability.ece_after),
+    ):
+        colour, marker, place = _LOOKS[when]
+        confidence, right = [one.confidence for one in bins], [one.accuracy for one in bins]
+        label = f"{when} calibration (error {error:.3f})"
         curves.plot(confidence, right, color=colour, marker=marker, label=label)
         left = [(min(int(one / _BIN_WIDTH), 9) + place) * _BIN_WIDTH for one in confidence]
-        bars = counts.bar(left, [one["count"] for one in bins], 0.45 * _BIN_WIDTH, color=colour)
+        bars = counts.bar(left, [one.count for one in bins], 0.45 * _BIN_WIDTH, color=colour)
         counts.bar_label(bars, fontsize="xx-small", padding=1)
     curves.set(xlim=(0, 1), ylim=(-0.03, 1.03), ylabel="share of right answers")
     curves.grid(alpha=0.3)
@@ -93,6 +99,6 @@ def draw_reliability(curves: Axes, counts: Axes, figures: Mapping[str, Any], pre
     counts.margins(y=0.2)
 
 
-def accuracy_of(what: str, interval: Mapping[str, float]) -> str:
+def accuracy_of(what: str, interval: Interval) -> str:
     """The share of ``what`` that was answered right, with its interval, for a title."""
-    return f"{interval['value']:.2f} of {what} right (95% interval {interval['low']:.2f} to {interval['high']:.2f})"
+    return f"{interval.value:.2f} of {what} right (95% interval {interval.low:.2f} to {interval.high:.2f})"

@@ -6,7 +6,7 @@ import argparse
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from services.cli.commands import mood as mood_commands
 from services.cli.commands.train import add_genre_options, warn_of_skipped
@@ -19,6 +19,9 @@ from services.cli.training_tools import (
     workspace,
 )
 from shared.settings import Settings
+
+if TYPE_CHECKING:
+    from training.reports.figures import ClipLeak, GenreFigures
 
 
 def add_parsers(commands: argparse._SubParsersAction[Any]) -> None:
@@ -57,11 +60,13 @@ def _evaluate_genre(options: argparse.Namespace, settings: Settings) -> int:
             folder = _model_folder(options.model, settings)
             model = manifest_of_kind(folder, "genre").model_id
             figures = evaluate_model(options.data, folder, options.split, data)
-    found = {"model": model, "cross_validated": options.cross_validate, "folder": str(options.data), **figures}
-    report = _report(found)
-    warn_of_skipped(found)
+    title = f"# {model}{', trained afresh' if options.cross_validate else ''}"
+    report = _report(title, figures)
+    warn_of_skipped(figures)
+    about = {"model": model, "cross_validated": options.cross_validate, "folder": str(options.data)}
+    found = {**about, **figures.as_json()}
     if options.report is not None:
-        _write(options.report, report, found)
+        _write(options.report, report, found, model, figures)
     print(json.dumps(found) if options.json else report)
     return OK
 
@@ -86,19 +91,18 @@ def _model_folder(given: str | None, settings: Settings) -> Path:
     raise UsageError(f"there is no model folder {given}; a model that has yet to be trained takes --cross-validate")
 
 
-def _report(found: Mapping[str, Any]) -> str:
+def _report(title: str, figures: GenreFigures) -> str:
     """The figures as Markdown, a warning first where they are flattered."""
     from training.reports.card import genre_report
 
-    title = f"# {found['model']}{', trained afresh' if found['cross_validated'] else ''}"
-    warning = leak_warning(found["leak"])
-    body = genre_report(dict(found), found["temperature"], found["track_temperature"])
+    warning = None if figures.leak is None else leak_warning(figures.leak)
+    body = genre_report(figures, figures.temperature or 1.0, figures.track_temperature or 1.0)
     return "\n\n".join(part for part in (title, warning and f"**WARNING: {warning}**", body) if part)
 
 
-def leak_warning(leak: Mapping[str, int | None]) -> str | None:
+def leak_warning(leak: ClipLeak) -> str | None:
     """What to think of figures on clips that the model may have been trained on; None where it was not."""
-    clips, of = leak["clips"], leak["of"]
+    clips, of = leak.clips, leak.of
     if clips is None:
         return (
             "the manifest does not say what the model was trained on. If these clips were among it, the figures are "
@@ -112,10 +116,10 @@ def leak_warning(leak: Mapping[str, int | None]) -> str | None:
     return None
 
 
-def _write(folder: Path, report: str, found: Mapping[str, Any]) -> None:
+def _write(folder: Path, report: str, found: Mapping[str, Any], title: str, figures: GenreFigures) -> None:
     from training.reports.plots import write_plots
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "REPORT.md").write_text(report, encoding="utf-8")
     (folder / "figures.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    write_plots(folder, found["model"], found)
+    write_plots(folder, title, figures)

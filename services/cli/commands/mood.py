@@ -24,6 +24,7 @@ from shared.settings import Settings
 
 if TYPE_CHECKING:
     from training.mood.training import MoodPlan
+    from training.reports.figures import MoodFigures, TrackLeak
 
 
 def add_train(kinds: argparse._SubParsersAction[Any]) -> None:
@@ -82,13 +83,16 @@ def _train(options: argparse.Namespace, settings: Settings) -> int:
     data = workspace(options, settings)
     from training.mood.card import listener_report, mood_report
     from training.mood.training import AudioData, train_model
+    from training.reports.figures import MoodFigures as Figures
 
     folders = (None if given is None else existing_folder(given) for given in (options.listeners, options.genres))
     with faults_of_data():
         manifest = train_model(options.csv, options.out, AudioData(*folders), _plan(options), _command(options), data)
-    if not manifest.figures["artists_known"]:
+    figures = Figures.model_validate(manifest.figures)
+    assert figures.audio is not None, "every mood model knows measured features"
+    if not figures.artists_known:
         warn(_NO_ARTISTS)
-    report = mood_report(manifest.figures, manifest.temperature) + "\n" + listener_report(manifest.figures["audio"])
+    report = mood_report(figures, manifest.temperature) + "\n" + listener_report(figures.audio)
     print(f"# {manifest.model_id}\n\n{report}\nWritten to {options.out}")
     return OK
 
@@ -105,14 +109,15 @@ def _evaluate(options: argparse.Namespace, settings: Settings) -> int:
         else:
             folder = _model_folder(options.model, settings)
             model, figures = load_manifest(folder).model_id, evaluate_model(options.csv, folder, data)
-    found = {"model": model, "cross_validated": options.cross_validate, "csv": str(options.csv), **figures}
-    if leaked := leak_warning(found["leak"]):
+    if figures.leak is not None and (leaked := leak_warning(figures.leak)):
         warn(leaked)
-    if options.cross_validate and not found["artists_known"]:
+    if options.cross_validate and not figures.artists_known:
         warn(_NO_ARTISTS)
-    report = _report(found)
+    report = _report(model, figures)
+    about = {"model": model, "cross_validated": options.cross_validate, "csv": str(options.csv)}
+    found = {**about, **figures.as_json()}
     if options.report is not None:
-        _write(options.report, report, found)
+        _write(options.report, report, found, model, figures)
     print(json.dumps(found) if options.json else report)
     return OK
 
@@ -150,9 +155,9 @@ def _model_folder(given: str | None, settings: Settings) -> Path:
     return folder
 
 
-def leak_warning(leak: Mapping[str, int | None]) -> str | None:
+def leak_warning(leak: TrackLeak) -> str | None:
     """What to think of figures on tracks that the model may have been trained on; None where it was not."""
-    tracks, of = leak["tracks"], leak["of"]
+    tracks, of = leak.tracks, leak.of
     if tracks is None:
         return (
             "the manifest does not say what the model was trained on. If these tracks were among it, the figures are"
@@ -166,19 +171,19 @@ def leak_warning(leak: Mapping[str, int | None]) -> str | None:
     return None
 
 
-def _report(found: Mapping[str, Any]) -> str:
+def _report(model: str, figures: MoodFigures) -> str:
     """The figures as Markdown, a warning first where they are flattered."""
     from training.mood.card import mood_report
 
-    warning = leak_warning(found["leak"])
-    body = mood_report(dict(found), found["temperature"])
-    return "\n\n".join(part for part in (f"# {found['model']}", warning and f"**WARNING: {warning}**", body) if part)
+    warning = None if figures.leak is None else leak_warning(figures.leak)
+    body = mood_report(figures, figures.temperature or 1.0)
+    return "\n\n".join(part for part in (f"# {model}", warning and f"**WARNING: {warning}**", body) if part)
 
 
-def _write(folder: Path, report: str, found: Mapping[str, Any]) -> None:
+def _write(folder: Path, report: str, found: Mapping[str, Any], title: str, figures: MoodFigures) -> None:
     from training.mood.plots import write_plots
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "REPORT.md").write_text(report, encoding="utf-8")
     (folder / "figures.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    write_plots(folder, found["model"], found)
+    write_plots(folder, title, figures)

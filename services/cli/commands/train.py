@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from services.cli.commands import mood as mood_commands
 from services.cli.status import OK
 from services.cli.training_tools import add_work_options, existing_folder, faults_of_data, warn, workspace
 from shared.settings import Settings
+
+if TYPE_CHECKING:
+    from training.reports.figures import GenreFigures
 
 
 def add_parsers(commands: argparse._SubParsersAction[Any]) -> None:
@@ -56,22 +59,24 @@ def _train_genre(options: argparse.Namespace, settings: Settings) -> int:
     from training.genre.protocol import protocol_named
     from training.genre.training import Plan, train_model
     from training.reports.card import genre_report
+    from training.reports.figures import GenreFigures as Figures
 
     plan = Plan(options.split, options.folds, options.seed, not options.no_leaky)
     with faults_of_data():
         protocol = protocol_named(options.model)
         manifest = train_model(existing_folder(options.data), protocol, options.out, plan, _command(options), data)
-    warn_of_skipped(manifest.figures)
-    report = genre_report(manifest.figures, manifest.temperature, manifest.track_temperature)
+    figures = Figures.model_validate(manifest.figures)
+    warn_of_skipped(figures)
+    report = genre_report(figures, manifest.temperature, manifest.track_temperature)
     print(f"# {manifest.model_id}\n\n{report}\nWritten to {options.out}")
     return OK
 
 
-def warn_of_skipped(figures: dict[str, Any]) -> None:
+def warn_of_skipped(figures: GenreFigures) -> None:
     """Name the files that were left out on standard error."""
-    if skipped := figures["skipped"]:
-        files = "; ".join(f"{one['file']} ({one['reason']})" for one in skipped)
-        warn(f"files left out, for they cannot be used: {len(skipped)}: {files}")
+    if skipped := figures.skipped:
+        files = "; ".join(f"{one.file} ({one.reason})" for one in skipped)
+        warn(f"files left out, because they cannot be used: {len(skipped)}: {files}")
 
 
 def _command(options: argparse.Namespace) -> str:

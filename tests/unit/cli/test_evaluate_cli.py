@@ -15,6 +15,7 @@ from services.cli.status import FAILED, OK, WRONG_USAGE
 from shared.models.manifest import load_manifest
 from tests.unit.training.test_genre_training import TinyProtocol, write_clips
 from training.genre.protocol import PROTOCOLS
+from training.reports.figures import ClipLeak
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +110,7 @@ def test_a_corrupt_file_is_a_warning(model: Path, tmp_path: Path, capsys: pytest
     status, out, err = evaluated(capsys, "--data", folder, "--model", model, "--json")
     assert status == OK
     assert json.loads(out)["clips"] == 9
-    assert "tonestream: WARNING: files left out, for they cannot be used: 1: jazz/jazz.0.wav (" in err
+    assert "tonestream: WARNING: files left out, because they cannot be used: 1: jazz/jazz.0.wav (" in err
 
 
 @pytest.mark.parametrize(
@@ -157,6 +158,6 @@ def test_a_missing_package_is_named_with_what_to_install(
 
 
 def test_a_leak_is_told_from_clips_that_are_new_and_from_what_nobody_knows() -> None:
-    assert leak_warning({"clips": 0, "of": 9}) is None
-    assert "LEAK" in str(leak_warning({"clips": 1, "of": 9}))
-    assert "does not say" in str(leak_warning({"clips": None, "of": 9}))
+    assert leak_warning(ClipLeak(clips=0, of=9)) is None
+    assert "LEAK" in str(leak_warning(ClipLeak(clips=1, of=9)))
+    assert "does not say" in str(leak_warning(ClipLeak(clips=None, of=9)))

@@ -267,7 +267,7 @@ def test_calibration_by_fold_lowers_the_error_of_tracks_and_segments() -> None:
     held = held_out()
     fold_of = np.arange(len(held.clips)) // 2 % 5
     answers = answers_by_fold(held, fold_of)
-    found = figures(held, answers, 0.5)
+    found = figures(held, answers, 0.5).as_json()
     assert found["segment_ece_after"] < found["segment_ece_before"] / 2
     assert found["track_ece_after"] < found["track_ece_before"]
     np.testing.assert_allclose(answers.tracks.sum(axis=1), 1.0)
@@ -282,13 +282,13 @@ def test_calibration_by_fold_lowers_the_error_of_tracks_and_segments() -> None:
 def test_uncertain_answers_are_counted_apart_and_more_often_wrong() -> None:
     held = held_out()
     answers = answers_by_fold(held, np.arange(len(held.clips)) // 2 % 5)
-    found = figures(held, answers, 0.5)["uncertain"]
+    found = figures(held, answers, 0.5).as_json()["uncertain"]
     assert found["below"] == 0.5
     assert found["share"] == pytest.approx((answers.tracks.max(axis=1) < 0.5).mean(), abs=1e-3)
     assert found["accuracy"] < found["accuracy_of_others"]["value"]
-    assert figures(held, answers, None)["uncertain"] == {"below": None}
-    assert figures(held, answers, 0.0)["uncertain"]["accuracy"] is None
-    assert figures(held, answers, 1.0)["uncertain"]["accuracy_of_others"] is None
+    assert figures(held, answers, None).uncertain.as_json() == {"below": None}
+    assert figures(held, answers, 0.0).uncertain.accuracy is None
+    assert figures(held, answers, 1.0).uncertain.accuracy_of_others is None
 
 
 def test_the_answers_of_a_fold_do_not_depend_on_its_own_truth() -> None:
@@ -411,7 +411,7 @@ def test_a_model_is_evaluated_as_it_serves_and_a_leak_is_found(clips: Path, data
     out = tmp_path / "tiny-genre"
     manifest = train_model(clips, TinyProtocol(), out, Plan(folds=2, leaky=False), "", data)
     assert manifest.figures["leaky"] is None
-    known = evaluate_model(clips, out, "artist", data)
+    known = evaluate_model(clips, out, "artist", data).as_json()
     assert known["leak"] == {"clips": 30, "of": 30}
     served = [
         tempered(GenreModel.load(out).predict(one).mean(axis=0, keepdims=True), manifest.track_temperature)
@@ -423,7 +423,7 @@ def test_a_model_is_evaluated_as_it_serves_and_a_leak_is_found(clips: Path, data
     assert confidence == pytest.approx(np.mean([p.max() for p in served]), abs=1e-3)
 
     unknown = write_clips(tmp_path / "others", artists=1, length_s=4.0, detuned=1.01)
-    assert evaluate_model(unknown, out, "artist", data)["leak"] == {"clips": 0, "of": 10}
+    assert evaluate_model(unknown, out, "artist", data).as_json()["leak"] == {"clips": 0, "of": 10}
 
 
 def test_the_same_seed_gives_the_same_figures(clips: Path, data: Workspace) -> None:
@@ -438,7 +438,7 @@ def test_a_corrupt_clip_and_missing_artists_are_told_and_do_not_stop_a_run(
     shutil.copytree(clips, folder)
     (folder / "index.csv").unlink()
     (folder / "jazz" / "jazz.00054.wav").write_bytes(b"RIFF....what is this")
-    found = cross_validate_protocol(folder, TinyProtocol(), Plan(folds=2, leaky=False), data)
+    found = cross_validate_protocol(folder, TinyProtocol(), Plan(folds=2, leaky=False), data).as_json()
     assert found["clips"] == 30
     assert [one["file"] for one in found["skipped"]] == ["jazz/jazz.00054.wav"]
     assert found["artists_known"] is False
@@ -454,7 +454,7 @@ def test_the_fault_filtered_split_trains_fits_and_judges_on_its_own_lists(
             name = min(name for name in fault_filtered(part) if name.startswith(genre))
             shutil.copy(clips / genre / f"{genre}.{number}.wav", folder / genre / f"{name}.wav")
     protocol = TinyProtocol()
-    found = cross_validate_protocol(folder, protocol, Plan("fault-filtered", leaky=False), data)
+    found = cross_validate_protocol(folder, protocol, Plan("fault-filtered", leaky=False), data).as_json()
     trained = {protocol.prepared[i].name for i in protocol.trained_on[0]}
     assert trained <= fault_filtered("train")
     assert len(protocol.trained_on) == 1

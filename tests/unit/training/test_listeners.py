@@ -95,7 +95,7 @@ def test_no_artist_is_trained_on_and_judged(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_figures_of_what_can_be_told_are_good_and_have_intervals() -> None:
-    figures = cross_validate(clips(), 3, 2, 1, Workspace(Path(), 1))
+    figures = cross_validate(clips(), 3, 2, 1, Workspace(Path(), 1)).as_json()
     assert figures["clips"] == 48 and figures["groups"] == 12
     assert sum(figures["clear_clips"].values()) == 48
     assert figures["clear_accuracy"]["value"] > 0.9
@@ -114,8 +114,12 @@ def test_the_figures_of_what_can_be_told_are_good_and_have_intervals() -> None:
 def test_a_probability_that_follows_what_was_felt_correlates_fully_and_a_constant_one_not_at_all() -> None:
     listened = clips()
     listened = Listened(listened.features, np.random.default_rng(3).random((48, 4)), listened.groups)
-    assert correlations(np.stack([listened.shares] * 2), listened)["mean"] == {"value": 1.0, "low": 1.0, "high": 1.0}
-    assert correlations(np.full((1, 48, 4), 0.25), listened)["mean"]["value"] == 0.0
+    assert correlations(np.stack([listened.shares] * 2), listened)["mean"].as_json() == {
+        "value": 1.0,
+        "low": 1.0,
+        "high": 1.0,
+    }
+    assert correlations(np.full((1, 48, 4), 0.25), listened)["mean"].value == 0.0
 
 
 def test_a_mood_is_learnt_from_a_folder_of_recordings(tmp_path: Path) -> None:
@@ -130,8 +134,8 @@ def test_a_mood_is_learnt_from_a_folder_of_recordings(tmp_path: Path) -> None:
     mood = fit_audio_mood(tmp_path, Workspace(tmp_path / "cache", 1), folds=2, repeats=1)
     assert mood.network(np.zeros((3, 10), np.float32)).shape == (3, 4)
     assert mood.scaler.ignored == ("duration_ms",)
-    assert mood.temperature == mood.figures["temperature"]
-    assert mood.figures["clear_clips"]["calm"] == 4
+    assert mood.temperature == mood.figures.temperature
+    assert mood.figures.clear_clips["calm"] == 4
 
 
 @pytest.mark.parametrize("text", ["", "track_id,group\n1,a\n", ",".join(("track_id", "group", *COLUMNS)) + "\n"])
@@ -146,15 +150,15 @@ def test_the_order_of_genres_is_the_chance_of_more() -> None:
     made = [Clip(f"{g}{i}", Path("x"), g, f"{g}{i}") for g in GENRES for i in range(2)]
     measured = np.zeros((len(made), len(AUDIO_FEATURES)))
     measured[[clip.label == "metal" for clip in made], AUDIO_FEATURES.index("energy")] = 0.9
-    found = {(o["feature"], o["more"][0], o["less"][0]): o["auc"] for o in orders(made, measured)}
+    found = {(o.feature, o.more[0], o.less[0]): o.auc.as_json() for o in orders(made, measured)}
     # Also where a bootstrap draws artists of one side only, which happens with few of them.
     assert found["energy", "metal", "classical"] == {"value": 1.0, "low": 1.0, "high": 1.0}
     assert found["acousticness", "classical", "disco"]["value"] == 0.5
-    assert orders(made[:2], measured[:2]) == []
+    assert orders(made[:2], measured[:2]) == ()
 
 
 def test_a_tempo_may_be_right_or_an_octave_off() -> None:
     agreement = tempo_agreement(
         np.array([100.0, 203.0, 40.0, 77.0, 50.0]), np.array([101.0, 100.0, 120.0, 100.0, np.nan])
     )
-    assert agreement == {"clips": 4, "right": 0.25, "right_up_to_octaves": 0.75}
+    assert agreement.as_json() == {"clips": 4, "right": 0.25, "right_up_to_octaves": 0.75}

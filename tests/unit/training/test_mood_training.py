@@ -31,6 +31,7 @@ from training.mood.figures import figures, leak, repeated_accuracy
 from training.mood.listeners import EMOTIONS, installed_audio_mood
 from training.mood.network import MoodNetworkPlan, fit, joined
 from training.mood.training import AudioData, MoodPlan, cross_validate_model, evaluate_model, train_model
+from training.reports.figures import TrackLeak
 
 TINY = MoodNetworkPlan(members=2, hidden=16, steps=150)
 PLAN = MoodPlan(folds=2, repeats=2, seed=1, network=TINY)
@@ -247,24 +248,24 @@ def test_figures_are_by_labeller_and_overall(table: Path) -> None:
     answers = np.eye(4)[read.labels]
     wrong = read.source_of == 1
     answers[wrong] = np.roll(answers[wrong], 1, axis=1)
-    found = figures(read, answers, answers)
+    found = figures(read, answers, answers).as_json()
     assert found["accuracy"]["a"]["accuracy"]["value"] == 1.0
     assert found["accuracy"]["b"]["accuracy"]["value"] == 0.0
     assert found["accuracy"]["all"] == {"tracks": 80, "accuracy": found["accuracy"]["all"]["accuracy"]}
     assert found["accuracy"]["all"]["accuracy"]["value"] == 0.8
     assert sum(map(sum, found["confusion"])) == 80
-    repeated = repeated_accuracy(read, [answers.argmax(axis=1), read.labels])
+    repeated = repeated_accuracy(read, [answers.argmax(axis=1), read.labels]).as_json()
     assert repeated == {"runs": 2, "mean": 0.9, "deviation": 0.1, "by_source": {"a": 1.0, "b": 0.5}}
 
 
 def test_a_leak_is_counted_by_what_the_model_sees(table: Path, tmp_path: Path) -> None:
     read = read_mood_table(table)
     renamed = read_mood_table(write_table(tmp_path / "r.csv", [{**row, "artist": "else"} for row in made_up()]))
-    assert leak(renamed, [row.content for row in read.rows[:7]]) == {"tracks": 7, "of": 80}
-    assert leak(read, None) == {"tracks": None, "of": 80}
-    assert "does not say" in str(leak_warning({"tracks": None, "of": 3}))
-    assert "LEAK. The model was trained on 2 of these 3" in str(leak_warning({"tracks": 2, "of": 3}))
-    assert leak_warning({"tracks": 0, "of": 3}) is None
+    assert leak(renamed, [row.content for row in read.rows[:7]]).as_json() == {"tracks": 7, "of": 80}
+    assert leak(read, None).as_json() == {"tracks": None, "of": 80}
+    assert "does not say" in str(leak_warning(TrackLeak(tracks=None, of=3)))
+    assert "LEAK. The model was trained on 2 of these 3" in str(leak_warning(TrackLeak(tracks=2, of=3)))
+    assert leak_warning(TrackLeak(tracks=0, of=3)) is None
 
 
 # From end to end
@@ -319,11 +320,11 @@ def test_training_writes_a_whole_model_folder_that_serves(table: Path, tmp_path:
     assert all(text in card for text in (manifest.model_id, manifest.sha256, "the command", "moods"))
     assert all(text in card for text in ("8 clips of about a minute by 8 artists", "| energy", "octave errors"))
     assert all((out / name).read_bytes().startswith(b"\x89PNG") for name in ("confusion.png", "reliability.png"))
-    found = evaluate_model(table, out, data)
+    found = evaluate_model(table, out, data).as_json()
     assert found["leak"] == {"tracks": 80, "of": 80}
     assert found["accuracy"]["all"]["accuracy"]["value"] > 0.8
     fresh = write_table(tmp_path / "fresh.csv", made_up(seed=8))
-    assert evaluate_model(fresh, out, data)["leak"] == {"tracks": 0, "of": 80}
+    assert evaluate_model(fresh, out, data).as_json()["leak"] == {"tracks": 0, "of": 80}
 
 
 def test_without_listeners_the_mood_of_measured_features_is_that_of_the_installed_model(
@@ -356,7 +357,7 @@ def test_a_model_that_learnt_from_no_listeners_has_nothing_to_take_over(
 
 
 def test_cross_validation_is_repeatable_and_judges_every_track_once(table: Path, data: Workspace) -> None:
-    first, again = (cross_validate_model(table, PLAN, data) for _ in range(2))
+    first, again = (cross_validate_model(table, PLAN, data).as_json() for _ in range(2))
     assert first == again
     assert sum(map(sum, first["confusion"])) == 80
     assert first["leak"] == {"tracks": 0, "of": 80}
@@ -367,7 +368,7 @@ def test_labels_that_follow_from_nothing_are_not_learnt(tmp_path: Path, data: Wo
     rows = made_up(160)
     for row, mood in zip(rows, np.random.default_rng(2).permutation([row["mood"] for row in rows]), strict=True):
         row["mood"] = mood
-    found = cross_validate_model(write_table(tmp_path / "t.csv", rows), PLAN, data)
+    found = cross_validate_model(write_table(tmp_path / "t.csv", rows), PLAN, data).as_json()
     assert found["accuracy"]["all"]["accuracy"]["value"] < 0.4
 
 
