@@ -172,12 +172,12 @@ def _mood(state: RequestState, calibrations: Calibrations) -> tuple[Mood | None,
 
 
 def _calibration(model: str, brought: Calibration | None, installed: Calibrations) -> Calibration:
-    """That of ``model``: as its answers brought it, else as it is installed here. None for several models at once."""
+    """The calibration of ``model``: as its answers brought it, else as installed here. None for several models."""
     return _NONE if _SEVERAL in model else brought or installed.get(model, _NONE)
 
 
 def _left_alone(state: RequestState) -> ErrorReport | None:
-    """Why there is no answer, where the request whose answer this one waited for had none in time."""
+    """Why there is no answer: the request that this one follows had none in time."""
     if state.track is None or state.track.follows is None:
         return None
     waited = 0.0 if state.overdue is None else state.overdue.waited_s

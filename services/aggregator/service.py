@@ -94,7 +94,7 @@ class Aggregator(Service[Part, Answer]):
         return self._join([(delivery.message, delivery.record) for delivery in deliveries])
 
     def give_up(self, origin: Origin, error: TonestreamError) -> Outcome[Answer]:
-        """A part that cannot be used is a part that will not come: its half fails, and the request still ends."""
+        """A part that cannot be used will not come again: its half of the answer fails, and the request still ends."""
         report = ErrorReport.of(error, self.stage)
         part: Part
         if origin.record.topic.endswith(f".{Channel.MOODS}"):
@@ -213,7 +213,7 @@ class Aggregator(Service[Part, Answer]):
         self._requests.forget(request_id, coordinates)
 
     def _cache(self, track: IngestedTrack, result: TrackResult) -> None:
-        """Keep what would come out the same again: whole answers, and failures that follow from the audio alone."""
+        """Cache what would come out the same again: whole answers, and failures that follow from the audio alone."""
         if track.audio is None or result.cached:
             return
         whole = result.status is Status.OK
@@ -235,5 +235,5 @@ class Aggregator(Service[Part, Answer]):
         return track.answer_key or self._answer_key
 
     def _strategy(self, track: IngestedTrack) -> VoteStrategy:
-        """The announced way to vote. A newer version's is not known here: this installation's own stands in for it."""
+        """The announced vote. If this version does not know it, this installation's own stands in."""
         return known_strategy(self._answer_key_of(track).vote) or cast(VoteStrategy, self._answer_key.vote)

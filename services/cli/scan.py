@@ -99,7 +99,7 @@ class Scan:
     def folder(self, path: str) -> Iterator[Found]:
         """What may be music in a folder that was named."""
         empty = True
-        # Whatever holds this folder is no part of it, even where a link in it leads there.
+        # A folder above this one is no part of it, even if a link in it leads there.
         around = Path(os.path.realpath(path))
         seen = {identity for one in (around, *around.parents) if (identity := _identity(one)) is not None}
         waiting = [path]

@@ -13,14 +13,14 @@ import httpcore2
 from shared.contracts.errors import ErrorCode, TonestreamError, TransientError
 
 _TRANSIENT: Final = frozenset({408, 425, 429})
-#: What helps where a server answers so.
+#: What helps against these answers.
 _HINTS: Final = {
     401: "; passwords are never sent",
     403: "; a signed address may have expired",
 }
 _RANGE: Final = re.compile(r"bytes[ =]+([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)", re.IGNORECASE)
 _LENGTH: Final = re.compile(r"[0-9]{1,20}")
-#: Content codings that pack a file. Whatever else servers write there (``none``, ``aws-chunked``, ``utf-8``) does not.
+#: Content codings that pack a file. Other values that servers send (``none``, ``aws-chunked``, ``utf-8``) do not.
 _GZIP: Final = frozenset({"gzip", "x-gzip"})
 _PACKED: Final = _GZIP | {"deflate", "compress", "x-compress", "br", "zstd", "dcb", "dcz"}
 _GZIP_MAGIC: Final = b"\x1f\x8b"
@@ -32,12 +32,12 @@ def header(response: httpcore2.Response, name: bytes) -> str | None:
 
 
 def media_type(response: httpcore2.Response) -> str:
-    """What the server calls the file, in lower case, without parameters; empty where it says nothing."""
+    """The content type, in lower case, without parameters; empty if there is none."""
     return (header(response, b"content-type") or "").partition(";")[0].strip().lower()
 
 
 def announced_bytes(response: httpcore2.Response) -> int | None:
-    """The size of the body by the server's own word."""
+    """The size of the body that the server announces."""
     if header(response, b"transfer-encoding") is not None:
         return None  # the length does not hold then
     length = _LENGTH.fullmatch((header(response, b"content-length") or "").strip())
@@ -45,7 +45,7 @@ def announced_bytes(response: httpcore2.Response) -> int | None:
 
 
 def range_bytes(response: httpcore2.Response) -> int | None:
-    """The size of the file where the answer is a range (206) that is the whole of it, else None."""
+    """The size of the file if the answer is a range (206) of the whole file, else None."""
     found = _content_range(response) if response.status == HTTPStatus.PARTIAL_CONTENT else None
     if found is None or int(found[1]) != 0 or found[3] == "*" or int(found[2]) + 1 != int(found[3]):
         return None
@@ -53,7 +53,7 @@ def range_bytes(response: httpcore2.Response) -> int | None:
 
 
 def is_radio(response: httpcore2.Response) -> bool:
-    """Whether a radio server sends a stream. What has a length is a file, whoever sends it."""
+    """Whether a radio server sends a stream. An answer with a length is a file, whoever sends it."""
     return announced_bytes(response) is None and any(name.lower().startswith(b"icy-") for name, _ in response.headers)
 
 
@@ -84,7 +84,7 @@ def check_packing(response: httpcore2.Response, head: bytes) -> None:
     """Raises TonestreamError (fetch_failed) where the body, which begins with ``head``, is packed."""
     fields = (value.decode("latin-1") for key, value in response.headers if key.lower() == b"content-encoding")
     packings = {coding.strip().lower() for field in fields for coding in field.split(",")} & _PACKED
-    # Some servers call what they do not pack gzip. Other packings cannot be recognised.
+    # Some servers say gzip of what they do not pack. Other packings cannot be recognised.
     if not packings or (packings <= _GZIP and not head.startswith(_GZIP_MAGIC)):
         return
     kind = media_type(response)[:40] or "of no type"

@@ -22,7 +22,7 @@ from shared.contracts.errors import AbandonedError, ErrorCode, TonestreamError, 
 _SLICE_S: Final = 0.25
 #: How an answer begins.
 _HTTP: Final = b"HTTP/"
-#: How that of an old radio server does (SHOUTcast), which speaks a dialect of its own.
+#: How an answer of an old radio server (SHOUTcast) begins.
 _RADIO: Final = b"ICY "
 
 
@@ -50,7 +50,7 @@ class Allowance:
     def wait_s(self, timeout_s: float | None) -> float:
         """``timeout_s``, or the time that is left where that is less.
 
-        Raises httpcore2.ReadTimeout where none is, AbandonedError where nobody waits for the download any more.
+        Raises httpcore2.ReadTimeout if no time is left, AbandonedError if nobody waits for the download any more.
         """
         if self.abandoned.is_set():
             raise AbandonedError
@@ -60,7 +60,7 @@ class Allowance:
         return left if timeout_s is None else min(left, timeout_s)
 
     def spend(self, received: int) -> None:
-        """Count bytes that came in. Raises TonestreamError (too_large) where they are more than there may be."""
+        """Count bytes that came in. Raises TonestreamError (too_large) above the limit."""
         self._bytes_left -= received
         if self._bytes_left < 0:
             raise TonestreamError(
@@ -96,7 +96,7 @@ class GuardedBackend(httpcore2.NetworkBackend):
     ) -> httpcore2.NetworkStream:
         addresses = self._addresses(host, port)
         for address in addresses:
-            # One bad address among good ones is a name server playing games: all of them are refused.
+            # A name with one forbidden address among good ones is suspicious: all of them are refused.
             self._require_permission(host, ipaddress.ip_address(address.partition("%")[0]), port)
         failure: Exception = httpcore2.ConnectError(f"the host {host!r} has no address")
         for address in addresses:

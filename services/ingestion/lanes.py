@@ -18,7 +18,7 @@ from shared.contracts.errors import ErrorCode, TonestreamError, TransientError
 from shared.runtime.policy import FIRST_BACKOFF_S, LONGEST_BACKOFF_S, backoff_s
 from shared.runtime.retries import RetryNote
 
-#: What is left of the time must be worth another try, seconds.
+#: With less time left than this, seconds, there is no further try.
 _SHORTEST_TRY_S: Final = 1.0
 
 
@@ -32,11 +32,11 @@ class Lane:
 
 
 class CutShortError(TransientError):
-    """The first lane has no more time for this; it is no failed try."""
+    """The first lane has no more time for this. It does not count as a failed try."""
 
 
 class Try:
-    """One try of a request in a lane: what time there is for fetching. The rest is that of its Delivery."""
+    """One try of a request in a lane, and its time for fetching."""
 
     def __init__(
         self, lane: Lane, note: RetryNote, abandoned: threading.Event, queueing: Callable[[], None] = lambda: None
@@ -71,7 +71,7 @@ class Patience:
     pauses_s: float
 
     def next_try(self, note: RetryNote, fault: TransientError, tried: Try, lane: Lane, now_ms: int) -> RetryNote | None:
-        """The note with which the request is tried again; None where the fault is final."""
+        """The note for the next try; None if the fault is final."""
         first_error = note.first_error or f"{fault.code.value}: {fault.message}"
         slow = fault.code is ErrorCode.FETCH_TIMEOUT or isinstance(fault, CutShortError) or not tried.left_s
         if slow and not lane.last:
@@ -96,12 +96,12 @@ class Patience:
         )
 
     def wait_s(self, note: RetryNote, now_ms: int) -> float:
-        """Seconds until the next try. No clock that is wrong makes it longer than all pauses together."""
+        """Seconds until the next try, at most the sum of all pauses, even if a clock is wrong."""
         return min(max(0.0, (note.not_before_ms - now_ms) / 1000), self.pauses_s)
 
 
 def final(fault: TransientError, note: RetryNote) -> TonestreamError:
-    """The fault as the answer, with that of the first try where it was another."""
+    """The fault as the final answer, with that of the first try if it differed."""
     code, _, first = note.first_error.partition(": ")
     more = f"; the first try failed with: {first}" if first and code != fault.code.value else ""
     return TonestreamError(fault.code, f"{fault.message}{more}")

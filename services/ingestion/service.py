@@ -51,7 +51,7 @@ from shared.system.work_folder import remove_abandoned
 log = logging.getLogger(__name__)
 
 _SWEEP_EVERY_S: Final = 600.0
-#: Fewer than this would let one file that decodes slowly be in the way of the next.
+#: With fewer, one file that decodes slowly would delay the next.
 _FEWEST_DECODERS: Final = 4
 
 
@@ -71,7 +71,7 @@ class Ingestion(TrackByTrackService[TrackRequest, IngestedTrack]):
 
     stage = INGESTION.stage
     inputs = INGESTION.reads
-    # So many slow servers at once delay nobody: a download waits and costs little. Decoding costs: see ``decoders``.
+    # As many slow servers at once delay nobody: a download mostly waits. Decoding costs CPU; ``decoders`` limits it.
     batch_records = 128
     answers_invalid_input = True
     streams = True
@@ -134,7 +134,7 @@ class Ingestion(TrackByTrackService[TrackRequest, IngestedTrack]):
         remove_abandoned()
 
     def ready(self) -> bool:
-        """Not while the stages behind are busy with as many requests as there may be at once."""
+        """False while the later stages have as many requests as they may have at once."""
         return self._requests.unfinished() < self._limits.max_unfinished
 
     def handle_one(self, delivery: Delivery[TrackRequest]) -> Outcome[IngestedTrack]:
@@ -190,7 +190,7 @@ class Ingestion(TrackByTrackService[TrackRequest, IngestedTrack]):
         return ()
 
     def _note(self, record: Record) -> RetryNote:
-        """How far the request of that record is. One that enters here is at its beginning, whatever its headers say."""
+        """The retry note of the record. A request that enters here has made no try, whatever its headers say."""
         return RetryNote(record.coordinates, _received_at_ms(record))
 
     def _enter(self, request_id: str, record: Record, note: RetryNote) -> bool:
@@ -217,7 +217,7 @@ def _received_at_ms(record: Record) -> int:
 
 
 class IngestionRetry(Ingestion):
-    """The second lane: requests that wait, and sources that are slow. It has the full limits and is in nobody's way."""
+    """The second lane: requests that wait, and slow sources, with the full limits. It delays nobody."""
 
     inputs = INGESTION_RETRY.reads
     answers_invalid_input = False

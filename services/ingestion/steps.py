@@ -216,7 +216,7 @@ class Steps:
             try:
                 self._to.blobs.fetch(draft.url, file)
             except BlobGoneError as error:
-                # Whoever named it was mistaken, or came too late.
+                # The request named the wrong blob, or came too late.
                 raise TonestreamError(ErrorCode.FETCH_FAILED, error.message) from error
             source = Source(file)
         elif draft.url.lower().startswith(FILE_SCHEME):

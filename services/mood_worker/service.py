@@ -1,6 +1,6 @@
-"""The mood worker: ten features, from Spotify where it may be asked, else measured from the audio, to one mood.
+"""The mood worker: from ten audio features, Spotify's or measured from the audio, to one mood.
 
-What is measured needs the tags of the audio, which a network of its own hears in a few segments.
+The measured features need music tags, which the tag model hears in a few segments.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ SAMPLE_RATE: Final = 22050
 _BYTES_PER_SAMPLE: Final = 2
 _CHUNK: Final = 1 << 18
 _STDERR_KEPT: Final = 4000
-#: Of a list of streams, which stands behind what the file says of itself, in bytes.
+#: Bytes that are kept of a list of streams, which ffmpeg prints after the file's metadata.
 _LISTING_KEPT: Final = 64 * 1024
 #: How long it takes at most to notice that decoding was abandoned, seconds.
 _SLICE_S: Final = 0.25
@@ -73,13 +73,13 @@ _SEVERAL_STREAMS: Final = frozenset({"mov", "matroska", "asf", "ogg", "mpegts"})
 _OFFSETS_INSIDE: Final = frozenset({"mov"})
 #: How ffmpeg lists the streams of a file: older versions further to the right.
 _STREAM: Final = re.compile(r"^ {2,4}Stream #0:\d+[^ ]*: (\w+): (.*)$", re.MULTILINE)
-#: Of a track that is quieter than this the first channel is listened to as well.
+#: If a track is quieter than this, its first channel is decoded as well.
 _SUSPICIOUSLY_QUIET_DBFS: Final = -28.0
 #: So is one with some seconds so far below its level.
 _SUSPICIOUS_PAUSE_DB: Final = 24.0
 #: Fewer seconds in which the channels cancel each other are no reason to leave one out.
 _LEAST_MIXED_AWAY_S: Final = 3
-#: Of the first channel as much counts as music as is no further than this below its level.
+#: Seconds of the first channel count as music unless they are further than this below its level.
 _MUSIC_DB: Final = 20.0
 #: The left one where there are two; where there are more, what they are to the left of a listener.
 _FIRST_CHANNEL: Final = ("-af", "aformat=channel_layouts=stereo,pan=mono|c0=c0")
@@ -515,6 +515,6 @@ class _Complaints:
     @property
     def first(self) -> str:
         """What it said first of the audio, without our path, its own addresses and control characters."""
-        # Of a cover or a film it says that it has no decoder for it, before anything else.
+        # It says first that it has no decoder for a cover or a film.
         first = next((line for line in self._lines if _NOT_LISTED not in line), self._lines[0])
         return "".join(character for character in first if character.isprintable())[:200]

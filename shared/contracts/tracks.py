@@ -57,7 +57,7 @@ def spotify_track_id(text: str) -> str:
     if _NEARLY_SPOTIFY_ID.fullmatch(text):
         raise _wrong_length(text)
     _split(text)
-    # Of a URL nothing is quoted: it may hold a password or a signature.
+    # URLs are not quoted: they may hold a password or a signature.
     shown = "a URL of another site" if "://" in text else _short(text)
     raise ValueError(f"not a Spotify track ID, URI or open.spotify.com URL: {shown}")
 

@@ -1,4 +1,4 @@
-"""By what a request is answered, and the name under which its answer is kept."""
+"""Answer keys: the models and rules of an answer, and the name under which it is cached."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ class MoodModel:
     def predict(self, features: Mapping[str, float], source: Literal["spotify", "audio"]) -> dict[str, float]:
         """Probabilities by mood, adding up to 1, of the ten features in Spotify's units.
 
-        ``source`` says who measured them, for the scales differ. Raises ValueError where one is missing or
+        ``source`` says who measured them; the scales differ. Raises ValueError where one is missing or
         not finite.
         """
         values = [features.get(name, np.nan) for name in AUDIO_FEATURES]

@@ -55,9 +55,9 @@ class _Attempt(Generic[Reached]):
 
 
 def wait_for(name: str, reach: Callable[[], Reached], pulse: Pulse, stopping: StopRequest) -> Reached:
-    """What ``reach`` returns, once the server ``name`` is there. One line of log says that it is away, one it came.
+    """What ``reach`` returns, once the server ``name`` answers. One line of log says that it is away, one that it came.
 
-    Raises StoppedEarlyError, and whatever ``reach`` raises that waiting does not help against.
+    Raises StoppedEarlyError, and errors of ``reach`` that waiting cannot mend.
     """
     away = False
     pulse.waiting(f"{name} has not answered yet")

@@ -17,10 +17,10 @@ from shared.runtime.redaction import Redactor
 
 #: First part of the header names, in the manner of KIP-1034's ``__streams.errors.``.
 ERROR_HEADER_PREFIX: Final = "tonestream.errors."
-#: The first header of ours; what stands before it are the record's own headers, whatever they are called.
+#: Our first header. The headers before it are the record's own, whatever their names.
 _FIRST: Final = f"{ERROR_HEADER_PREFIX}exception"
 _STACKTRACE: Final = f"{ERROR_HEADER_PREFIX}stacktrace"
-#: Only on a letter that does not hold all of its record: what the record was before it was cut.
+#: Only on a dead letter that was cut: the sizes of the whole record.
 _CUT: Final = f"{ERROR_HEADER_PREFIX}cut"
 #: What a header takes on the wire besides its name and value, at most.
 _HEADER_BYTES: Final = 10
@@ -43,8 +43,8 @@ def dead_letter(
 ) -> Outgoing:
     """``record`` as it was, on its way to the dead letters, with headers that say why and where it stood.
 
-    ``attempts`` is how many times it was tried. What the error says passes through ``redact``. A record that is larger
-    than a dead letter may be is cut, and says so.
+    ``attempts`` is how many times it was tried. The text of the error passes through ``redact``. A record that is too
+    large for a dead letter is cut, and a header says so.
     """
     trace = "".join(traceback.format_exception(error))
     why = {
@@ -71,9 +71,9 @@ def dead_letter(
 
 
 def cut_to(limit: int, letter: Outgoing) -> Outgoing:
-    """``letter`` in ``limit`` bytes: the same where it fits, else with less of its key, headers and value.
+    """``letter`` in at most ``limit`` bytes: unchanged if it fits, else with less of its key, headers and value.
 
-    The headers that say where the record stood stay whole; of the stack trace the end stays. The header
+    The headers that say where the record stood stay whole. The end of the stack trace stays. The header
     ``tonestream.errors.cut`` says what the record was.
     """
     if _size(letter.key, letter.value, letter.headers) <= limit:
@@ -97,7 +97,7 @@ def cut_to(limit: int, letter: Outgoing) -> Outgoing:
 
 
 def _size(key: bytes, value: bytes, headers: Iterable[tuple[str, bytes]]) -> int:
-    """Bytes on the wire, rather too many than too few."""
+    """Bytes on the wire, an upper bound."""
     return len(key) + len(value) + sum(len(name.encode()) + len(held) + _HEADER_BYTES for name, held in headers)
 
 
@@ -169,7 +169,7 @@ class DeadLetter:
 
     @property
     def request_id(self) -> str | None:
-        """Whose record it is, as far as it tells. A batch that cannot be read tells nothing."""
+        """The request of the record, if it names one. An unreadable batch names none."""
         return None if self.first_offset else salvaged_request_id(self.record, self.topic)
 
     @property
@@ -180,17 +180,17 @@ class DeadLetter:
         )
 
     def original_headers(self) -> Headers:
-        """The headers the record had. Ours, which tell of the error, are not among them."""
+        """The record's own headers, without ours about the error."""
         return _parted(self.record.headers)[0]
 
     def replayed(self) -> Outgoing:
-        """The original record once more, on its way to where it came from, and saying that it is a replay."""
+        """The original record, addressed to its original topic, with a header that marks the replay."""
         headers = (*self.original_headers(), (REPLAY_HEADER, self.id.encode()))
         return Outgoing(self.topic, self.record.key, self.record.value, headers)
 
 
 class DeadLetterLimitError(Exception):
-    """So many records fail that the fault must be the worker's: it stops before it empties a topic."""
+    """So many records fail that the worker must be at fault. It stops before it empties a topic."""
 
     EXIT_STATUS = 65
 

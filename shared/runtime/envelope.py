@@ -39,11 +39,11 @@ def headers_of(message: Message) -> Headers:
 
 
 def salvaged_request_id(record: Record, topic: str | None = None) -> str | None:
-    """The request a record belongs to, also where the record is no valid message; None where nothing tells.
+    """The request a record belongs to, even if the record is no valid message; None if it names no request.
 
-    ``topic`` is where the record stood first, by default where it stands. On our own topics the header speaks before
-    the body, as it survives a destroyed body. On a topic that clients write to only the body speaks: Kafka Streams and
-    Kafka Connect forward the headers of other records.
+    ``topic`` is where the record stood first, by default where it stands. On our own topics the header counts first,
+    because it survives a destroyed body. On a topic that clients write to only the body counts, because Kafka Streams
+    and Kafka Connect forward the headers of other records.
     """
     outside = comes_from_outside(record.topic if topic is None else topic)
     header = None if outside else record.header(REQUEST_ID_HEADER)
@@ -55,7 +55,7 @@ def salvaged_request_id(record: Record, topic: str | None = None) -> str | None:
 
 
 def salvaged_source(record: Record) -> str | None:
-    """What an invalid request wanted to have classified, as far as it can be read and written."""
+    """The source that an invalid request names, as far as it can be read."""
     fields = salvaged_fields(record.value)
     named = (fields.get(name) for name in ("source", "audio_url", "track_id"))
     found = next((text for text in named if isinstance(text, str) and text), None)

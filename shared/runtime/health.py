@@ -1,6 +1,6 @@
 """Two questions about a worker, served over HTTP with the metrics beside them.
 
-Live: its loop moves. One that waits for Kafka or Redis is alive, and ending it would help nobody. Ready: it polled
+Live: its loop moves. A worker that waits for Kafka or Redis is alive; a restart would not help. Ready: it polled
 lately, Kafka and Redis answer, and nothing is waited for.
 """
 
@@ -20,7 +20,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 class Contact:
     """A server that this worker needs. ``silent_s`` is how long ago it last answered, in seconds.
 
-    It counts as away after ``limit_s``: longer than it is ever left unasked.
+    It counts as away after ``limit_s``, which is longer than the longest pause between two requests to it.
     """
 
     name: str

@@ -80,7 +80,7 @@ class TextFormatter(logging.Formatter):
 
 
 class NotAgain(logging.Filter):
-    """Lets what is said again and again through once a minute, and says how often it was left out.
+    """Lets a repeated line through once a minute, with the number of times it was left out.
 
     That is all of kafka-python, which says the same of every partition every second while a broker is away, and
     our own lines with ``REPEATING``.

@@ -158,7 +158,7 @@ class ServiceLoop:
                 self._side.shutdown(wait=False, cancel_futures=True)
 
     def _turn(self) -> bool:
-        """One round of the loop. Whether it got on: then the next fault counts as the first one again."""
+        """One round of the loop. Returns whether it made progress: then the next fault counts as a first one."""
         self._pulse.moved()
         self._tick()
         if not self._service.ready():
@@ -191,7 +191,7 @@ class ServiceLoop:
         try:
             yield
         except (BusError, DependencyError, DeadLetterLimitError, StoppedError):
-            # Whatever this is, no record killed the worker. What ends it otherwise counts as a crash.
+            # No record killed the worker. Any other end of the worker counts as a crash.
             self._in_flight.withdraw()
             raise
         finally:
@@ -199,8 +199,10 @@ class ServiceLoop:
         metrics.BATCH_SECONDS.labels(self._name).observe(time.monotonic() - started)
 
     def _own(self, records: Sequence[Record]) -> None:
-        """Nothing may be written on behalf of the records before this. Raises FencedError, DependencyError,
-        BusUnavailableError."""
+        """Note and confirm the ownership epochs of the records: before this, nothing may be written on their behalf.
+
+        Raises FencedError, DependencyError, BusUnavailableError.
+        """
         if self._epochs is not None and self._epochs.note(records):
             # Noted first, then confirmed: whoever is confirmed wrote its epoch over those of all owners before.
             self._membership.confirm(records)
@@ -210,10 +212,10 @@ class ServiceLoop:
         self._pulse.waiting(self._held_because if time.monotonic() < self._held_until else None)
 
     def _finish(self) -> None:
-        """What is left to do at a stop, within ``stop_grace_s``. Here a turn ends with its batch: nothing."""
+        """Finish work at a stop, within ``stop_grace_s``. A batch ends with its turn, so here there is none."""
 
     def _give_up_what_is_in_hand(self) -> None:
-        """Whatever is under way is of no use any more. Here a turn ends with its batch: nothing."""
+        """Abandon work under way. A batch ends with its turn, so here there is none."""
 
     def _tick(self) -> None:
         if time.monotonic() < self._next_tick:
@@ -252,7 +254,7 @@ class ServiceLoop:
         return crash_loop
 
     def _note_held(self, records: Sequence[Record], held: HeldPartitions) -> None:
-        """What is held stays uncommitted, with what stands behind it. Raises HeldError where a record is."""
+        """Note where records are held; they stay uncommitted, with those behind them. Raises HeldError if any are."""
         if not held.partitions and any((one.topic, one.partition) in self._held_partitions for one in records):
             self._holds = 0
         self._held_partitions = held.partitions
@@ -272,7 +274,7 @@ class ServiceLoop:
     def _commit(self, settled: list[Settled]) -> None:
         """Publish and commit as one unit; then, and only then, clean up.
 
-        What stands before the dead letter that is one too many is committed, the rest is left to others. Raises
+        Records before the dead letter that exceeds the limit are committed. The rest is left to others. Raises
         DeadLetterLimitError.
         """
         allowed = self._within_limit(settled)
@@ -313,7 +315,7 @@ class ServiceLoop:
                     log.warning("clean-up failed; what is left expires by itself", exc_info=True)
 
     def _within_limit(self, settled: list[Settled]) -> list[Settled]:
-        """Those before the first dead letter that is one too many."""
+        """The records before the first dead letter that exceeds the limit."""
         room = self._limit.room()
         for position, one in enumerate(settled):
             room -= one.counted
@@ -373,7 +375,7 @@ class ServiceLoop:
         return future.result()
 
     def _patiently(self, work: Callable[[], Result]) -> Result:
-        """``work``, again and again while a dependency is away. Nothing is in hand meanwhile."""
+        """``work``, again and again while a dependency is away. No record is in flight meanwhile."""
         failures = 0
         while True:
             try:

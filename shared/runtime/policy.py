@@ -18,7 +18,7 @@ class LoopPolicy:
     poll interval, though ``keep_alive_s`` keeps a slower worker in its group. ``keep_alive_s`` None: the bus knows no
     poll interval, and the batch is handled in the loop's own thread. ``dead_letter_limit`` is the most dead letters
     of a minute; 0 for any number. ``longest_wait_s`` is how soon a server that came back is noticed.
-    What is under way at a stop gets ``stop_grace_s`` to end; then it is left to another worker.
+    At a stop, work under way has ``stop_grace_s`` to finish. Then it is left to another worker.
     """
 
     batch_records: int
@@ -44,6 +44,6 @@ class LoopPolicy:
 
 
 def backoff_s(failures: int, first_s: float, longest_s: float) -> float:
-    """The doubled step, less up to half of it by chance, so that many workers do not come back at once."""
+    """Exponential backoff with jitter of up to half a step, so that many workers do not come back at once."""
     step = min(longest_s, first_s * 2.0 ** min(failures - 1, 16))
     return random.uniform(step / 2, step)

@@ -129,7 +129,7 @@ class _Worker:
         self.stopping.wait(math.inf, self._ended.is_set)
         if self.stopping.is_set():
             log.info("stopping", extra={"signal": self.stopping.name})
-        # A worker is there as a whole or not at all: where one of its loops has ended, the others end too.
+        # A worker runs as a whole or not at all: if one of its loops has ended, the others end too.
         for loop in self._loops:
             loop.stop()
         for thread in threads:
@@ -209,7 +209,7 @@ class _Worker:
 
 @contextmanager
 def _closed_on_failure() -> Iterator[list[Membership]]:
-    """A list of memberships. Where one cannot be had, the others are given up."""
+    """A list of memberships. If one cannot be had, the others are closed."""
     memberships: list[Membership] = []
     try:
         yield memberships

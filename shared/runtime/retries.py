@@ -1,4 +1,4 @@
-"""What travels with a request through the retry topic: in record headers, beside the unchanged request.
+"""The retry note: record headers that travel with the unchanged request through the retry topic.
 
 A request stays the same request on its way: its claim holds the coordinates at which it first entered, and its time
 counts from there.
@@ -70,8 +70,8 @@ class RetryNote:
 class Retry:
     """A request on its way to the retry topic. ``origin`` is the record it came in.
 
-    The bytes of the request stay as they are. Of the record's own headers only those travel on that say which replay
-    it is: anybody may write headers at the entry.
+    The bytes of the request stay as they are. Of the record's own headers only those of a replay are kept, because any
+    client may write headers.
     """
 
     request: TrackRequest

@@ -46,7 +46,7 @@ class Delivery(Generic[In]):
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Whose request a record belongs to: what is needed to answer it, valid or not."""
+    """The request a record belongs to: what is needed to answer it, valid or not."""
 
     request_id: str
     track_key: str
@@ -103,9 +103,9 @@ class Service(ABC, Generic[In, Out]):
         return True
 
     def held(self, message: In) -> HeldError | None:
-        """What this message waits for, and others do not; asked before every handling of it. None: it can be handled.
+        """What this message waits for, while others do not; asked before each attempt. None: it can be handled.
 
-        A message that is held is not handled, nor is what stands behind it in its partition.
+        A held message is not handled, and neither are the records behind it in its partition.
         """
         return None
 

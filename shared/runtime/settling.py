@@ -37,7 +37,7 @@ _LONGEST_KEY: Final = 200
 _LETTER_BYTES: Final = (512 * 1024, 16 * 1024)
 
 
-#: How the answer ends where, and only where, a dead letter leaves with it.
+#: The end of an answer that leaves together with a dead letter, and of no other.
 KEPT_FOR_OPERATORS: Final = "the record is kept in the dead letters, where an operator can see why"
 
 
@@ -49,12 +49,11 @@ class StoppedError(Exception):
 class Settled:
     """One record with all that leaves with its offset. ``attempts`` is how many times it was tried.
 
-    ``counts_against_worker``: a dead letter of it takes room in the limit that stops a bad deploy. Records of a topic
-    that clients write to take none where their sender is to blame, or may be: what cannot be read or understood, and
-    what kills its worker. A crash loop is a defect of ours as well, but the limit is no guard against it: each death
-    ends the process that counts, and eight deaths a record are a brake of their own. Counted, a stranger's file could
-    stop a worker that is well. A handler's own exception counts wherever the record came from, as that is what a bad
-    deploy looks like.
+    ``counts_against_worker``: a dead letter of it takes room in the limit that stops a bad deploy. Records that clients
+    wrote take none if their sender may be to blame: if they cannot be read or understood, or kill the worker. A crash
+    loop is our defect as well, but the limit is no guard against it: each crash ends the process that counts, and eight
+    crashes a record are a brake of their own. If it counted, a stranger's file could stop a healthy worker. An
+    exception of a handler always counts, because that is what a bad deploy looks like.
     """
 
     record: Record
@@ -81,7 +80,7 @@ class HeldPartitions:
         self._faults: dict[tuple[str, int], HeldError] = {}
 
     def hold(self, record: Record, fault: HeldError) -> None:
-        """``record`` waits, and with it what stands behind it."""
+        """``record`` waits, and with it the records behind it in its partition."""
         self._faults.setdefault((record.topic, record.partition), fault)
 
     def holds(self, record: Record) -> bool:
@@ -124,7 +123,7 @@ class Settler:
         abandoned: Event | None = None,
         queueing: Callable[[], None] = lambda: None,
     ) -> list[Settled]:
-        """The records with what became of them, in order, but for those that ``held`` holds or comes to hold.
+        """What became of the records, in order, except those in ``held`` partitions, to which this may add.
 
         ``abandoned`` and ``queueing`` are those of the deliveries. Raises DependencyError, FencedError, StoppedError
         and AbandonedError, and no other.
@@ -259,7 +258,8 @@ class Settler:
     def _refuse(self, record: Record, error: MalformedMessageError) -> Settled:
         """The record is no message of its topic. Its request is answered if its bytes or headers name one.
 
-        Outside it is its sender's mistake, and the answer says so. Inside it is a defect: the record is kept.
+        On a topic that clients write to, that is the sender's mistake, and the answer says so. On our own topics it is
+        a defect, and the record is kept.
         """
         origin = _origin(record)
         with about(request_id=origin.request_id, track_key=origin.track_key, coordinates=record.coordinates):
@@ -300,8 +300,8 @@ class Settler:
     def _give_up(
         self, origin: Origin, error: TonestreamError, attempts: int, kind: str, *more: Outgoing
     ) -> Settled | None:
-        """The service's answer to a record it cannot handle; None where even that fails: then an operator is all
-        that is left, and the next record."""
+        """The service's answer to a record it cannot handle; None if even that fails. Then only an operator can
+        help."""
         try:
             return self._settled(origin.record, self._service.give_up(origin, error), attempts, kind, *more)
         except (DependencyError, FencedError):
@@ -325,6 +325,6 @@ class Settler:
 
 
 def _origin(record: Record) -> Origin:
-    """Whose a record is, as far as it tells; what it does not tell is named by where it stands."""
+    """The request and track key of a record; its coordinates stand in for what it does not name."""
     key = record.key.decode("utf-8", "replace")[:_LONGEST_KEY]
     return Origin(salvaged_request_id(record) or record.coordinates, key or record.coordinates, record)

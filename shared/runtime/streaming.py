@@ -1,8 +1,9 @@
 """The loop of a service whose deliveries are independent and wait a lot: nothing waits for the slowest of a batch.
 
-A window of records is in hand, each handled in a thread of its own. There is a poll for more whenever there is room.
-What is finished leaves at once, as far as no unfinished record stands before it in its partition: a committed offset
-never passes one. The outputs of a record leave with its offset, in one transaction, as in the loop for batches.
+A window of records is in hand, each handled in a thread of its own. It polls for more whenever there is room. A
+finished record leaves at once, unless an unfinished one stands before it in its partition: a committed offset never
+passes an unfinished record. The outputs of a record leave with its offset, in one transaction, as in the loop for
+batches.
 
     waiting  -> running -> settled -> committed
     (not due,              (the prefix of its
@@ -34,7 +35,7 @@ from shared.runtime.settling import HeldPartitions, Settled
 
 log = logging.getLogger(__name__)
 
-#: How long a poll for more may keep what is settled meanwhile from being committed, seconds.
+#: How long a poll may delay the commit of records that are settled meanwhile, seconds.
 _POLL_S: Final = 0.05
 #: The longest wait between two looks at the bus, seconds.
 _LOOK_S: Final = 0.5
@@ -42,8 +43,8 @@ _LOOK_S: Final = 0.5
 
 @dataclass(slots=True, eq=False)
 class _InHand:
-    """A record between its poll and its commit. ``settled`` or ``fault`` is what its thread came to; a HeldError sends
-    it back to those that wait."""
+    """A record between its poll and its commit. ``settled`` or ``fault`` is the result of its thread. A HeldError makes
+    it wait again."""
 
     record: Record
     #: Whose it is, and whether it is a message at all.
@@ -131,15 +132,15 @@ class StreamingLoop(ServiceLoop):
         due = [one for one in self._waiting() if one.due_at <= now]
         if suspect := next((one for one in due if one.suspect), None):
             if not any(one.running for one in self._in_hand()):
-                self._in_flight.withdraw()  # what is settled is in nobody's hand
+                self._in_flight.withdraw()  # settled records are not in flight
                 self._start(suspect, self._begin(Unit((suspect.record,), alone=True)))
             return
         for one in self._begin_together(self._one_a_request(due)):
             self._start(one)
 
     def _waiting(self) -> Iterator[_InHand]:
-        """What has not been started, but for what stands behind a suspect: it would only be handled in vain again and
-        again, should the suspect kill its worker."""
+        """Records that have not been started, except those behind a suspect: if the suspect kills its worker, their
+        work would be lost again and again."""
         for queue in self._window.values():
             for one in queue:
                 if one.started_at is None:
@@ -148,8 +149,8 @@ class StreamingLoop(ServiceLoop):
                     break
 
     def _one_a_request(self, due: list[_InHand]) -> list[_InHand]:
-        """Of several records with one request ID the first that is a message; the others wait until it is settled. So
-        an invalid request does not take the request ID of a valid one that was read with it."""
+        """One record a request ID: the first that is a message. The others wait until it is settled. So an invalid
+        request does not take the request ID of a valid one that was read with it."""
         busy = {one.request_id for one in self._in_hand() if one.running}
         others = set()
         for one in sorted(due, key=lambda one: not one.valid):

@@ -28,7 +28,7 @@ _LOOK_S: Final = 0.5
 class Watchdog:
     """Ends the process when its loop or its batch is stuck for good: a supervisor restarts it.
 
-    It ends without a word to anybody, so a batch in hand counts as one that a worker died of, and goes to another. A
+    It ends without notice, so a batch in hand counts as a crash and goes to another worker. A
     process that was asked to end is ended after ``stop_s``, whatever it is doing.
 
     The stacks of all threads are logged before. Native code that never gives back Python's lock keeps this thread from
@@ -58,7 +58,7 @@ class Watchdog:
             stuck = self._stuck()
             if stuck and seen:
                 self._end(f"{stuck}; ending the process to be restarted")
-            # Not at once: a process that was paused as a whole, and wakes, first has to get a chance to move.
+            # Not at once: a process that was paused as a whole needs a chance to move after it wakes.
             seen = stuck is not None
 
     def _end(self, why: str) -> NoReturn:

@@ -213,7 +213,7 @@ class SpotifyClient:
 
     @contextlib.contextmanager
     def _typed_faults(self, refused: Callable[[int, Mapping[str, str], Exception], TonestreamError]) -> Iterator[None]:
-        """Whatever goes wrong within the block as a typed fault; ``refused`` types an answer that says no."""
+        """Faults within the block become typed faults; ``refused`` types an answer that says no."""
         try:
             yield
         except UnicodeEncodeError:

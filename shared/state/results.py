@@ -1,4 +1,4 @@
-"""Finished answers by what they follow from, and what is known of a source without fetching it again."""
+"""Cached answers, and what is known of a source without fetching it again."""
 
 from __future__ import annotations
 

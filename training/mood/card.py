@@ -145,8 +145,8 @@ and the tags of up to {f.tag_segments} segments (`{f.tag_model}`), both spread e
 clip share out among the moods: {f.members} members of one hidden layer ({f.hidden} units, ReLU, noise, dropout;
 {f.steps} steps of AdamW), and their logits are averaged. The share of a mood is that of the listeners who felt
 the emotions next to it (calm: calmness and tenderness; energetic: power and tension; happy: joyful activation; sad:
-sadness), divided by the square root of its mean, for some are ticked more readily than others. Duration is ignored: a
-file may be an excerpt."""
+sadness), divided by the square root of its mean, because some are ticked more readily than others. Duration is
+ignored: a file may be an excerpt."""
 
 
 def _listeners_split(f: ListenerFigures) -> str:

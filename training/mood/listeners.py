@@ -148,7 +148,7 @@ def read_listened(folder: Path, tagger: TagModel, data: Workspace) -> Listened:
 
 
 def scaler_for(features: Floats) -> Scaler:
-    """Mean and deviation of measured ``features`` [n, 10]; duration is ignored, for a clip's says nothing of a song."""
+    """Mean and deviation of measured ``features`` [n, 10]. Duration is ignored: a clip is shorter than its song."""
     return scaler_of(features).model_copy(update={"ignored": _IGNORED})
 
 

@@ -85,7 +85,7 @@ class FewerSegments(Figures):
 
 
 class Split(Figures):
-    """How many of the ``of`` judged clips the model was trained on; None if its manifest says nothing."""
+    """How the clips were split. ``present`` and ``listed`` count tracks by part of the fault-filtered split."""
 
     name: Literal["artist", "fault-filtered", "all clips"]
     folds: int | None = None

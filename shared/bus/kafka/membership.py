@@ -64,7 +64,7 @@ class KafkaMembership(Closing):
         self._transactional_id = f"{group}-{host}-{uuid.uuid4().hex[:12]}"
         self._producer: KafkaProducer | None = None
         self._unsettled = False
-        #: Behind the last record that was delivered of each partition, and the offset that is committed there.
+        #: The offset after the last delivered record of each partition, and its committed offset.
         self._delivered: dict[TopicPartition, int] = {}
         self._committed: dict[TopicPartition, int] = {}
         #: The ownership epochs whose records are read from the committed offsets on.
@@ -175,7 +175,8 @@ class KafkaMembership(Closing):
         epochs = self._group_state.ownership.epochs
         while self._kept and len(taken) < max_records:
             record = self._kept.popleft()
-            # Of an ended epoch: fetched again by its new owner, or by this member from the committed offset on.
+            # A record of an ended epoch is left out: its new owner fetches it again, or this member does, from the
+            # committed offset on.
             if epochs.get(TopicPartition(record.topic, record.partition)) == record.epoch:
                 taken.append(record)
         return taken
