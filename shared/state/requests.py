@@ -108,26 +108,42 @@ redis.call('EXPIRE', KEYS[1], ARGV[2])
 return 1
 """
 
+#: Removes fields of a hash. Few commands with many fields each: one a field would be written to the disk one by one.
+_REMOVE: Final = """
+local function remove(key, unwanted)
+    local fields = {}
+    local function flush()
+        if #fields > 0 then redis.call('HDEL', key, unpack(fields)) end
+        fields = {}
+    end
+    for _, field in ipairs(redis.call('HKEYS', key)) do
+        if unwanted(field) then fields[#fields + 1] = field end
+        if #fields == 1000 then flush() end
+    end
+    flush()
+end
+"""
+
 #: KEYS: request, waiting. ARGV: request ID, the coordinates that closed it ('': whatever its phase).
 _FORGET: Final = f"""
+{_REMOVE}
 if ARGV[2] ~= '' and (redis.call('HGET', KEYS[1], '{ANSWERED_BY}') ~= ARGV[2]
         or redis.call('HEXISTS', KEYS[1], '{CLOSED}') == 0) then
     return 0
 end
 local stays = {{['{ACCEPTED_BY}'] = true, ['{ANSWERED_BY}'] = true, ['{CLOSED}'] = true, ['{ANSWER}'] = true}}
-for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
-    if not stays[field] then redis.call('HDEL', KEYS[1], field) end
-end
+remove(KEYS[1], function(field) return not stays[field] end)
 redis.call('ZREM', KEYS[2], ARGV[1])
 return 1
 """
 
 #: KEYS: request, waiting. ARGV: request ID. What the request holds on to stays, so that it can be let go.
 _REOPEN: Final = f"""
-for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
+{_REMOVE}
+remove(KEYS[1], function(field)
     local kind = string.match(field, '^%a+:')
-    if kind ~= '{FOLLOWER}' and kind ~= '{WORK}' and kind ~= '{AUDIO}' then redis.call('HDEL', KEYS[1], field) end
-end
+    return kind ~= '{FOLLOWER}' and kind ~= '{WORK}' and kind ~= '{AUDIO}'
+end)
 redis.call('ZREM', KEYS[2], ARGV[1])
 return 1
 """
