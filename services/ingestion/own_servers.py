@@ -18,6 +18,7 @@ from services.ingestion.addresses import Address
 from services.ingestion.lookup import LookUps
 from shared.contracts.errors import TonestreamError
 from shared.settings import Settings, brokers
+from shared.state.connection import CLUSTER_SCHEME
 
 _LOOK_UP_S: Final = 3.0
 #: How long an address holds for a name, seconds. A server that moved is looked up anew.
@@ -39,7 +40,7 @@ def endpoints(settings: Settings) -> tuple[Endpoint, ...]:
     """Kafka's brokers and Redis, as the settings name them."""
     found = [Endpoint(host, port) for host, port in brokers(settings.kafka_bootstrap_servers)]
     redis = urlsplit(settings.redis_url.get_secret_value())
-    if redis.scheme in {"redis", "rediss"}:
+    if redis.scheme.removeprefix(CLUSTER_SCHEME) in {"redis", "rediss"}:
         found.append(Endpoint(redis.hostname or "localhost", redis.port or _REDIS_PORT))
     return tuple(found)
 

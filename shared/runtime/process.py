@@ -108,11 +108,12 @@ class _Worker:
 
     def run(self) -> int:
         """Start, work, stop. Returns the exit status."""
-        client = connect(self._settings.redis_url.get_secret_value())
         bus = kafka_bus(self._settings, client_id=f"tonestream-{self._stage.value}")
         self._held.callback(bus.close)
-        services = self._build()
+        services: list[AnyService] = []
         try:
+            client = wait_for("Redis", self._connected, self._pulses.first, self.stopping)
+            services += self._build()
             memberships = self._started(services, client, bus)
         except StoppedEarlyError:
             for service in services:
@@ -135,6 +136,13 @@ class _Worker:
         for thread in threads:
             thread.join()
         return self._status([thread.error for thread in threads if thread.error is not None])
+
+    def _connected(self) -> redis.Redis:
+        """A client for Redis. Raises AwayError for a cluster that gives no answer; a single server is asked later."""
+        try:
+            return connect(self._settings.redis_url.get_secret_value())
+        except DependencyError as error:
+            raise AwayError(str(error)) from error
 
     def _started(self, services: list[AnyService], client: redis.Redis, bus: Bus) -> list[Membership]:
         """The place of each service in its group, once Redis and Kafka answer. Raises StoppedEarlyError."""

@@ -33,9 +33,9 @@ def connect(url: str, timeout_s: float = 10.0) -> redis.Redis:
     """A client for ``redis://``, ``rediss://`` or ``unix://``; ``memory://NAME`` is a server inside this process.
     ``cluster+redis://`` and ``cluster+rediss://`` name a node of a Redis Cluster.
 
-    ``timeout_s`` is the longest wait for an answer. Connects at the first command. Values come back as ``str``. Raises
-    SettingsError for a URL with parameters that redis-py does not know, and for a certificate or key file that cannot
-    be used.
+    ``timeout_s`` is the longest wait for an answer. Values come back as ``str``. Connects at the first command, but to
+    a cluster at once: then raises DependencyError if it is away. Raises SettingsError for a URL with parameters that
+    redis-py does not know, and for a certificate or key file that cannot be used.
     """
     if url.startswith(MEMORY_SCHEME):
         import fakeredis
@@ -67,11 +67,12 @@ def connect(url: str, timeout_s: float = 10.0) -> redis.Redis:
 def _cluster(url: str, timeout_s: float) -> redis.Redis:
     """A client for all nodes of a cluster. Its commands are those of a single server's client.
 
-    It connects at once. So a cluster that is away raises redis-py's error here, and not at the first command.
+    It connects at once. So a cluster that is away raises DependencyError here, and not at the first command.
     """
-    client: Any = redis.RedisCluster.from_url(
-        url, decode_responses=True, socket_timeout=timeout_s, socket_connect_timeout=min(5.0, timeout_s)
-    )
+    with redis_faults():
+        client: Any = redis.RedisCluster.from_url(
+            url, decode_responses=True, socket_timeout=timeout_s, socket_connect_timeout=min(5.0, timeout_s)
+        )
     return cast(redis.Redis, client)
 
 
@@ -105,7 +106,7 @@ def require_trust(client: redis.Redis) -> str | None:
         ) from error
     except redis.ResponseError as error:
         raise DependencyError(f"Redis does not answer as it should: {error}") from error
-    except redis.RedisError as error:
+    except (redis.RedisError, redis.exceptions.RedisClusterException) as error:
         cause = _tls_fault(error) or _tls_refusal(client)
         if cause is not None:
             raise DependencyError(
@@ -166,6 +167,8 @@ def redis_faults() -> Iterator[None]:
         redis.exceptions.OutOfMemoryError,
         redis.exceptions.LockError,
         redis.exceptions.NoPermissionError,
+        redis.exceptions.ClusterError,
+        redis.exceptions.RedisClusterException,  # no RedisError, unlike all others
     ) as error:
         raise DependencyError(f"Redis cannot be used: {error} (see TONESTREAM_REDIS_URL)") from error
     except redis.ResponseError as error:

@@ -29,6 +29,6 @@ class RedisProbe:
     def _ask(self) -> None:
         while not self._closed.wait(self._every_s):
             # Callers that need Redis report its faults. Here only the time of the last answer counts.
-            with suppress(redis.RedisError, OSError):
+            with suppress(redis.RedisError, redis.exceptions.RedisClusterException, OSError):
                 self._client.ping()
                 self._last = time.monotonic()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from redis.crc import key_slot
 
+from shared.contracts.errors import DependencyError
 from shared.state.connection import connect, require_trust
 from shared.state.keys import KINDS, Keys
 from shared.state.layout import bring_up_to_date
@@ -63,3 +64,27 @@ def test_a_cluster_is_asked_for_its_trust_and_moved_to_the_layout(redis_cluster:
     client.set("moved:request:r1", "t.requests/0@1", ex=100)
     assert bring_up_to_date(client, keys) == 1
     assert client.hgetall(keys.request("r1")) == {"accepted_by": "t.requests/0@1"}
+
+
+def test_a_cluster_that_is_away_is_waited_for_and_ends_no_command_in_a_traceback(
+    bootstrap_servers: str, redis_cluster: RedisCluster, names: Names, tmp_path: Path
+) -> None:
+    folder = str(SAMPLES[0].parent)
+    with Pipeline(tmp_path, bootstrap_servers, redis_cluster.url, names.prefix, local_files=folder) as pipeline:
+        pipeline.publish([{"request_id": "before", "audio_url": SAMPLES[0].as_uri()}])
+        pipeline.results(1, PATIENCE_S)
+        redis_cluster.stop()
+        try:
+            with pytest.raises(DependencyError, match="Redis cannot be used"):
+                connect(redis_cluster.url, timeout_s=2.0)
+            pipeline.start("aggregator")
+            listed = pipeline.command("dead-letters", "list")
+            assert "Traceback" not in listed.stderr
+            pipeline.publish([{"request_id": "while-away", "audio_url": SAMPLES[1].as_uri()}])
+            time.sleep(3.0)
+            assert pipeline.dead() == [], pipeline.logs()
+        finally:
+            redis_cluster.start()
+        found = {result["request_id"] for result in pipeline.results(2, PATIENCE_S)}
+        assert found == {"before", "while-away"}, pipeline.logs()
+        assert "Traceback" not in pipeline.logs()

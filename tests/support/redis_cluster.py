@@ -26,6 +26,8 @@ class RedisCluster(Server):
         self._binary = redis_binary()
         self._folder = Path(tempfile.mkdtemp(prefix="tonestream-redis-cluster-"))
         self._ports = [free_port() for _ in range(_NODES)]
+        # The bus port is the port and 10,000 by default, which may be more than there is.
+        self._bus_ports = [free_port() for _ in range(_NODES)]
         self._processes: list[subprocess.Popen[bytes]] = []
         self.url = f"cluster+redis://127.0.0.1:{self._ports[0]}/0"
         try:
@@ -38,12 +40,11 @@ class RedisCluster(Server):
             self.version = str(client.info("server")["redis_version"])
 
     def start(self) -> None:
-        for port in self._ports:
+        for port, bus_port in zip(self._ports, self._bus_ports, strict=True):
             folder = self._folder / str(port)
             folder.mkdir(exist_ok=True)
             command = [self._binary, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder)]
-            # The bus port is the port and 10,000 by default, which may be more than there is.
-            command += ["--cluster-enabled", "yes", "--cluster-port", str(free_port()), "--save", ""]
+            command += ["--cluster-enabled", "yes", "--cluster-port", str(bus_port), "--save", ""]
             with (self._folder / f"{port}.log").open("ab") as log:
                 process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
             self._processes.append(process)
