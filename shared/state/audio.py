@@ -5,9 +5,14 @@ Each request that needs the audio is written down as an owner. The last one to b
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, cast
+
+import redis
+from redis.lock import Lock
 
 from shared.blobs.store import BlobStore
 from shared.bus.base import Record
@@ -15,7 +20,9 @@ from shared.contracts.tracks import BLOB_SCHEME
 from shared.state.connection import redis_faults
 from shared.state.requests import AUDIO, OPEN_GUARD, Requests
 
-_LOCK_S: Final = 60.0
+#: How long the lock of some audio outlives its last renewal, and how long others wait for it, seconds.
+_LOCK_S: Final = 8.0
+_LOCK_WAIT_S: Final = 60.0
 
 #: KEYS: fence, request, owners of the audio. ARGV: epoch, request ID, hash, seconds that the owners and the request
 #: live.
@@ -81,12 +88,36 @@ class SharedAudio:
                         self._blobs.delete(self.reference(sha256))
                 self._redis.hdel(self._keys.request(request_id), held)
 
-    def _lock(self, sha256: str) -> AbstractContextManager[object]:
-        # Without it, one request could find the blob there while the last owner of before is about to remove it.
-        lock: AbstractContextManager[object] = self._redis.lock(
-            self._keys.lock(sha256), timeout=_LOCK_S, blocking_timeout=_LOCK_S
+    @contextmanager
+    def _lock(self, sha256: str) -> Iterator[None]:
+        """Within the block nobody else stores or removes this audio.
+
+        Otherwise one request could find the blob while the last owner of before is about to remove it. The lock is
+        renewed as long as the block takes, and expires soon after its process has died or sleeps.
+        """
+        lock = self._redis.lock(
+            self._keys.lock(sha256), timeout=_LOCK_S, blocking_timeout=_LOCK_WAIT_S, thread_local=False
         )
-        return lock
+        with lock, _renewed(lock):
+            yield
+
+
+@contextmanager
+def _renewed(lock: Lock) -> Iterator[None]:
+    """Within the block a thread keeps the lock from expiring."""
+    done = threading.Event()
+
+    def renew() -> None:
+        while not done.wait(_LOCK_S / 4):
+            # Where the lock is lost, its release will say so.
+            with suppress(redis.RedisError, redis.exceptions.RedisClusterException):
+                lock.extend(_LOCK_S, replace_ttl=True)
+
+    threading.Thread(target=renew, name="lock-renewal", daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()
 
 
 def _name(sha256: str) -> str:

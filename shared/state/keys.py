@@ -80,7 +80,7 @@ LOCK: Final = Kind(
     "who stores or removes this audio at the moment",
     "ingestion, aggregator",
     "ingestion, aggregator",
-    "60 s at most",
+    "8 s after its last renewal",
 )
 LAYOUT: Final = Kind(
     "layout",
