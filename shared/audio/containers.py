@@ -1,4 +1,4 @@
-"""What kind of file it is, by its bytes; its name and a server's word play no part."""
+"""Recognises an audio file by its bytes. Its name and the server's content type do not count."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import BinaryIO, Final
 
 from shared.contracts.errors import ErrorCode, TonestreamError
 
-#: How far into a file the first MPEG or AC-3 frames are looked for, in bytes behind an ID3 tag. Splitters, rippers and
+#: How far into a file the first MPEG or AC-3 frames are searched for, in bytes after an ID3 tag. Splitters, rippers and
 #: taggers leave zeros, cut frames, line ends and the headers of servers there.
 SEARCHED_BYTES: Final = 1024 * 1024
-#: So many frames in a row are no coincidence.
+#: This many frames in a row are no coincidence.
 _FRAMES_IN_A_ROW: Final = 3
 #: ffmpeg's demuxer by the first bytes of the file: (offset, magic, demuxer).
 _MAGIC: Final[tuple[tuple[int, bytes, str], ...]] = (
@@ -25,7 +25,7 @@ _MAGIC: Final[tuple[tuple[int, bytes, str], ...]] = (
     (0, b"fLaC", "flac"),
     (0, b"OggS", "ogg"),
     (4, b"ftyp", "mov"),
-    # QuickTime before it had a type: the file begins with any of its parts.
+    # Old QuickTime files have no type box. They begin with any of these.
     (4, b"moov", "mov"),
     (4, b"mdat", "mov"),
     (4, b"wide", "mov"),
@@ -42,17 +42,17 @@ _MAGIC: Final[tuple[tuple[int, bytes, str], ...]] = (
     (0, b"\x1a\x45\xdf\xa3", "matroska"),
     (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "asf"),
 )
-#: Second magic that these need, at byte 8: other files begin like them too.
+#: These magics also occur in other files, so a second one at byte 8 is required.
 _FORM_TYPES: Final[dict[str, tuple[bytes, ...]]] = {"wav": (b"WAVE",), "aiff": (b"AIFF", b"AIFC")}
-#: By format tag and bits a sample.
+#: By format tag and bits per sample.
 _RIFX_DECODERS: Final = {
     (1, 8): "pcm_u8", (1, 16): "pcm_s16be", (1, 24): "pcm_s24be", (1, 32): "pcm_s32be",
     (3, 32): "pcm_f32be", (3, 64): "pcm_f64be",
 }  # fmt: skip
-#: The types of pictures among those of MP4: no player looks for sound in them.
+#: MP4 brands of still pictures, which hold no sound.
 _PICTURES: Final = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1", b"avif", b"avis", b"crx ", b"jxl ")
-#: What people have and no decoder on the list reads: better named than called no audio file. No frames are looked for
-#: in these: what an archive or a film holds is not what its name promises.
+#: Common formats without a listed decoder. The error names the format instead of saying "not an audio file". No frames
+#: are searched for in them: the audio inside an archive or a film is not what the user submitted.
 _NOT_READ: Final[tuple[tuple[int, bytes, str], ...]] = (
     (0, b"MAC ", "Monkey's Audio (APE)"),
     (0, b"MPCK", "Musepack"),
@@ -92,24 +92,24 @@ _LAYER_III_KBPS: Final = {
 }
 _LAYER_II_KBPS: Final = _LAYER_III_KBPS | {3: (0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384)}
 _SAMPLE_RATES: Final = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
-#: Words (of 16 bits) of an AC-3 frame at 48 kHz by half its size code; at 44.1 kHz, by the code; at 32 kHz as at 48.
+#: Frame sizes of AC-3 in 16-bit words: at 48 and 32 kHz by half the size code, at 44.1 kHz by the size code.
 _AC3_KBPS: Final = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 576, 640)
-#: Packets of a transport stream: plain, with a time stamp before each (Blu-ray), with a check sum behind each.
+#: Packet sizes of a transport stream: plain, with a leading timestamp (Blu-ray), with a trailing checksum.
 _TS_STEPS: Final = (188, 192, 204)
 _TS_PACKETS: Final = 5
 _HEAD_BYTES: Final = (_TS_PACKETS + 1) * max(_TS_STEPS)
-#: What may stand before any file and is no part of it: the header of a server's answer, zeros, blanks.
+#: What may precede a file without being part of it: an HTTP response header, zeros, white space.
 _IN_FRONT: Final = re.compile(rb"(?:(?:HTTP/\d|ICY )[^\n]*\n(?:[^\r\n][^\n]*\n)*\r?\n)?[\0\s]*")
 _IN_FRONT_BYTES: Final = 64 * 1024
-#: In the header of a RIFX file its format is looked for so far.
+#: How far into a RIFX file its format chunk is searched for, in bytes.
 _RIFX_BYTES: Final = 64 * 1024
 _READ: Final = "MP3, MP2, WAV, FLAC, OGG, M4A, AAC, AIFF, AU, CAF, WavPack, TTA, AC-3, DTS, AMR, WMA, MKV, MOV and WebM"
 
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """``demuxer`` is ffmpeg's; the audio begins ``skip`` bytes into the file. ``decoder`` is the one to take where
-    ffmpeg's own choice is wrong."""
+    """``demuxer`` is ffmpeg's name. The audio begins ``skip`` bytes into the file. ``decoder`` overrides ffmpeg's
+    choice where that is wrong."""
 
     demuxer: str
     skip: int = 0
@@ -118,7 +118,7 @@ class Container:
 
 @dataclass(frozen=True, slots=True)
 class _Frame:
-    """A frame header: the bytes to the next one (0 where it does not say), and what all frames of a stream share."""
+    """A frame header: the distance to the next one in bytes (0 if unknown), and what all frames of a stream share."""
 
     demuxer: str
     length: int
@@ -126,7 +126,7 @@ class _Frame:
 
 
 def container(file: Path) -> Container:
-    """What kind of audio file it is. Raises TonestreamError: corrupt_audio for an empty file or one of tags alone,
+    """The kind of the audio file. Raises TonestreamError: corrupt_audio for a file that is empty or holds only tags,
     unsupported_media for anything that is not audio; OSError."""
     with file.open("rb") as opened:
         head = opened.read(_HEAD_BYTES)
@@ -155,16 +155,16 @@ def container(file: Path) -> Container:
         if searched := _first_frames(opened.read(SEARCHED_BYTES)):
             return Container(searched.demuxer, start + searched.skip)
         if start:
-            return Container("mp3")  # nothing else has such tags; its frames are damaged or far away
+            return Container("mp3")  # nothing else has such tags; its frames are damaged or far into the file
     raise TonestreamError(ErrorCode.UNSUPPORTED_MEDIA, f"not an audio file; read are {_READ}")
 
 
 def _behind_what_is_no_part_of_it(opened: BinaryIO, start: int) -> Container | None:
-    """The file that begins behind zeros, blanks or the header of a server's answer."""
+    """The file that begins after zeros, white space or an HTTP response header."""
     in_front = _IN_FRONT.match(opened.read(_IN_FRONT_BYTES))
     if in_front is None or not in_front.end():
         return None
-    # A film begins with zeros of its own: the upper bytes of its first length.
+    # The first length field of an MP4 file begins with zeros itself.
     for at in range(in_front.end(), max(in_front.end() - 4, 0), -1):
         opened.seek(start + at)
         head = opened.read(_HEAD_BYTES)
@@ -183,10 +183,10 @@ def _of(demuxer: str, start: int, opened: BinaryIO, head: bytes) -> Container:
 
 
 def _end_of_tags(opened: BinaryIO, head: bytes) -> int:
-    """Where the ID3 tags at the beginning end: there may be several."""
+    """The offset after the leading ID3 tags. There may be several."""
     end = 0
     while head[:3] == b"ID3" and len(head) >= 10:
-        # The length is stored with seven bits a byte; a footer of ten bytes may follow.
+        # The length is stored in seven bits per byte. A footer of ten bytes may follow.
         size = sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
         end += 10 + size + (10 if head[5] & 0x10 else 0)
         opened.seek(end)
@@ -204,7 +204,8 @@ def _by_magic(head: bytes) -> str | None:
 
 
 def _big_endian(head: bytes) -> str:
-    """The decoder of a RIFX file: ffmpeg reads its numbers from the right end and its samples from the wrong one."""
+    """The decoder of a RIFX file. ffmpeg reads the big-endian header correctly but takes the samples for
+    little-endian."""
     at = 12
     while at + 8 <= len(head) and head[at : at + 4] != b"fmt ":
         size = int.from_bytes(head[at + 4 : at + 8], "big")
@@ -217,12 +218,12 @@ def _big_endian(head: bytes) -> str:
 
 
 def _named(head: bytes) -> str | None:
-    """What it is that is not read; None where it has no such name."""
+    """The name of a format that is recognised but not supported; None for anything else."""
     return next((name for at, magic, name in _NOT_READ if head[at : at + len(magic)] == magic), None)
 
 
 def _is_transport_stream(head: bytes) -> bool:
-    """Packets that each begin with a G; the first may be a part of one."""
+    """Whether packets follow that each begin with the sync byte 0x47 (``G``). The first packet may be cut."""
     return any(
         head[start : start + _TS_PACKETS * step : step] == b"G" * _TS_PACKETS
         for step in _TS_STEPS
@@ -231,7 +232,7 @@ def _is_transport_stream(head: bytes) -> bool:
 
 
 def _first_frames(data: bytes) -> Container | None:
-    """Where ``_FRAMES_IN_A_ROW`` frames begin."""
+    """The offset at which ``_FRAMES_IN_A_ROW`` frames begin."""
     for sync, parse in ((b"\xff", _mpeg_frame), (b"\x0b\x77", _ac3_frame)):
         at = data.find(sync)
         while at >= 0:

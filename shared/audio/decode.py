@@ -1,7 +1,7 @@
-"""The one decoder: any audio file to 22.05 kHz mono 16-bit WAV, by ffmpeg under guard.
+"""Decodes any audio file to a 22.05 kHz mono 16-bit WAV with a guarded ffmpeg.
 
-The guard: the container is recognised by the file's own bytes and must be on a list. Playlists are not on it. The name
-and the server's content type do not count. ffmpeg is forced to use that demuxer, may use only listed audio decoders,
+The guard: the container is recognised by the file's bytes and must be on a list, which has no playlists. The name and
+the server's content type do not count. ffmpeg is forced to use that demuxer, may use only listed audio decoders,
 may open only local files and pipes, and sees the file under a path we chose. CPU time, memory, wall time and decoded
 seconds are limited; the seconds that a header claims do not count.
 """
@@ -38,19 +38,19 @@ SAMPLE_RATE: Final = 22050
 _BYTES_PER_SAMPLE: Final = 2
 _CHUNK: Final = 1 << 18
 _STDERR_KEPT: Final = 4000
-#: Bytes that are kept of a list of streams, which ffmpeg prints after the file's metadata.
+#: How much of ffmpeg's stream list is kept, in bytes. It follows the metadata of the file.
 _LISTING_KEPT: Final = 64 * 1024
-#: How long it takes at most to notice that decoding was abandoned, seconds.
+#: Abandoned decoding ends within this time, seconds.
 _SLICE_S: Final = 0.25
-#: What a WAV file can hold, in bytes of samples: its header counts them, and 36 of its own, in 32 bits.
+#: The most bytes of samples that a WAV file can hold: its 32-bit length counts them plus 36 bytes of header.
 _MOST_IN_WAV: Final = 0xFFFFFFFF - 36
 #: The shell's exit statuses for a program it cannot run.
 _NOT_RUN: Final = frozenset({126, 127})
-#: ffmpeg's exit status when it was asked to end: what it decoded so far is not the whole file.
+#: ffmpeg's exit status after SIGTERM or SIGINT: the output is not the whole file.
 _INTERRUPTED: Final = 255
-#: Signals that no damaged file brings about.
+#: Signals that a damaged file cannot cause.
 _FROM_OUTSIDE: Final = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
-#: The decoders ffmpeg may use: what music comes in. Pictures, films and subtitles in a file meet no decoder at all.
+#: The decoders that ffmpeg may use. Pictures, video and subtitles have no decoder.
 _DECODERS: Final = (
     "mp3float", "mp3", "mp2float", "mp2", "aac", "aac_fixed", "aac_latm", "ac3", "ac3_fixed", "eac3", "dca", "alac",
     "flac", "vorbis", "libvorbis", "opus", "libopus", "speex", "libspeex", "wavpack", "tta",
@@ -63,32 +63,32 @@ _DECODERS: Final = (
     "pcm_f32le", "pcm_f32be", "pcm_f64le", "pcm_f64be",
 )  # fmt: skip
 _NOT_LISTED: Final = "not on whitelist"
-#: What ffmpeg puts before a line: the part that speaks, and where it stands in memory.
+#: ffmpeg's prefix of a log line: the component and its address in memory.
 _ADDRESSES: Final = re.compile(r"\[[^][]*@ 0x[0-9a-f]+\]\s*")
-#: Of so many audio streams one is looked for that can be decoded.
+#: How many audio streams of a file are tried.
 _MOST_STREAMS: Final = 16
 #: ffmpeg's demuxers of files that may hold several audio streams.
 _SEVERAL_STREAMS: Final = frozenset({"mov", "matroska", "asf", "ogg", "mpegts"})
-#: In these it is written where in the file the samples are: nothing may stand before them.
+#: These containers hold absolute offsets to the samples, so nothing may precede them.
 _OFFSETS_INSIDE: Final = frozenset({"mov"})
-#: How ffmpeg lists the streams of a file: older versions further to the right.
+#: How ffmpeg lists the streams of a file. Older versions indent further.
 _STREAM: Final = re.compile(r"^ {2,4}Stream #0:\d+[^ ]*: (\w+): (.*)$", re.MULTILINE)
 #: If a track is quieter than this, its first channel is decoded as well.
 _SUSPICIOUSLY_QUIET_DBFS: Final = -28.0
-#: So is one with some seconds so far below its level.
+#: The same for a track in which some seconds are this far below its level, dB.
 _SUSPICIOUS_PAUSE_DB: Final = 24.0
-#: Fewer seconds in which the channels cancel each other are no reason to leave one out.
+#: Cancellation shorter than this, in seconds, is no reason to drop a channel.
 _LEAST_MIXED_AWAY_S: Final = 3
 #: Seconds of the first channel count as music unless they are further than this below its level.
 _MUSIC_DB: Final = 20.0
-#: The left one where there are two; where there are more, what they are to the left of a listener.
+#: The left channel of stereo; of more channels, the downmix to the left side.
 _FIRST_CHANNEL: Final = ("-af", "aformat=channel_layouts=stereo,pan=mono|c0=c0")
-#: Channels cancel each other where the first one alone is so much louder than their mean.
+#: Channels cancel each other if the first one alone is louder than their mean by this much, dB.
 _MIXED_AWAY_DB: Final = 12.0
 
 
 class DecodeTimeoutError(TonestreamError):
-    """Decoding did not end in time. Not the file's fault for certain, so not a code that is remembered for it."""
+    """Decoding did not end in time. The file may not be at fault, so this failure is not cached for it."""
 
     def __init__(self, timeout_s: float) -> None:
         super().__init__(
@@ -106,7 +106,7 @@ class MissingDependencyError(DependencyError, RuntimeError):
 class DecodeLimits:
     """``max_duration_s`` of decoded audio; ``timeout_s`` of wall time; ``memory_bytes`` of address space.
 
-    CPU time is limited too, to a few times the wall time: that ends a decoder whose worker died.
+    CPU time is limited to a few times the wall time, which ends a decoder whose worker died.
     """
 
     max_duration_s: float = 4 * 3600.0
@@ -116,10 +116,10 @@ class DecodeLimits:
 
 @dataclass(frozen=True, slots=True)
 class DecodedAudio:
-    """A WAV at ``path``: ``samples`` samples, and the SHA-256 (hex) of their bytes, which names the audio.
+    """A WAV at ``path``: ``samples`` samples, and the SHA-256 (hex) of their bytes, which identifies the audio.
 
-    ``levels_dbfs``: the RMS level of each second (the last may be a part of one) without its constant offset, dB
-    relative to full scale; ``level_dbfs``: that of the whole. ``tags``: what the file names itself.
+    ``levels_dbfs``: the RMS level of each second (the last may be shorter) without its DC offset, dB relative to full
+    scale. ``level_dbfs``: the level of the whole track. ``tags``: title and artist from the file.
     """
 
     path: Path
@@ -138,7 +138,7 @@ class DecodedAudio:
 def find_ffmpeg(configured: Path | None = None) -> str:
     """The ffmpeg to use: the configured one, the system's, or the one of the imageio-ffmpeg wheel.
 
-    Raises MissingDependencyError, with what to do about it.
+    Raises MissingDependencyError, which says how to install one.
     """
     if configured is not None:
         if not (configured.is_file() and os.access(configured, os.X_OK)):
@@ -161,14 +161,14 @@ def decode(
 ) -> DecodedAudio:
     """Decode ``source`` to a WAV at ``destination``: mono, 16 bits, 22.05 kHz, the same for the same bytes.
 
-    It is the mean of all channels. Where these cancel each other, if only for some seconds, it is the first channel
-    throughout. Of several audio streams it is the one that the file marks as the default, or the first one that can be
-    decoded. A damaged frame is skipped, as every player does. A file that yields no sample is corrupt_audio.
+    The output is the mean of all channels. If these cancel each other, even for a few seconds, it is the first channel
+    throughout. If there are several audio streams, the one marked as default is taken, or else the first that can be
+    decoded. A damaged frame is skipped, as players do. A file that yields no sample is corrupt_audio.
 
-    Raises TonestreamError (unsupported_media, corrupt_audio, too_long; DecodeTimeoutError); TransientError where
-    someone else ended the decoder; AbandonedError once ``abandoned`` is set, which ends the decoder; DependencyError
-    where the disk gives out or the decoder cannot be run. A failure leaves no file at ``destination``. Memory does not
-    grow with the track. Safe from many threads.
+    Raises TonestreamError (unsupported_media, corrupt_audio, too_long; DecodeTimeoutError); TransientError if something
+    outside ended the decoder; AbandonedError once ``abandoned`` is set, which ends the decoder; DependencyError if the
+    disk is full or the decoder cannot be run. A failure leaves no file at ``destination``. Memory does not grow with
+    the track. Safe from many threads.
     """
     decoder = _Decoder(source, destination, limits, ffmpeg, abandoned or threading.Event())
     try:
@@ -180,7 +180,7 @@ def decode(
 
 
 class _UndecodableError(TonestreamError):
-    """This stream has no decoder on the list, or gave nothing; another may be heard."""
+    """This stream has no listed decoder, or yielded nothing. Another stream may."""
 
 
 class _NoSuchStreamError(TonestreamError):
@@ -238,7 +238,7 @@ class _Decoder:
         raise refusal
 
     def _streams(self) -> Sequence[int]:
-        """The audio streams in the order in which they are tried: as players do, those marked as default first."""
+        """The audio streams in the order in which they are tried: default streams first, as in players."""
         if self._container.demuxer not in _SEVERAL_STREAMS:
             return [0]
         with self._started(_listing(self._ffmpeg, self._container, self._source, self._limits)) as run:
@@ -247,11 +247,11 @@ class _Decoder:
         said = run.said(_LISTING_KEPT)
         audio = [about for kind, about in _STREAM.findall(said) if kind == "Audio"][:_MOST_STREAMS]
         if not audio:
-            return range(_MOST_STREAMS)  # nothing is known: the decoder says what is wrong
+            return range(_MOST_STREAMS)  # unknown: the decoder will say what is wrong
         return sorted(range(len(audio)), key=lambda stream: "(default)" not in audio[stream])
 
     def _with_all_that_sounds(self, mixed: DecodedAudio, stream: int) -> DecodedAudio:
-        """The first channel in its place, where so little is left of the channels that they cancel each other."""
+        """Decode the first channel instead if the channels of the mean cancel each other."""
         if not _suspicious(mixed):
             return mixed
         beside = self._destination.with_name(f"{self._destination.name}.first")
@@ -283,15 +283,15 @@ class _Decoder:
 
     @contextlib.contextmanager
     def _started(self, command: Sequence[str]) -> Iterator[_Run]:
-        """A run of ffmpeg under guard; it has ended when the block has. Raises DependencyError."""
+        """A guarded run of ffmpeg, which has ended when the block ends. Raises DependencyError."""
         try:
             complaints = tempfile.TemporaryFile()  # noqa: SIM115 (the with statement below closes it)
         except OSError as error:
             raise DependencyError(f"the decoder cannot be started: {error}") from error
         with complaints:
             try:
-                # What the file says of itself comes as the standard input of the shell that starts the decoder: a
-                # descriptor that it is given without the need to name its number.
+                # ffmpeg writes the metadata to the standard input of the shell that starts it: a pipe whose descriptor
+                # number is known.
                 reading, writing = os.pipe()
             except OSError as error:
                 raise DependencyError(f"the decoder cannot be started: {error}") from error
@@ -327,7 +327,7 @@ class _Decoder:
                 run.complaints = complaints.read(_LISTING_KEPT)
 
     def _check_ended(self, run: _Run, status: int) -> None:
-        """Raises where the run has ended for a reason that is not in the file."""
+        """Raise if the run ended for a reason outside the file."""
         if self._abandoned.is_set():
             raise AbandonedError
         if run.guard.timed_out:
@@ -336,7 +336,7 @@ class _Decoder:
             said = _Complaints(run.said(_STDERR_KEPT), status, self._source)
             raise MissingDependencyError(f"{self._ffmpeg} cannot be run ({said.first})")
         if -status in _FROM_OUTSIDE or status == _INTERRUPTED:
-            # Nothing in the file does that: a shutdown, or the kernel when memory is short.
+            # No file causes this: it is a shutdown, or the kernel when memory is short.
             raise TransientError(ErrorCode.INTERNAL, "the decoder was stopped before its end; submit the track again")
 
     def _check(self, decoded: DecodedAudio, status: int, said: _Complaints) -> None:
@@ -349,13 +349,13 @@ class _Decoder:
                 )
             raise _UndecodableError(ErrorCode.CORRUPT_AUDIO, f"no audio can be decoded from the file ({said.first})")
         if status != 0:
-            # It skips what is damaged and ends well; otherwise it gave up on the file with most of it unread.
+            # ffmpeg skips damaged frames and exits with 0. Any other status means that it gave up early.
             raise TonestreamError(ErrorCode.CORRUPT_AUDIO, f"the decoder gave up on the file ({said.first})")
 
 
 @dataclass
 class _Run:
-    """A run of ffmpeg, and what it said on its standard error once it has ended."""
+    """A run of ffmpeg, and its standard error once it has ended."""
 
     process: subprocess.Popen[bytes]
     guard: _Guard
@@ -363,12 +363,12 @@ class _Run:
     complaints: bytes = b""
 
     def said(self, most: int) -> str:
-        """The first ``most`` bytes of it."""
+        """The first ``most`` bytes of the standard error."""
         return self.complaints[:most].decode("utf-8", "replace")
 
 
 class _Guard(threading.Thread):
-    """Ends a decoder that nobody waits for any more, or whose time is up."""
+    """Ends a decoder that was abandoned, or whose time is up."""
 
     def __init__(
         self,
@@ -393,14 +393,14 @@ class _Guard(threading.Thread):
 
 
 def _suspicious(mixed: DecodedAudio) -> bool:
-    """Whether channels may have cancelled each other: it is quiet, or much quieter than it is, for some seconds."""
+    """Whether channels may have cancelled each other: the track is quiet, or some seconds are far below its level."""
     levels = np.asarray(mixed.levels_dbfs)
     pauses = np.count_nonzero(levels < mixed.level_dbfs - _SUSPICIOUS_PAUSE_DB)
     return mixed.level_dbfs < _SUSPICIOUSLY_QUIET_DBFS or bool(pauses >= _LEAST_MIXED_AWAY_S)
 
 
 def _mixed_away(mixed: DecodedAudio, first: DecodedAudio) -> bool:
-    """Whether so much more is in the first channel alone than in the mean of all, altogether or for some seconds."""
+    """Whether the first channel alone is much louder than the mean of all, as a whole or for some seconds."""
     if first.level_dbfs >= mixed.level_dbfs + _MIXED_AWAY_DB:
         return True
     alone = np.asarray(first.levels_dbfs)
@@ -411,7 +411,7 @@ def _mixed_away(mixed: DecodedAudio, first: DecodedAudio) -> bool:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """End the decoder with whatever it may have started."""
+    """Kill the decoder and its children."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
@@ -426,14 +426,14 @@ def _command(
         # Decode one second beyond the limit, to distinguish a track that exceeds it from one that just fits.
         "-t", f"{limits.max_duration_s + 1:.3f}",
         *options, "-ac", "1", "-ar", str(SAMPLE_RATE), "-bitexact", "-c:a", "pcm_s16le", "-f", "s16le", "pipe:1",
-        # In Ogg the tags stand in the stream, elsewhere in the container.
+        # Ogg keeps the tags in the stream, other formats in the container.
         "-map_metadata", f"0:s:a:{stream}" if found.demuxer == "ogg" else "0", "-f", "ffmetadata", "pipe:0",
     ]  # fmt: skip
     return _limited(decoder, limits)
 
 
 def _listing(ffmpeg: str, found: Container, source: Path, limits: DecodeLimits) -> list[str]:
-    """Makes ffmpeg say what streams there are, and end at once, as there is nothing to write."""
+    """Makes ffmpeg list the streams and exit at once, because there is no output."""
     return _limited(_opening(ffmpeg, found, source, "repeat+info"), limits)
 
 
@@ -447,10 +447,10 @@ def _opening(ffmpeg: str, found: Container, source: Path, verbosity: str) -> lis
 
 
 def _limited(command: Sequence[str], limits: DecodeLimits) -> list[str]:
-    # A shell sets the limits and becomes ffmpeg: nothing runs between fork and exec in this many-threaded process.
+    # A shell sets the limits and then becomes ffmpeg. A preexec function is unsafe in this multi-threaded process.
     cpu_s, memory_kib = 4 * int(limits.timeout_s) + 4, limits.memory_bytes // 1024
-    # The one file it writes are its complaints. A damaged track brings megabytes of them; beyond the limit they are
-    # lost, and the signal that would end it for that is ignored.
+    # The only file it writes is its log. A damaged track produces megabytes of it. The rest is dropped at the limit,
+    # and SIGXFSZ is ignored so that ffmpeg goes on.
     limited = (
         f"trap '' XFSZ; ulimit -c 0 2>/dev/null; ulimit -f 64 2>/dev/null; ulimit -t {cpu_s} 2>/dev/null; "
         f'ulimit -v {memory_kib} 2>/dev/null; exec "$@"'
@@ -487,7 +487,7 @@ def _write_wav(pcm: IO[bytes], destination: Path, max_duration_s: float) -> Deco
 
 
 class _Complaints:
-    """What ffmpeg said on its standard error."""
+    """ffmpeg's standard error."""
 
     def __init__(self, said: str, status: int, source: Path) -> None:
         said = said.replace(f"file:{source}", "the file")
@@ -502,19 +502,19 @@ class _Complaints:
 
     @property
     def undecodable(self) -> bool:
-        """Whether the stream has no decoder on the list. Covers and films have none either, so it says so of them."""
+        """Whether the stream has no listed decoder. ffmpeg also says so of covers and video."""
         opened = _NOT_LISTED in self._said and "opening decoder" in self._said.lower()
         return opened or "no decoder found for" in self._said
 
     @property
     def codec(self) -> str:
-        """The codec in brackets, where it is named."""
+        """The codec in brackets, if ffmpeg names it."""
         found = re.search(r"dec:(\w+)", self._said)
         return f" ({found[1]})" if found else ""
 
     @property
     def first(self) -> str:
-        """What it said first of the audio, without our path, its own addresses and control characters."""
-        # It says first that it has no decoder for a cover or a film.
+        """ffmpeg's first message about the audio, without our path, memory addresses and control characters."""
+        # It complains first about the missing decoder of a cover or of video.
         first = next((line for line in self._lines if _NOT_LISTED not in line), self._lines[0])
         return "".join(character for character in first if character.isprintable())[:200]

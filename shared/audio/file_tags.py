@@ -1,4 +1,4 @@
-"""Title and artist as a file names them itself, for people who read the results."""
+"""Title and artist from the metadata of a file, shown with the results."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Final
 
-#: Bytes of metadata that are kept; the rest is read and dropped. A title stands among the first entries.
+#: Bytes of metadata that are kept. The rest is read and dropped. The title is among the first entries.
 KEPT_BYTES: Final = 64 * 1024
 _CHUNK: Final = 1 << 16
 _LONGEST: Final = 300
@@ -16,14 +16,14 @@ _HEAD: Final = b";FFMETADATA1\n"
 
 @dataclass(frozen=True, slots=True)
 class FileTags:
-    """``title`` and ``artist`` on one line each, at most 300 characters; None where the file does not say."""
+    """``title`` and ``artist`` on one line each, at most 300 characters; None if the file has none."""
 
     title: str | None = None
     artist: str | None = None
 
 
 def parsed(metadata: bytes) -> FileTags:
-    r"""The tags in what ffmpeg's muxer ``ffmetadata`` writes, whole or cut anywhere.
+    r"""The tags in the output of ffmpeg's muxer ``ffmetadata``, whole or truncated.
 
     >>> parsed(b";FFMETADATA1\ntitle=A \\= B\nartist=C\nencoder=Lavf\n")
     FileTags(title='A = B', artist='C')
@@ -39,7 +39,7 @@ def parsed(metadata: bytes) -> FileTags:
 
 
 def _entries(text: str) -> Iterator[tuple[str, str]]:
-    """Key and value of each entry of the first section, which is that of the whole file."""
+    """Key and value of each entry of the first section, which describes the whole file."""
     key, part, signs = "", [], iter(text)
     in_value = False
     for sign in signs:
@@ -69,7 +69,7 @@ def _cleaned(text: str | None) -> str | None:
 
 
 class MetadataReader(threading.Thread):
-    """Reads a pipe to its end, so that whoever writes to it never waits, and keeps the beginning."""
+    """Reads a pipe to its end, so that its writer never blocks, and keeps the beginning."""
 
     def __init__(self, pipe: IO[bytes]) -> None:
         super().__init__(name="file-tags", daemon=True)

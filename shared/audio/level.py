@@ -10,21 +10,21 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float32]
 
-#: Each track is brought to this level before it is judged. It is the median of the clips that the genre models learnt
-#: from.
+#: Each track is scaled to this level before it is analysed. It is the median level of the training clips of the genre
+#: models.
 REFERENCE_DBFS: Final = -18.0
-#: In a track at the reference level everything quieter than this is silence. It lies below the quietest passages of
-#: music and above the noise of lossy coding.
+#: Silence threshold of a track at the reference level. It lies below the quietest passages of music and above the noise
+#: of lossy coding.
 SILENCE_DBFS: Final = -70.0
-#: At any volume everything quieter than this is silence: 16-bit quantisation alone makes a noise of about -98 dBFS.
+#: Silence threshold at any volume. 16-bit quantisation alone has a noise floor of about -98 dBFS.
 NOISE_DBFS: Final = -90.0
-#: As long as a segment, in whole seconds.
+#: The length of a segment, in whole seconds.
 BLOCK_S: Final = 3
 _RELATIVE_GATE_DB: Final = 10.0
 
 
 class LevelMeter:
-    """The level of each second of a track that comes in pieces."""
+    """Measures the level of each second of a track that arrives in pieces."""
 
     def __init__(self, sample_rate: int) -> None:
         """``sample_rate`` in Hz."""
@@ -42,7 +42,7 @@ class LevelMeter:
         self._rest = samples[seconds * self._rate :]
 
     def read(self) -> tuple[tuple[float, ...], float]:
-        """The levels of the seconds and of the whole without their constant offset, dB relative to full scale."""
+        """The levels of the seconds and of the whole track without DC offset, dB relative to full scale."""
         if len(self._rest):
             self._append(self._rest[np.newaxis])
             self._rest = self._rest[:0]
@@ -64,11 +64,11 @@ def mean_squares(levels_dbfs: Sequence[float]) -> npt.NDArray[np.float64]:
 
 
 def track_level(levels_dbfs: Sequence[float]) -> float:
-    """The level of a track, dB relative to full scale, from those of its seconds (`DecodedAudio.levels_dbfs`).
+    """The level of a track, dB relative to full scale, from the levels of its seconds (`DecodedAudio.levels_dbfs`).
 
-    It is the mean power of its blocks, gated as in ITU-R BS.1770: first of those above ``NOISE_DBFS``, then of those
-    no more than 10 dB below that mean. Silence and quiet passages do not change it. Negative infinity where no block
-    is above ``NOISE_DBFS``. A gain changes it by just that gain.
+    It is the mean power of its blocks with the two gates of ITU-R BS.1770: first the blocks above ``NOISE_DBFS``, then
+    those no more than 10 dB below their mean. Silence and quiet passages do not change it. Negative infinity if no
+    block is above ``NOISE_DBFS``. A gain shifts the level by exactly that gain.
 
     >>> round(track_level([-20.0] * 30 + [float("-inf")] * 60), 3)
     -20.0
@@ -82,20 +82,20 @@ def track_level(levels_dbfs: Sequence[float]) -> float:
 
 
 def gain_db(level_dbfs: float | None, to_dbfs: float = REFERENCE_DBFS) -> float:
-    """The gain in dB that brings a track of ``level_dbfs`` to ``to_dbfs``; 0 if its level is not known."""
+    """The gain in dB from ``level_dbfs`` to ``to_dbfs``; 0 if the level is unknown."""
     return to_dbfs - level_dbfs if level_dbfs is not None and np.isfinite(level_dbfs) else 0.0
 
 
 def brought_to(to_dbfs: float | None, samples: Array, level_dbfs: float | None) -> Array:
-    """``samples`` of a track of ``level_dbfs``, at the level ``to_dbfs``; unchanged if either is None."""
+    """``samples`` of a track at ``level_dbfs``, scaled to ``to_dbfs``; unchanged if either is None."""
     return samples if to_dbfs is None else at_gain(samples, gain_db(level_dbfs, to_dbfs))
 
 
 def at_gain(samples: Array, db: float) -> Array:
-    """``samples`` at a gain of ``db``. They may exceed full scale."""
+    """``samples`` with a gain of ``db``. The result may exceed full scale."""
     return samples if db == 0.0 else samples * np.float32(10.0 ** (db / 20.0))
 
 
 def silence_dbfs(track_level_dbfs: float | None = None) -> float:
-    """The level below which a segment of such a track is silence. An unknown level counts as the reference level."""
+    """The level below which a segment of a track is silent. An unknown track level counts as the reference level."""
     return max(NOISE_DBFS, SILENCE_DBFS - gain_db(track_level_dbfs))

@@ -12,19 +12,19 @@ import numpy.typing as npt
 from shared.audio.level import BLOCK_S, SILENCE_DBFS, mean_squares, silence_dbfs, track_level
 from shared.audio.spec import FeatureSpec
 
-#: Silence that is shorter than this, in seconds, belongs to the music around it.
+#: Silence shorter than this, in seconds, belongs to the music around it.
 LONG_SILENCE_S: Final = 15
-#: A message names no more stretches.
+#: The most stretches that a message can carry.
 MOST_STRETCHES: Final = 64
 
 
 def segment_count(samples: int, spec: FeatureSpec) -> int:
-    """Whole segments in a track of that many samples at the spec's rate; a shorter rest is dropped."""
+    """The number of whole segments in a track of this many samples at the spec's rate."""
     return samples // spec.segment_samples
 
 
 def chosen_segments(count: int, limit: int | None) -> Sequence[int]:
-    """Which of ``count`` segments stand for the track: all, or ``limit`` of them, evenly spaced and in order.
+    """Which of ``count`` segments represent the track: all, or ``limit`` of them, evenly spaced and in order.
 
     Each is the middle one of an equal part of the track. The same numbers give the same choice.
 
@@ -45,12 +45,12 @@ class Stretch:
 
 
 def sounding_stretches(levels_dbfs: Sequence[float]) -> tuple[Stretch, ...]:
-    """The parts of a track in which something sounds, in order; none where nothing does.
+    """The sounding parts of a track, in order.
 
-    ``levels_dbfs`` are the levels of the track's seconds, without their constant offset. Silence shorter than
-    ``LONG_SILENCE_S`` belongs to the stretches around it: the pauses and the fades of ordinary music are no reason to
-    look elsewhere. At most ``MOST_STRETCHES`` are kept apart. What is silence depends on the level of the track
-    (`shared.audio.level.silence_dbfs`); nothing sounds in a track that is below -70 dBFS itself.
+    ``levels_dbfs`` are the levels of the track's seconds without DC offset. Silence shorter than ``LONG_SILENCE_S``
+    belongs to the stretches around it: ordinary pauses and fades are part of the music. At most ``MOST_STRETCHES`` are
+    kept apart. The silence threshold depends on the level of the track (`shared.audio.level.silence_dbfs`). A track
+    below -70 dBFS is silent as a whole.
 
     >>> sounding_stretches([-20.0] * 30 + [float("-inf")] * 60 + [-20.0] * 9)
     (Stretch(start_s=0, end_s=30), Stretch(start_s=90, end_s=99))
@@ -58,7 +58,7 @@ def sounding_stretches(levels_dbfs: Sequence[float]) -> tuple[Stretch, ...]:
     level, seconds = track_level(levels_dbfs), len(levels_dbfs)
     if level < SILENCE_DBFS:
         return ()
-    # The mean over as long as a segment lasts, so that this rule and ``is_silent`` agree.
+    # The mean over the length of a segment, so that this rule and ``is_silent`` agree.
     sounds = np.flatnonzero(mean_squares(levels_dbfs) >= 10.0 ** (silence_dbfs(level) / 10.0)) * BLOCK_S
     found = [Stretch(int(start), min(int(start) + BLOCK_S, seconds)) for start in sounds]
     least = LONG_SILENCE_S
@@ -84,10 +84,10 @@ def _joined(stretches: Sequence[Stretch], least_gap_s: int) -> list[Stretch]:
 
 
 def heard_segments(count: int, limit: int | None, spec: FeatureSpec, sounding: Sequence[Stretch]) -> Sequence[int]:
-    """As ``chosen_segments``, but among those in which something sounds; silent ones only where these are too few.
+    """Like ``chosen_segments``, but among the sounding segments.
 
-    ``sounding`` are the track's ``sounding_stretches``. A track that sounds as a whole, or about which nothing is
-    known, is sampled as ``chosen_segments`` does.
+    Silent segments fill up only if these are too few. ``sounding`` are the track's ``sounding_stretches``. If they are
+    unknown or cover the whole track, the choice is that of ``chosen_segments``.
     """
     chosen = chosen_segments(count, limit)
     if limit is None or len(chosen) == count:
@@ -117,7 +117,6 @@ def level_dbfs(samples: npt.NDArray[np.float32]) -> float:
 
 
 def is_silent(samples: npt.NDArray[np.float32], track_level_dbfs: float | None = None) -> bool:
-    """Whether nothing sounds in ``samples`` [n] in [-1, 1], a part of a track of that level. A constant offset is no
-    sound."""
+    """Whether ``samples`` [n] in [-1, 1], part of a track of this level, are silent. A DC offset is no sound."""
     offset = samples.mean(dtype=np.float64).astype(np.float32)
     return level_dbfs(samples - offset) < silence_dbfs(track_level_dbfs)

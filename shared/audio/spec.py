@@ -1,4 +1,4 @@
-"""What a genre model listens to: the feature spec. It stands in the model's manifest and on every feature message."""
+"""The feature spec: the input of a genre model. It is part of the model's manifest and of every feature message."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 
 from shared.audio.level import REFERENCE_DBFS
 
-#: Fields that say nothing in a spec of that kind. They are not written: the model ID is a hash of what is.
+#: Fields without meaning for a kind of spec. They are not serialised, because the model ID is a hash of the serialised
+#: spec.
 _FOREIGN: Final = {"mfcc": frozenset({"kind", "analysis_rate"}), "log_mel": frozenset({"n_mfcc"})}
-#: Not written where it is None: specs from before this field keep the IDs of their models.
+#: Not serialised if None, so that models with older specs keep their IDs.
 _LEVEL: Final = frozenset({"level_dbfs"})
 
 
 class FeatureSpec(BaseModel):
-    """Features of segments of equal length, one matrix [frames, coefficients] a segment.
+    """Features of segments of equal length: one matrix [frames, coefficients] per segment.
 
     ``sample_rate`` of the decoded track in Hz; ``segment_s`` in seconds; ``n_fft`` and ``hop_length`` in samples;
-    ``n_mels`` mel bands (Slaney's scale and normalisation, 0 Hz to half the rate). Frames are centred with zero
-    padding, under a Hann window, and spectra are power: librosa's defaults.
+    ``n_mels`` mel bands (Slaney's scale and normalisation, 0 Hz to half the rate). As by default in librosa, frames are
+    centred with zero padding, the window is Hann's, and spectra are power.
 
-    ``level_dbfs``: the level to which the whole track is brought before anything else, in dB relative to full scale
-    (`shared.audio.level.track_level`), so that nothing depends on the volume; None: it is taken as it is.
+    ``level_dbfs``: the level to which the whole track is scaled first, in dB relative to full scale
+    (`shared.audio.level.track_level`), so that the features do not depend on the volume. None: no scaling.
 
     ``mfcc``: decibels clipped 80 below the segment's loudest value, orthonormal DCT-II, ``n_mfcc`` coefficients kept.
     ``log_mel``: each segment is resampled to ``analysis_rate`` (Hz) first; log10(1 + 10000 * power) of each mel band.
@@ -62,24 +63,24 @@ class FeatureSpec(BaseModel):
 
     @property
     def segment_samples(self) -> int:
-        """Samples of one segment of the decoded track."""
+        """Samples per segment of the decoded track."""
         return round(self.segment_s * self.sample_rate)
 
     @property
     def analysed_samples(self) -> int:
-        """Samples of one segment at the rate at which its spectrum is taken."""
+        """Samples per segment at the rate of the analysis."""
         if self.analysis_rate is None:
             return self.segment_samples
         return -(-self.segment_samples * self.analysis_rate // self.sample_rate)
 
     @property
     def frames(self) -> int:
-        """Frames of one segment: one every ``hop_length`` samples, the first centred on the first sample."""
+        """Frames per segment: one every ``hop_length`` samples, the first centred on the first sample."""
         return 1 + self.analysed_samples // self.hop_length
 
     @property
     def coefficients(self) -> int:
-        """Numbers in one frame."""
+        """Coefficients per frame."""
         return self.n_mfcc if self.kind == "mfcc" else self.n_mels
 
 

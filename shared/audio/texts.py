@@ -1,7 +1,7 @@
-"""Texts that stand where audio should: web pages, playlists, feeds. The first bytes say which it is, and so what helps.
+"""Recognises texts in place of audio: web pages, playlists, feeds.
 
-What a server calls its file counts only where the file is a text. No audio format passes for one: all have bytes in
-their beginning that no text has.
+The first bytes tell which, and the error says what helps. The server's content type counts only if the file is a text.
+No audio format passes for one, because all begin with bytes that no text contains.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import codecs
 import re
 from typing import Final
 
-#: As much of a file as is looked at. A PHP warning in front of a song is shorter.
+#: How much of a file is examined, in bytes. A PHP warning in front of a song is shorter.
 HEAD_BYTES: Final = 4096
 
-#: Bytes that no text holds (WHATWG MIME Sniffing Standard, section 3).
+#: Bytes that no text contains (WHATWG MIME Sniffing Standard, section 3).
 _BINARY: Final = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")
-#: The elements that a web page begins with (the same standard, section 7.1), and two that others begin with.
+#: The first elements of web pages (the same standard, section 7.1), and two more that occur.
 _HTML: Final = frozenset(
     {
         "html", "head", "script", "iframe", "h1", "div", "font", "table", "a", "style", "title", "b", "body", "br", "p",
@@ -32,7 +32,7 @@ _FEEDS: Final = frozenset({"rss", "feed", "rdf:rdf"})
 _PLAYLIST_SECTIONS: Final = {"[playlist]": "PLS", "[reference]": "ASX"}
 _ELEMENT: Final = re.compile(r"<([a-z][a-z0-9:_-]*)", re.IGNORECASE)
 _HTML_TYPES: Final = frozenset({"text/html", "application/xhtml+xml"})
-#: What a list of addresses is served as, or a live stream that comes as such a list.
+#: Content types of playlists, and of live streams that come as playlists.
 _PLAYLIST_TYPES: Final = frozenset(
     {
         "application/vnd.apple.mpegurl", "application/x-mpegurl", "application/mpegurl", "audio/mpegurl",
@@ -44,9 +44,9 @@ _TEXT_TYPES: Final = re.compile(r"text/.*|application/(?:.*\+)?(?:json|xml|javas
 
 
 def text_instead_of_audio(head: bytes, media_type: str = "") -> str | None:
-    """What stands there instead of audio, and what helps; None where ``head`` may be audio, or is no text we know.
+    """What the text is, and what helps; None if ``head`` may be audio, or is an unknown text.
 
-    ``head`` are the first ``HEAD_BYTES`` of a file, or all of it; ``media_type`` is what its server calls it.
+    ``head`` are the first ``HEAD_BYTES`` of a file, or the whole file. ``media_type`` is the server's content type.
 
     >>> text_instead_of_audio(b"[playlist]\\nFile1=http://example.org/")
     'a playlist (PLS); give the address of a recording'
@@ -69,7 +69,7 @@ def text_instead_of_audio(head: bytes, media_type: str = "") -> str | None:
 
 
 def _text(head: bytes) -> str | None:
-    """``head`` as text without blanks in front; None where it is none. What matters here is ASCII in all encodings."""
+    """``head`` as text without leading white space; None if it is no text. Only ASCII characters matter here."""
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         wide = head.decode("utf-16", "replace").lstrip()
         return wide if wide.startswith(("<", "#", "[", "http")) else None
@@ -79,7 +79,7 @@ def _text(head: bytes) -> str | None:
 
 
 def _root(text: str) -> str:
-    """The first element of an XML or HTML text, in lower case; empty where it is neither."""
+    """The first element of an XML or HTML text, in lower case; empty for any other text."""
     while text.startswith(("<?", "<!")):
         if text[:14].lower() == "<!doctype html":
             return "html"
@@ -93,7 +93,7 @@ def _root(text: str) -> str:
 
 
 def _playlist(text: str) -> str | None:
-    """The kind of a playlist that is no XML."""
+    """The kind of a playlist that is not XML."""
     first = text.split(maxsplit=1)[0].lower()
     if first in _PLAYLIST_SECTIONS:
         return _PLAYLIST_SECTIONS[first]

@@ -37,7 +37,7 @@ def open_wav(file: BinaryIO, sample_rate: int) -> Iterator[wave.Wave_read]:
 def read_samples(opened: wave.Wave_read, count: int) -> npt.NDArray[np.float32]:
     """The next ``count`` samples, or as many as are left, float32 in [-1, 1).
 
-    Raises TonestreamError (corrupt_audio) where the file ends before the length its header names.
+    Raises TonestreamError (corrupt_audio) if the file is shorter than its header says.
     """
     expected = min(count, opened.getnframes() - opened.tell())
     data = opened.readframes(expected)
@@ -64,8 +64,8 @@ def iter_segments(
 ) -> Iterator[tuple[Sequence[int], npt.NDArray[np.float32]]]:
     """The whole segments of the track, at most ``batch`` at a time: (their positions in it, float32 [n, samples]).
 
-    With ``limit`` only the ``heard_segments`` are read, with ``chosen`` these. Holds one batch in memory, however long
-    the track is. Raises TonestreamError (corrupt_audio).
+    With ``limit`` only the ``heard_segments`` are read; with ``chosen`` only the chosen ones. Memory holds one batch,
+    however long the track is. Raises TonestreamError (corrupt_audio).
     """
     with open_wav(file, spec.sample_rate) as opened:
         count = segment_count(opened.getnframes(), spec)

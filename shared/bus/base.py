@@ -7,7 +7,7 @@ Three roles, no more:
 * a :class:`Publisher` appends records from outside any group (a user, a replay tool);
 * a :class:`Reader` follows topics without a group and without leaving a trace (``results --follow``).
 
-``kafka.py`` and ``memory.py`` implement them; ``tests/contract`` holds both to the same behaviour.
+``kafka/`` and ``memory.py`` implement them; ``tests/contract`` holds both to the same behaviour.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Protocol, Self
 
 Headers = tuple[tuple[str, bytes], ...]
 
-#: The committed offset of a consumer group in each of these (topic, partition) pairs; see ``Membership.committed``.
+#: The committed offset of a consumer group by (topic, partition); see ``Membership.committed``.
 Committed = Callable[[Sequence[tuple[str, int]]], Mapping[tuple[str, int], int]]
 
 
@@ -43,14 +43,14 @@ class Unreadable:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A record as read from a partition. ``timestamp_ms`` is the time of publishing, Unix epoch in ms.
+    """A record as read from a partition.
 
-    ``epoch`` is the ownership epoch in which a member received it: it ends when the partition leaves the member, and no
-    other ownership of a partition has the same. Empty where nobody can take a partition away unnoticed: inside one
-    process, and for a reader.
+    ``timestamp_ms`` is the time of publishing, Unix epoch in ms.
 
-    Where ``unreadable`` is set this is no record but stands for a batch that nobody can read: ``offset`` is the last of
-    the batch, ``value`` its raw bytes. It is committed like any other and never decoded.
+    ``epoch`` is the ownership epoch in which a member received it. It ends when the partition leaves the member, and it
+    is unique. It is empty if no partition can be lost unnoticed: inside one process, and for a reader. If
+    ``unreadable`` is set, the record stands for an unreadable batch: ``offset`` is the last of the batch, ``value`` its
+    raw bytes. It is committed like any other and never decoded.
     """
 
     topic: str
@@ -65,16 +65,16 @@ class Record:
 
     @property
     def coordinates(self) -> str:
-        """Where the record stands, e.g. ``tonestream.requests/3@17``: the same at every redelivery."""
+        """The position of the record, e.g. ``tonestream.requests/3@17``: the same at every redelivery."""
         return f"{self.topic}/{self.partition}@{self.offset}"
 
     def header(self, name: str) -> bytes | None:
-        """The last header of that name, as Kafka's own clients read it; None where there is none."""
+        """The last header of that name, as Kafka's own clients read it; None if there is none."""
         return next((value for key, value in reversed(self.headers) if key == name), None)
 
 
 class UnreadableBatch(Exception):  # noqa: N818 (the name is what an operator reads)
-    """What is to be said of a record that stands for a batch nobody can read."""
+    """The message about a record that stands for an unreadable batch."""
 
     def __init__(self, record: Record) -> None:
         damage = record.unreadable or Unreadable(record.offset, "no reason is known")
@@ -97,7 +97,7 @@ def parsed_coordinates(text: str) -> tuple[str, int, int]:
 class TopicSpec:
     """A topic to create. ``retention_ms`` and ``max_message_bytes`` None: the broker's default.
 
-    ``stamped_by_broker``: records carry the time at which the broker got them, not the one their publisher claims.
+    ``stamped_by_broker``: records carry the time of their arrival at the broker, not the publisher's timestamp.
     """
 
     name: str
@@ -108,7 +108,7 @@ class TopicSpec:
 
 
 class BusError(Exception):
-    """The bus cannot do what was asked of it."""
+    """The bus cannot carry out the call."""
 
 
 class BusUnavailableError(BusError):
@@ -116,23 +116,23 @@ class BusUnavailableError(BusError):
 
 
 class BusSecurityError(BusError):
-    """The brokers and this client do not trust or understand each other: a wrong user or password, a certificate that
-    does not hold, TLS on one side only. Only a change of settings helps; the message names the setting."""
+    """The brokers and this client do not trust or understand each other: a wrong user or password, an invalid
+    certificate, TLS on one side only. Only a change of settings helps; the message names the setting."""
 
 
 class FencedError(BusError):
-    """This member lost its partitions (rebalance, zombie): its unit of work was dropped and belongs to others.
+    """This member lost its partitions (rebalance, zombie): its unit of work was dropped.
 
-    ``rewind()`` and poll again; the records come back to whoever owns them now.
+    ``rewind()`` and poll again. The new owner receives the records.
     """
 
 
 class BackPressureError(BusError):
-    """The bus is full and stayed full for the time allowed: the caller must slow down."""
+    """The bus stayed full for the time allowed. The caller must slow down."""
 
 
 class MessageTooLargeError(BusError):
-    """One record is larger than its topic takes. It would be refused again at every retry."""
+    """One record is larger than its topic allows. Every retry would fail as well."""
 
 
 class Membership(Protocol):
@@ -153,16 +153,16 @@ class Membership(Protocol):
     def commit(self, outputs: Sequence[Outgoing], consumed: Sequence[Record]) -> None:
         """Publish ``outputs`` and mark ``consumed`` as done, as one unit, visible together or not at all.
 
-        Raises FencedError when the records belong to another member by now, BackPressureError or
-        BusUnavailableError when it could not be done in time; MessageTooLargeError names the culprit. After any
-        of these nothing of the unit is visible. One exception is left to the caller: after BusUnavailableError
-        the outcome may be unknown; ``rewind`` and poll, the broker tells by what it delivers.
+        Raises FencedError if the records belong to another member by now, BackPressureError or BusUnavailableError if
+        the time ran out, and MessageTooLargeError, which names the record. After any of these nothing of the unit is
+        visible, with one exception: after BusUnavailableError the outcome may be unknown. Then ``rewind`` and poll: the
+        records come again only if they were not committed.
         """
         ...
 
     def confirm(self, records: Sequence[Record]) -> None:
-        """Ask the broker whether the partitions of ``records`` were this member's until now, without a break since
-        ``records`` were polled. Raises FencedError where they were not, BusUnavailableError.
+        """Ask the broker whether this member has owned the partitions of ``records`` without a break since it polled
+        them. Raises FencedError if not, BusUnavailableError.
         """
         ...
 
@@ -171,7 +171,7 @@ class Membership(Protocol):
         ...
 
     def put_aside(self, partitions: Collection[tuple[str, int]], seconds: float) -> None:
-        """Deliver nothing from these (topic, partition) pairs for so many ``seconds``; the others go on.
+        """Deliver nothing from these (topic, partition) pairs for this many ``seconds``; the others go on.
 
         Call it after ``rewind``. Pairs that were put aside earlier keep their own time.
         """
@@ -182,9 +182,9 @@ class Membership(Protocol):
         ...
 
     def committed(self, partitions: Sequence[tuple[str, int]]) -> Mapping[tuple[str, int], int]:
-        """The group's committed offset in each of these partitions, its own or not: what stands before is done with.
+        """The group's committed offset of each of these partitions, owned by this member or not.
 
-        Those without one are left out. Raises BusUnavailableError.
+        Partitions without one are left out. Raises BusUnavailableError.
         """
         ...
 
@@ -193,7 +193,7 @@ class Membership(Protocol):
         ...
 
     def close(self) -> None:
-        """Leave the group within a few seconds. What was not committed goes to the other members."""
+        """Leave the group within a few seconds. Uncommitted records go to the other members."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -230,7 +230,7 @@ class Reader(Protocol):
         ...
 
     def at_end(self) -> bool:
-        """Whether all that was committed when this was asked has been returned."""
+        """Whether everything that was committed at the time of this call has been returned."""
         ...
 
     def close(self) -> None: ...
@@ -243,14 +243,14 @@ class Reader(Protocol):
 
 
 class Bus(Protocol):
-    """A connection's worth of settings from which roles are made."""
+    """The connection settings, from which roles are made."""
 
     def create_topics(self, topics: Sequence[TopicSpec], timeout_s: float = 30.0) -> list[str]:
-        """Create those that are missing; returns their names. Existing topics are left as they are."""
+        """Create the missing topics; returns their names. Existing topics stay unchanged."""
         ...
 
     def existing(self, topics: Sequence[str]) -> dict[str, TopicSpec]:
-        """Those of the topics that exist: their partitions, and their largest message if this client may see it."""
+        """The existing ones of the topics: their partitions, and their largest message if this client may see it."""
         ...
 
     def join(self, group: str, topics: Sequence[str]) -> Membership:

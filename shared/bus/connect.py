@@ -8,7 +8,7 @@ from shared.system.tls_files import check_tls_files
 
 
 def kafka_bus(settings: Settings, client_id: str) -> KafkaBus:
-    """The bus of this installation. Connects when a role is made of it.
+    """The bus of this installation. Connects when a role is made.
 
     Raises SettingsError for a certificate or key file that cannot be used.
     """

@@ -1,12 +1,12 @@
 """The bus inside one process: topics, partitions, consumer groups and atomic units, bounded in size.
 
 A record is kept until every group and reader of its topic has passed it. A publisher that outruns the slowest of them
-waits, and gets BackPressureError when there is still no room in the end. A topic without a group or reader keeps its
-newest records, up to the capacity: nobody would ever make room in it. So whatever must not be missed registers its
-groups and readers before the first record is published.
+waits, and finally gets BackPressureError. A topic without a group or reader keeps its newest records up to the
+capacity, because nobody would ever make room in it. So groups and readers must be registered before the first record is
+published.
 
-A partition that changes hands begins a new ownership epoch. Records polled in an earlier epoch can no longer be
-committed, as with the generations of a Kafka group. A rebalance leaves partitions alone that stay with their member.
+A partition that changes its owner begins a new ownership epoch. Records polled in an earlier epoch can no longer be
+committed, as with the generations of a Kafka group. A rebalance does not disturb partitions that keep their owner.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Slot = tuple[str, int]
 
 @dataclass(slots=True)
 class _Partition:
-    """``records`` begins at offset ``start``; what lies before has been dropped."""
+    """``records`` begins at offset ``start``; earlier records have been dropped."""
 
     records: deque[Record] = field(default_factory=deque)
     start: int = 0
@@ -58,9 +58,9 @@ class _Topic:
 
 @dataclass(slots=True)
 class _Group:
-    """``members`` by number, with the topics each asked for; ``owners`` says whose a partition is.
+    """``members`` by number with their topics; ``owners`` by partition.
 
-    ``epochs`` holds the generation in which each partition came to its present owner.
+    ``epochs`` holds the generation in which each partition got its present owner.
     """
 
     committed: dict[Slot, int] = field(default_factory=dict)
@@ -72,7 +72,8 @@ class _Group:
 
 @dataclass(slots=True)
 class _MemberState:
-    """How far a member has polled its partitions, and in which ownership epoch; until when some are put ``aside``."""
+    """The positions of a member in its partitions, its ownership epochs, and until when partitions are put
+    ``aside``."""
 
     positions: dict[Slot, int] = field(default_factory=dict)
     epochs: dict[Slot, int] = field(default_factory=dict)
@@ -82,7 +83,7 @@ class _MemberState:
 class MemoryBus:
     """``capacity_records`` and ``capacity_bytes`` bound each topic's unread records.
 
-    A unit larger than that is let into an empty topic, as it could never pass otherwise. ``patience_s`` is how long a
+    A larger unit is admitted to an empty topic, because it could never pass otherwise. ``patience_s`` is how long a
     commit waits for room before BackPressureError.
     """
 
@@ -149,7 +150,7 @@ class MemoryBus:
         with self._changed:
             return sum(topic.bytes for topic in self._topics.values())
 
-    # Called by the roles, below. Every one takes the lock; nothing else touches the state.
+    # Called by the roles below. Each takes the lock, and nothing else touches the state.
 
     def _poll_member(
         self, group: str, number: int, member: _MemberState, max_records: int, timeout_s: float
@@ -199,7 +200,7 @@ class MemoryBus:
             self._check_open()
             self._check_sizes(outputs)
             self._wait_for_room(outputs, self._patience_s)
-            # Only now: the partitions may have changed hands while this waited.
+            # Checked only now: the partitions may have changed their owner during the wait.
             state = self._groups[group]
             if number not in state.members:
                 raise FencedError(f"this member has left {group}")
@@ -268,9 +269,9 @@ class MemoryBus:
             return found
 
     def _collect(self, slots: Sequence[Slot], positions: dict[Slot, int], max_records: int) -> list[Record]:
-        """Up to ``max_records`` from the positions on, which move behind them.
+        """Up to ``max_records`` from the positions on, which advance.
 
-        Each partition that has some gets its share, so that a long one does not starve the others.
+        Each partition with records gets a share, so that a long one does not starve the others.
         """
         found: list[Record] = []
         waiting = [slot for slot in slots if positions[slot] < self._partition(slot).end]
@@ -351,11 +352,11 @@ class MemoryBus:
                 passed = min(positions, default=0)
                 while partition.start < passed and partition.records:
                     self._drop_first(topic, partition)
-        # There may be room now for those who wait for it.
+        # Wakes publishers that wait for room.
         self._changed.notify_all()
 
     def _rebalance(self, state: _Group) -> None:
-        """Deal the partitions of each topic round to the members that asked for it.
+        """Assign the partitions of each topic round-robin to its members.
 
         Partitions of the same number go to the same member, so records of one key meet in one place.
         """
@@ -385,13 +386,13 @@ class MemoryMembership(Closing):
         return self._bus._poll_member(self._group, self._number, self._progress, max_records, timeout_s)
 
     def keep_alive(self) -> None:
-        """Nothing to do: a member inside the process cannot be mistaken for dead."""
+        """Nothing to do: a member in the same process cannot be mistaken for dead."""
 
     def commit(self, outputs: Sequence[Outgoing], consumed: Sequence[Record]) -> None:
         self._bus._commit(self._group, self._number, self._progress, outputs, consumed)
 
     def confirm(self, records: Sequence[Record]) -> None:
-        """Nothing to ask: see ``keep_alive``."""
+        """Nothing to check: see ``keep_alive``."""
 
     def rewind(self) -> None:
         self._progress.positions.clear()
@@ -413,7 +414,7 @@ class MemoryMembership(Closing):
 
 
 class MemoryPublisher(Closing):
-    """Appends from outside the groups."""
+    """Appends records from outside the groups."""
 
     def __init__(self, bus: MemoryBus) -> None:
         self._bus = bus
@@ -426,7 +427,7 @@ class MemoryPublisher(Closing):
 
 
 class MemoryReader(Closing):
-    """Follows topics; what it has not read yet is kept for it."""
+    """Follows topics. Unread records are kept for it."""
 
     def __init__(self, bus: MemoryBus, number: int) -> None:
         self._bus = bus

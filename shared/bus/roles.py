@@ -10,7 +10,7 @@ class Closing:
     """Left by ``close``, also at the end of a ``with`` block."""
 
     def close(self) -> None:
-        """Let go of what the role holds."""
+        """Release the role's resources."""
         raise NotImplementedError
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""The topics of an installation as they are to be created on a bus."""
+"""The topics of an installation, ready to be created on a bus."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from shared.contracts.topics import (
 
 
 def topic_specs(topics: Topics) -> list[TopicSpec]:
-    """One specification a channel, in the order of ``Channel``."""
+    """One specification per channel, in the order of ``Channel``."""
     return [
         TopicSpec(
             name=topics.name(channel),
             partitions=PARTITIONS,
             retention_ms=RETENTION_MS[channel],
             max_message_bytes=MAX_MESSAGE_BYTES[channel] + FRAMING_BYTES,
-            # Retention goes by the stamps: what a client stamps 1970 would be removed before it is read.
+            # Retention uses the timestamps: a record that its client dates to 1970 would be removed before it is read.
             stamped_by_broker=channel in FROM_OUTSIDE,
         )
         for channel in Channel

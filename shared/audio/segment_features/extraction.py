@@ -1,4 +1,4 @@
-"""The features a spec asks for. The one definition, of training and serving."""
+"""Segment features by their spec. Training and serving share this definition."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Array = npt.NDArray[np.float32]
 
 
 def segment_features(segments: Array, spec: FeatureSpec, track_level_dbfs: float | None = None) -> Array:
-    """Features of ``segments``, float32 [n, samples] in [-1, 1] at ``spec.sample_rate``, as float32
-    [n, frames, coefficients].
+    """Features of ``segments``, float32 [n, samples] in [-1, 1] at ``spec.sample_rate``, as float32 [n, frames,
+    coefficients].
 
-    Where ``spec`` names a level they are first brought to it from ``track_level_dbfs``, that of the track they are
-    parts of (`shared.audio.level.track_level`), or left alone where that is not known. Those of a segment do not depend
-    on the others. Raises ValueError for segments of another length than the spec's.
+    If ``spec`` names a level, the segments are first scaled to it from ``track_level_dbfs``, the level of their track
+    (`shared.audio.level.track_level`). They stay unchanged if that is None. The features of a segment do not depend on
+    the other segments. Raises ValueError if the segments do not have the spec's length.
     """
     segments = brought_to(spec.level_dbfs, segments, track_level_dbfs)
     return log_mel(segments, spec) if spec.kind == "log_mel" else mfcc(segments, spec)

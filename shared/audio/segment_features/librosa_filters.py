@@ -1,8 +1,7 @@
-"""librosa's filters, also where numba finds no folder for what it compiles.
+"""librosa's filters, even if numba finds no cache folder.
 
-numba looks for such a folder when librosa is imported, not when something is compiled. In an install that cannot be
-written to, without a home that can, it finds none and the import fails. Nothing that is used here is compiled: an empty
-folder that is gone after the import will do, and costs nothing.
+numba looks for its cache folder while librosa is imported. In a read-only install without a writable home it finds
+none, and the import fails. Nothing used here is compiled, so an empty folder that exists during the import is enough.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Log-mel spectrograms of whole batches of segments, each of that segment alone."""
+"""Log-mel spectrograms of batches of segments. Each depends on its own segment only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from shared.audio.spec import FeatureSpec
 
 Array = npt.NDArray[np.float32]
 
-#: Power is multiplied by this before the logarithm, so that quiet bands differ and silence is 0.
+#: Factor of the power before the logarithm: quiet bands stay distinct and silence is 0.
 _GAIN: Final = np.float32(10_000.0)
 
 
@@ -21,8 +21,8 @@ def log_mel(segments: Array, spec: FeatureSpec) -> Array:
     """log10(1 + 10000 * mel power) of ``segments``, float32 [n, samples] in [-1, 1], as float32 [n, frames, n_mels].
 
     The power is that of ``librosa.feature.melspectrogram(y=resampled, sr=..., n_fft=..., hop_length=..., n_mels=...)``,
-    transposed, each segment having been resampled alone: its features never depend on its neighbours. Raises
-    ValueError for another length than the spec's, and for a spec of another kind.
+    transposed. Each segment is resampled by itself, so its features never depend on its neighbours. Raises ValueError
+    if the segments do not have the spec's length, or for a spec of another kind.
 
     >>> from shared.audio.spec import LOG_MEL96
     >>> log_mel(np.zeros((2, LOG_MEL96.segment_samples), np.float32), LOG_MEL96).shape
@@ -43,7 +43,7 @@ def log_mel(segments: Array, spec: FeatureSpec) -> Array:
 def resample(samples: Array, from_hz: int, to_hz: int) -> Array:
     """``samples`` [n] at another rate, float32 [ceil(n * to_hz / from_hz)].
 
-    By soxr: flat to 0.91 of the lower half rate, and what would alias lies below -130 dB.
+    Uses soxr, whose passband is flat to 0.91 of the lower Nyquist frequency, with aliases below -130 dB.
     """
     wanted = -(-len(samples) * to_hz // from_hz)
     resampled: Array = soxr.resample(samples, from_hz, to_hz, quality="HQ")[:wanted]

@@ -1,8 +1,8 @@
-"""librosa's mel filter banks. Those of the packaged models lie beside this module, others are computed.
+"""librosa's mel filter banks.
 
-librosa brings numba and scikit-learn along, 260 MB for one matrix. Serving needs none of them.
-``python -m shared.audio.segment_features.mel_filters``, which needs librosa, makes the file anew. A test compares it
-with what librosa computes.
+The banks of the packaged models are stored beside this module, so that serving does not install librosa, numba and
+scikit-learn (260 MB). Other banks are computed by librosa. ``python -m shared.audio.segment_features.mel_filters``
+regenerates the file. A test compares it with librosa.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ FILE: Final = Path(__file__).with_name("mel_filters.npz")
 
 
 class FilterBank(NamedTuple):
-    """``n_mels`` bands on Slaney's scale, normalised by their area, from 0 Hz to half the ``sample_rate`` (Hz)."""
+    """``n_mels`` bands on Slaney's scale, area-normalised, from 0 Hz to half the ``sample_rate`` (Hz)."""
 
     sample_rate: int
     n_fft: int
     n_mels: int
 
 
-#: The MFCCs, the measures of the mood, and musicnn's spectrogram.
+#: The banks of the MFCCs, of the track features, and of musicnn's spectrogram.
 PACKAGED: Final = (FilterBank(22050, 2048, 128), FilterBank(22050, 2048, 64), FilterBank(16000, 512, 96))
 
 
@@ -35,7 +35,7 @@ PACKAGED: Final = (FilterBank(22050, 2048, 128), FilterBank(22050, 2048, 64), Fi
 def mel_basis(sample_rate: int, n_fft: int, n_mels: int) -> Array:
     """``librosa.filters.mel(sr=..., n_fft=..., n_mels=...)`` transposed, float32 [1 + n_fft // 2, n_mels].
 
-    Raises ImportError for a bank that is not packaged, where librosa is not installed.
+    Raises ImportError for a bank that is not packaged if librosa is not installed.
     """
     bank = FilterBank(sample_rate, n_fft, n_mels)
     basis = _packaged(bank) if bank in PACKAGED else computed(bank)

@@ -1,4 +1,4 @@
-"""MFCCs of whole batches of segments, each equal to librosa's of that segment alone. The one definition."""
+"""MFCCs of batches of segments. Each equals librosa's MFCCs of its own segment."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def mfcc(segments: Array, spec: FeatureSpec) -> Array:
 
     Equal to ``librosa.feature.mfcc(y=segment, sr=..., n_mfcc=..., n_fft=..., hop_length=...)`` transposed, for each
     segment alone: decibels are clipped relative to the loudest value of that segment, not of the batch, so a
-    segment's features never depend on its neighbours. Raises ValueError for another length than the spec's.
+    segment's features never depend on its neighbours. Raises ValueError if the segments do not have the spec's length.
 
     >>> from shared.audio.spec import MFCC13
     >>> mfcc(np.zeros((2, MFCC13.segment_samples), np.float32), MFCC13).shape
@@ -39,7 +39,7 @@ def mfcc(segments: Array, spec: FeatureSpec) -> Array:
 
 
 def _one(segment: Array, spec: FeatureSpec) -> Array:
-    # One segment at a time keeps the arrays (1 MB of spectrum) in the cache: faster than one large array.
+    # One segment at a time is faster than one large array, because its spectrum (1 MB) stays in the CPU cache.
     decibels = power_to_db(mel_power(segment, spec.sample_rate, spec.n_fft, spec.hop_length, spec.n_mels))
     cepstra: Array = scipy.fft.dct(decibels, axis=1, type=2, norm="ortho")[:, : spec.n_mfcc]
     return cepstra

@@ -19,7 +19,7 @@ _OFFSET_DB: Final = -0.691
 def block_powers(samples: npt.NDArray[np.float32], sample_rate: int) -> npt.NDArray[np.float64]:
     """Mean squares of K-weighted ``samples`` [n] in [-1, 1], over blocks of 400 ms, one every 100 ms.
 
-    Less than one block of samples counts as one block; none count as a block of silence.
+    Fewer samples than a block count as one block; no samples count as a block of silence.
     """
     if len(samples) == 0:
         return np.zeros(1)
@@ -55,7 +55,7 @@ def _lufs(power: npt.ArrayLike) -> npt.NDArray[np.float64]:
 def _k_weighting(sample_rate: int) -> npt.NDArray[np.float64]:
     """The two filters of BS.1770 (head shelf, high pass) at any rate, as second-order sections.
 
-    The standard gives coefficients at 48 kHz only; these are its analogue prototypes through the bilinear transform,
+    The standard gives coefficients at 48 kHz only. These are its analogue prototypes through the bilinear transform,
     with the constants of Brecht De Man, "Evaluation of implementations of the EBU R128 loudness measurement" (2018).
     """
     return np.stack([_shelf(sample_rate, 1681.9744509555319, 3.99984385397, 0.7071752369554193),

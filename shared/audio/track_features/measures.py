@@ -1,26 +1,24 @@
-"""Ten features measured from the audio, in the units and ranges of Spotify's Web API.
+"""Measures the ten audio features, in the units and ranges of Spotify's Web API.
 
 Three are measurements in the plain sense:
 
-- ``duration_ms``: milliseconds from 0 on; samples by sample rate.
-- ``tempo``: BPM, 50 to 220, or 0 where there is no beat; the periodicity of onsets, with a preference for what people
+- ``duration_ms``: milliseconds, 0 or more; samples by sample rate.
+- ``tempo``: BPM, 50 to 220, or 0 without a beat; the periodicity of onsets, with a preference for the tempi that people
   tap (`shared.audio.track_features.rhythm`, after Ellis 2007).
 - ``loudness``: dB, -60 to 0; integrated loudness of the mono mix in LUFS (`.loudness`, ITU-R BS.1770-4).
-  It alone depends on the volume: the others are taken of the track at one level (`shared.audio.level`), and the mood
-  learns from the loudness at that level (``Measured.levelled``).
+  Only this feature depends on the volume. The others are measured at the reference level (`shared.audio.level`), and
+  the mood model takes the loudness at that level (``Measured.levelled``).
 
 The seven others are estimates without a unit, 0 to 1. Spotify has never published how it computes its own: each follows
-the one sentence that Spotify says about the feature, keeps its order (more of it is a higher number), and does not
-reproduce Spotify's numbers. A model trained on Spotify's can therefore not take them; the mood learns from these very
-measures (`training.mood.listeners`). Signal processing carries them as far as it can; what it cannot hear (voices,
-electricity, parties, tears) comes from the tags of a network that learnt them from listeners (models/music-tags; Pons
-and Serra 2019), by the fixed choice of tags that each function names. Without tags everything is still measured, those
-parts then being average. ``liveness`` is a proxy, weakly related to what its name says.
+the one sentence in Spotify's documentation and its order (more is a higher number), and does not reproduce Spotify's
+values. So a model trained on Spotify's values cannot use them. The mood model is trained on these measures
+(`training.mood.listeners`). Signal processing provides one part. What it cannot detect (voices, electric instruments,
+parties, sadness) comes from the tags of a network trained on listeners' annotations (models/music-tags; Pons and Serra
+2019). Each function names its tags. Without tags those parts take average values. ``liveness`` is a weak proxy.
 
-How well each keeps its order over recordings of ten genres (`training.mood.feature_checks`), and how far a mood that is
-learnt from them agrees with what listeners felt, stands in the mood model's card.
-
-Everything but the loudness is taken from below 8 kHz, so that a track of low bit rate measures like its original.
+The mood model's card reports how well each keeps its order over recordings of ten genres
+(`training.mood.feature_checks`), and how well the mood agrees with listeners. Everything but the loudness is measured
+below 8 kHz, so that a file of low bit rate measures like its original.
 """
 
 from __future__ import annotations
@@ -48,10 +46,10 @@ from shared.audio.wav import open_wav, read_samples
 from shared.contracts.audio_features import AudioFeatures
 
 Array = npt.NDArray[np.float32]
-#: Probabilities of tags by name, as `shared.models.music_tags` gives them. One that is missing counts as average.
+#: Probabilities of tags by name, from `shared.models.music_tags`. A missing tag counts as average.
 Tags = Mapping[str, float]
 
-#: Nobody listened: every tag is average.
+#: No tags are known: every tag counts as average.
 NO_TAGS: Final[Tags] = MappingProxyType({})
 #: Loudness of silence, dB: the lowest value Spotify gives.
 SILENCE_DB: Final = -60.0
@@ -60,10 +58,10 @@ _N_FFT: Final = 2048
 _HOP: Final = 512
 _BANDS: Final = 64
 _TOP_HZ: Final = 8000.0
-#: Power re the loudest frame below which a spectrum counts as nothing, 80 dB down.
+#: Spectra below this power count as empty, relative to the loudest frame (-80 dB).
 _FLOOR: Final = 1e-8
 _EXCERPT_S: Final = 15.0
-#: As long as a segment, in samples.
+#: The length of a segment, in samples.
 _BLOCK: Final = BLOCK_S * SAMPLE_RATE
 _PITCH_HZ: Final = (100.0, 2000.0)
 _VOICE_HZ: Final = (300.0, 3400.0)
@@ -75,7 +73,7 @@ def measure(samples: Array, tags: Tags = NO_TAGS) -> AudioFeatures:
 
     Cost and memory grow with its length.
 
-    Silence has tempo 0, loudness -60 dB, no energy and 0.5 where nothing can be said. Raises ValueError for other than
+    Silence has tempo 0, loudness -60 dB, energy 0, and 0.5 for undefined features. Raises ValueError unless there is
     one channel.
     """
     if samples.ndim != 1:
@@ -90,12 +88,12 @@ def measure_wav(
     sounding: Sequence[Stretch] = (),
     track_level_dbfs: float | None = None,
 ) -> Measured:
-    """The ten features of a decoded track (16-bit mono WAV at 22.05 kHz) whose ``tags`` are known, and whose level
-    (`shared.audio.level.track_level`); that of the excerpts stands in where it is not.
+    """The ten features of a decoded track (16-bit mono WAV at 22.05 kHz).
 
-    At most ``max_analysed_s`` seconds are read, in evenly spaced excerpts of 15 s, whatever the length of the track; a
-    shorter track is read whole. Where the ``sounding`` parts of the track are known the rest of it counts for nothing.
-    Loudness too is that of the excerpts. Raises TonestreamError (corrupt_audio).
+    ``tags`` are its music tags, ``track_level_dbfs`` is its level (`shared.audio.level.track_level`; the level of the
+    excerpts if None). At most ``max_analysed_s`` seconds are read, in evenly spaced excerpts of 15 s; a shorter track
+    is read whole. If the ``sounding`` parts of the track are given, the rest is skipped. The loudness is measured in
+    the excerpts, too. Raises TonestreamError (corrupt_audio).
     """
     if isinstance(file, Path):
         with file.open("rb") as opened:
@@ -109,8 +107,7 @@ def measure_wav(
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """The ten ``features`` of a track as it was recorded, and the same ``levelled``: with the loudness that it has at
-    the reference level."""
+    """The ten ``features`` of a track as recorded, and ``levelled``: with its loudness at the reference level."""
 
     features: AudioFeatures
     levelled: AudioFeatures
@@ -139,7 +136,7 @@ def _excerpts(wav: wave.Wave_read, max_analysed_s: float, sounding: Sequence[Str
 
 
 def _spread(total: int, max_analysed_s: float) -> list[tuple[int, int]]:
-    """Where the excerpts of ``total`` samples begin, and how long they are."""
+    """The beginnings of the excerpts of ``total`` samples, and their length."""
     most = round(max_analysed_s * SAMPLE_RATE)
     if total <= most:
         return [(0, total)]
@@ -162,7 +159,7 @@ def _pieces(stretches: Sequence[tuple[int, int]], start: int, length: int) -> It
 
 @dataclass(frozen=True, slots=True)
 class _Sound:
-    """What the estimates are made from, pooled over all excerpts: the frames that sound, and the rhythm.
+    """The inputs of the estimates, pooled over all excerpts: the sounding frames, and the rhythm.
 
     ``mel`` is power [frames, bands] re the loudest frame, ``decibels`` the same in dB, ``chroma`` the mean share of
     the twelve pitch classes from C, ``onsets`` the onset strength in dB, ``modulation`` the syllabic share (0..1).
@@ -180,7 +177,7 @@ class _Sound:
 
 def _measured(excerpts: Sequence[Array], tags: Tags, duration_s: float, level_dbfs: float) -> Measured:
     gain = gain_db(level_dbfs)
-    # A constant offset is no sound. Without this it would be the loudest there is.
+    # Removes the DC offset, which would count as loud.
     flat = [part - part.mean(dtype=np.float64).astype(np.float32) if len(part) else part for part in excerpts]
     at_reference = [at_gain(part, gain) for part in flat]
     levelled_lufs = integrated_loudness(np.concatenate([block_powers(part, SAMPLE_RATE) for part in at_reference]))
@@ -212,13 +209,13 @@ def _features(sound: _Sound | None, tags: Tags, duration_s: float, loudness: flo
 
 
 def _sounds(samples: Array, level_dbfs: float) -> bool:
-    """Whether anything sounds in a part of a track of that level, by the rules for tracks and for segments."""
+    """Whether a part of a track of this level is audible, by the rules for tracks and for segments."""
     blocks = (samples[at : at + _BLOCK] for at in range(0, len(samples), _BLOCK))
     return level_dbfs >= SILENCE_DBFS and any(not is_silent(block, level_dbfs) for block in blocks)
 
 
 def _listen(excerpts: Sequence[Array], loudness: float) -> _Sound | None:
-    """What there is to hear below 8 kHz; None where that is nothing."""
+    """The content below 8 kHz; None if there is none."""
     frame_rate = SAMPLE_RATE / _HOP
     powers = [power_spectrum(part, _N_FFT, _HOP) for part in excerpts if len(part)]
     reference = max(float(power.sum(axis=1).max()) for power in powers)
@@ -247,9 +244,9 @@ def energy(sound: _Sound, tags: Tags = NO_TAGS) -> float:
     """Intensity, 0..1: half signal (loudness, busyness of onsets, evenness of the spectrum), half tags.
 
     Spotify: "a perceptual measure of intensity and activity"; loudness, onset rate, timbre and entropy contribute. The
-    tags know what the signal of a quietly mastered recording does not show: metal, hard rock, punk, party, dance and
-    electro against mellow, chill, beautiful and acoustic. Checked: metal above classical; power and tension of
-    listeners. Limit: it confuses power with tension.
+    tags show what the signal of a quietly mastered recording does not: metal, hard rock, punk, party, dance and electro
+    against mellow, chill, beautiful and acoustic. Checked: metal above classical; power and tension of listeners.
+    Limit: it confuses power with tension.
     """
     evenness = float(np.median(_flatness_db(sound.decibels, sound.mel)))
     signal = np.mean(
@@ -267,8 +264,8 @@ def danceability(sound: _Sound, tags: Tags = NO_TAGS) -> float:
     """How well a steady beat carries, 0..1: half signal (clear, strong beat; tempo near 115 BPM), half tags.
 
     Spotify: "tempo, rhythm stability, beat strength, and overall regularity". The clarity is the pulse clarity of
-    Lartillot et al. 2008 (height of the autocorrelation of onsets); syncopated music reads low in it, and so the tags
-    dance, party, funk, house and hip-hop stand against ambient, experimental and beautiful. Checked: disco and hip-hop
+    Lartillot et al. 2008 (height of the autocorrelation of onsets); it is low for syncopated music, so the tags dance,
+    party, funk, house and hip-hop count against ambient, experimental and beautiful. Checked: disco and hip-hop
     above classical; a steady click above random ones.
     """
     clear = _ramp(sound.rhythm.clarity, 0.03, 0.5)
@@ -283,10 +280,10 @@ def danceability(sound: _Sound, tags: Tags = NO_TAGS) -> float:
 def acousticness(sound: _Sound, tags: Tags = NO_TAGS) -> float:
     """Confidence that only acoustic instruments sound, 0..1: 0.4 signal, 0.6 tags.
 
-    Spotify: "a confidence measure of whether the track is acoustic". The signal hears timbre, not electricity: little
-    treble, tonal, soft onsets, so that a dark synthesiser reads as acoustic. The tags are acoustic, folk, jazz and
-    guitar against electronic, electro, rock and metal. Checked: classical above disco, country above metal; a piano
-    above noise with a beat.
+    Spotify: "a confidence measure of whether the track is acoustic". The signal shows timbre only: little treble,
+    tonal, soft onsets. So a dark synthesiser counts as acoustic. The tags are acoustic, folk, jazz and guitar against
+    electronic, electro, rock and metal. Checked: classical above disco, country above metal; a piano above noise with a
+    beat.
     """
     centres = _bands()[1]
     treble = float(sound.mel[:, centres > _TREBLE_HZ].sum() / sound.mel.sum())
@@ -306,9 +303,9 @@ def acousticness(sound: _Sound, tags: Tags = NO_TAGS) -> float:
 def instrumentalness(sound: _Sound, tags: Tags = NO_TAGS) -> float:
     """Confidence that nobody sings or speaks, 0..1, from tags: instrumental and ambient against voices and pop.
 
-    Spotify: "predicts whether a track contains no vocals". Solo winds and strings sing in the band and at the rate of
-    voices, so the signal only adds that speech is no instrument. Checked: classical and jazz above pop; speech near 0.
-    Limit: without tags it is 0.5 for all music.
+    Spotify: "predicts whether a track contains no vocals". Solo winds and strings resemble voices in their frequency
+    band and modulation, so the signal contributes only the detection of speech. Checked: classical and jazz above pop;
+    speech near 0. Limit: without tags it is 0.5 for all music.
     """
     voices = ("female vocalists", "male vocalists", "female vocalist", "pop")
     return likely(tags, ("instrumental", "ambient"), voices, slope=1.5) * (1.0 - _ramp(_spoken(sound), 0.5, 1.0))
@@ -317,9 +314,9 @@ def instrumentalness(sound: _Sound, tags: Tags = NO_TAGS) -> float:
 def liveness(sound: _Sound) -> float:
     """A proxy for an audience, 0..1: how loud and how noise-like the quiet moments are.
 
-    Spotify: "detects the presence of an audience in the recording". Applause and a hall fill the pauses with broad
-    noise; the measure is our own. Limit: so do distorted guitars and tape hiss. No tag helps, and it was not checked
-    against recordings with and without an audience.
+    Spotify: "detects the presence of an audience in the recording". Applause and room sound fill the pauses with
+    broadband noise; the measure is our own. Limits: distorted guitars and tape hiss do the same, no tag helps, and it
+    was not checked against recordings with and without an audience.
     """
     level = 10.0 * np.log10(sound.mel.sum(axis=1) + _FLOOR)
     quiet = level <= np.percentile(level, 10)
@@ -329,7 +326,7 @@ def liveness(sound: _Sound) -> float:
 
 
 def speechiness(sound: _Sound, tags: Tags = NO_TAGS) -> float:
-    """Spoken words, 0..1: speech by its signal, rap by the tag hip-hop, which alone reaches 0.5.
+    """Spoken words, 0..1: speech by its signal, rap by the tag hip-hop, which by itself reaches 0.5 at most.
 
     Spotify: above 0.66 "probably made entirely of spoken words", 0.33 to 0.66 "both music and speech, including such
     cases as rap". Checked: hip-hop above the other genres; speech above 0.66; a piano below 0.15.
@@ -353,11 +350,11 @@ def _spoken(sound: _Sound) -> float:
 def valence(sound: _Sound, tags: Tags = NO_TAGS) -> float:
     """Cheerfulness, 0..1: a fifth signal (major key, quick, clear beat, bright), the rest tags.
 
-    Spotify: "the musical positiveness conveyed by a track". The mode is the better fit of Krumhansl's
-    major or minor profile (Krumhansl 1990). Mode and tempo are the classic cues of happy and sad music (Hunter,
-    Schellenberg and Schimmack 2010), but correlate weakly with what listeners say. The tags happy, party, catchy and
-    funk against sad, beautiful and mellow do so better. Checked: joyful activation and sadness of listeners; disco and
-    reggae above classical.
+    Spotify: "the musical positiveness conveyed by a track". The mode is the better fit of Krumhansl's major or minor
+    profile (Krumhansl 1990). Mode and tempo are the classic cues of happy and sad music (Hunter, Schellenberg and
+    Schimmack 2010), but correlate weakly with what listeners say. The tags happy, party, catchy and funk against sad,
+    beautiful and mellow do so better. Checked: joyful activation and sadness of listeners; disco and reggae above
+    classical.
     """
     major, minor = _key_fit(sound.chroma)
     centres = _bands()[1]
@@ -411,7 +408,7 @@ def _chroma(spectrum: Array) -> Array:
 
 
 def _tonality(spectrum: Array) -> float:
-    """Share of power, 0..1, that stands in the strongest tenth of the bins of a frame: pure tones 1, noise 0.3."""
+    """Share of power, 0..1, in the strongest tenth of the bins of a frame: pure tones 1, noise 0.3."""
     strongest = spectrum.shape[1] // 10
     total = spectrum.sum(axis=1)
     peaks = np.partition(spectrum, -strongest, axis=1)[:, -strongest:].sum(axis=1)

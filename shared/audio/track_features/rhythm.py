@@ -12,28 +12,28 @@ import numpy.typing as npt
 Array = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.floating]
 
-#: Range of tempi that are looked for, BPM.
+#: Range of tempi, BPM.
 _SLOWEST_BPM: Final = 50.0
 _FASTEST_BPM: Final = 220.0
 _TEMPI: Final = np.geomspace(_SLOWEST_BPM, _FASTEST_BPM, 600)
 #: People tap near 120 BPM, with a spread of about an octave (Ellis 2007, "Beat Tracking by Dynamic Programming").
 _PREFERRED_BPM: Final = 120.0
 _SPREAD_OCTAVES: Final = 0.9
-#: Beats over which a tempo must hold: a long comb tells 120.0 from 121 BPM, though one beat is but 21 frames.
+#: Beats over which a tempo must hold. A long comb separates 120.0 from 121 BPM, although one beat has only 21 frames.
 _COMB_BEATS: Final = 4
 _TREND_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Rhythm:
-    """``tempo`` in BPM, 0 where there is no beat; ``clarity`` in 0..1, how periodic the onsets are at that tempo."""
+    """``tempo`` in BPM, 0 without a beat; ``clarity`` in 0..1, the periodicity of the onsets at that tempo."""
 
     tempo: float
     clarity: float
 
 
 def onset_strength(mel_db: Array) -> Array:
-    """Rise of loudness per frame, mean over the bands, dB, [frames], from a mel spectrogram in dB [frames, bands]."""
+    """Rise in level per frame, mean over the bands, dB, [frames], from a mel spectrogram in dB [frames, bands]."""
     rise = np.maximum(0.0, np.diff(mel_db, axis=0, prepend=mel_db[:1]))
     strength: Array = rise.mean(axis=1)
     return strength
@@ -43,8 +43,8 @@ def rhythm(onsets: Sequence[Array], frame_rate: float) -> Rhythm:
     """Tempo and its clarity from the onset strengths of one or more excerpts, ``frame_rate`` frames a second.
 
     The excerpts' autocorrelations are added up, so each need only be long enough for ``_COMB_BEATS`` of the slowest
-    beat to matter (some ten seconds). Tempo within 1% of a steady beat; the octave (half or double) may be another
-    than a listener's.
+    beat to matter (some ten seconds). Accuracy: within 1% for a steady beat; the octave (half or double) may differ
+    from a listener's.
     """
     longest = int(np.ceil(60.0 / _SLOWEST_BPM * frame_rate * _COMB_BEATS)) + 2
     correlation = np.zeros(longest)
@@ -74,7 +74,7 @@ def _autocorrelation(onset: Floats, lags: int) -> Floats:
     size = 1 << int(np.ceil(np.log2(2 * len(centred) + lags)))
     spectrum = np.fft.rfft(centred, size)
     raw = np.fft.irfft(np.square(np.abs(spectrum)), size)[:lags]
-    # Unbiased: long lags have fewer pairs. They must not look weaker for that, or fast tempi would always win.
+    # Unbiased: long lags have fewer pairs, which must not make them look weaker. Otherwise fast tempi would win.
     pairs = np.maximum(len(centred) - np.arange(lags), max(1, len(centred) // 4))
     unbiased: Floats = raw * len(centred) / pairs
     return unbiased

@@ -1,4 +1,4 @@
-"""What the tags of a track say about it, on one scale: how much more than usual it is of this than of that."""
+"""Contrasts between the tags of a track, on one scale: deviations from what is usual in music."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Final
 import numpy as np
 
 #: Median and standard deviation of the log odds of each tag's mean probability in a clip, over 430 clips of real music
-#: (110 of GTZAN, 320 of Emotify), by the tagger of models/music-tags. No tag's name says what "much" of it is: "rock"
-#: is likely in any song, "party" in none.
+#: (110 of GTZAN, 320 of Emotify), by the tagger of models/music-tags. The usual probability differs between tags:
+#: "rock" is likely in any song, "party" in none.
 _USUAL: Final[Mapping[str, tuple[float, float]]] = {
     "acoustic": (-4.13, 1.42),
     "ambient": (-3.80, 1.78),
@@ -40,14 +40,14 @@ _USUAL: Final[Mapping[str, tuple[float, float]]] = {
     "rock": (-1.94, 1.10),
     "sad": (-5.05, 0.91),
 }
-#: Probabilities nearer to 0 or 1 count as this near.
+#: Probabilities are clipped to this distance from 0 and 1.
 _NEAREST: Final = 1e-6
 
 
 def contrast(tags: Mapping[str, float], more: Sequence[str], less: Sequence[str] = ()) -> float:
     """Mean of the tags ``more`` minus mean of the tags ``less``, each in deviations from what is usual in music.
 
-    ``tags`` are probabilities by name. A tag that is not among them counts as usual: without any the answer is 0. About
+    ``tags`` are probabilities by name. A missing tag counts as usual, so without any tags the result is 0. About
     -2 to 2 over real music. Raises KeyError for a name in ``more`` or ``less`` without a known usual value.
 
     >>> contrast({}, more=["party"], less=["sad", "mellow"])
@@ -57,7 +57,7 @@ def contrast(tags: Mapping[str, float], more: Sequence[str], less: Sequence[str]
 
 
 def likely(tags: Mapping[str, float], more: Sequence[str], less: Sequence[str] = (), slope: float = 1.0) -> float:
-    """The `contrast` as a number in 0..1: 0.5 where nothing is unusual, by the logistic function of ``slope``."""
+    """The `contrast` mapped to 0..1 by a logistic function with this ``slope``: 0.5 if nothing is unusual."""
     return float(1.0 / (1.0 + np.exp(-slope * contrast(tags, more, less))))
 
 

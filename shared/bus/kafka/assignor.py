@@ -1,7 +1,7 @@
-"""Who of a group reads which partitions: a balanced share each, and nothing moves that need not.
+"""Assigns partitions to the members of a group: balanced, and with as few moves as possible.
 
-A partition changes hands in two rounds (KIP-429). In the first the leader takes it from its owner and gives it to
-nobody. The owner learns that, lets go and asks for another round, and only then does somebody else receive it. So
+A partition changes hands in two rounds (KIP-429). In the first the leader revokes it from its owner and assigns it to
+nobody. The owner gives it up and asks for another round. Only in the second round does another member receive it. So
 members that keep their partitions work on through a rebalance, and a partition never has two owners.
 
 kafka-python ships an assignor of this kind. It is not used: it advertises what its member owned before it was expelled,
@@ -68,7 +68,7 @@ class CooperativeAssignor(AbstractPartitionAssignor):  # type: ignore[misc]
         }
 
     def on_assignment(self, assignment: ConsumerProtocolAssignment, generation: int) -> None:
-        """Nothing to keep: what a member owns is asked for when it joins."""
+        """Nothing to keep: the owned partitions are read when the member joins."""
 
 
 def shared_out(
@@ -76,9 +76,9 @@ def shared_out(
     claims: Mapping[str, Iterable[TopicPartition]],
     partitions: Mapping[str, Sequence[int]],
 ) -> dict[str, set[TopicPartition]]:
-    """What each member owns after this round; a partition on its way from one member to another is left out.
+    """What each member owns after this round, without the partitions that move from one member to another.
 
-    ``topics`` are what each member (by ID) reads, ``claims`` what it owns now, ``partitions`` the numbers of each
+    ``topics`` holds what each member (by ID) reads, ``claims`` what it owns now, ``partitions`` the numbers of each
     topic's partitions.
     """
     owners: dict[TopicPartition, set[str]] = defaultdict(set)
@@ -89,7 +89,7 @@ def shared_out(
     for topic in partitions:
         readers[frozenset(member for member, read in topics.items() if topic in read)].add(topic)
     shares: dict[str, set[TopicPartition]] = {member: set() for member in topics}
-    # Mostly all members read the same topics. In the middle of an upgrade some read more than others.
+    # Usually all members read the same topics. During an upgrade some read more than others.
     for members, read in readers.items():
         numbers = {number for topic in read for number in partitions[topic]}
         for number, member in _dealt(numbers, sorted(members), owners, sorted(read)).items():
@@ -103,7 +103,7 @@ def shared_out(
 def _dealt(
     numbers: Iterable[int], members: Sequence[str], owners: Mapping[TopicPartition, set[str]], topics: Sequence[str]
 ) -> dict[int, str]:
-    """The member that each partition number goes to: as evenly as can be, with as few moves as can be."""
+    """The member of each partition number: as even as possible, with as few moves as possible."""
     kept: dict[str, list[int]] = {member: [] for member in members}
     free: list[int] = []
     for number in sorted(numbers):
@@ -115,7 +115,7 @@ def _dealt(
             free.append(number)
     total = sum(map(len, kept.values())) + len(free)
     least, extra = divmod(total, len(members))
-    # Those that own most keep one more than the others, where the numbers do not divide evenly.
+    # If the numbers do not divide evenly, the members that own most keep one more.
     by_size = sorted(members, key=lambda member: (-len(kept[member]), member))
     quota = {member: least + (position < extra) for position, member in enumerate(by_size)}
     for member in members:

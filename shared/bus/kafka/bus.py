@@ -1,4 +1,4 @@
-"""The bus over Apache Kafka. The members of groups are in ``kafka_membership.py``."""
+"""The bus over Apache Kafka. ``membership.py`` has the members of groups."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ log = logging.getLogger(__name__)
 
 #: The setting of a topic that limits its batches, after compression and with their framing.
 _LARGEST_MESSAGE = "max.message.bytes"
-#: Most records that are fetched to find out whether a reader is at the end.
+#: The most records that are fetched to find out whether a reader is at the end.
 _LOOK_AHEAD_RECORDS = 100
-#: How long a reader waits for transactions under way before it says that it is not at the end.
+#: How long a reader waits for open transactions before it reports that it is not at the end.
 _TRANSACTION_S = 1.0
 
 
@@ -62,8 +62,8 @@ class KafkaBus:
             for spec in topics
         }
         with closing(self._admin()) as admin, translated():
-            # No look before the attempt: if two clients create a topic at once, the broker answers one of them that it
-            # exists. Neither fails.
+            # There is no check before the attempt. If two clients create a topic at once, the broker tells one of them
+            # that it exists, and neither fails.
             answer = admin.create_topics(wanted, timeout_ms=milliseconds(timeout_s), raise_errors=False)
             created = []
             for topic in answer["topics"]:
@@ -72,7 +72,7 @@ class KafkaBus:
                     created.append(topic["name"])
                 elif error is not kafka_errors.TopicAlreadyExistsError:
                     raise error(f"topic {topic['name']}: {topic.get('error_message')}")
-            # Created is not yet usable: every partition needs its leader first.
+            # A created topic is not usable yet: each partition needs a leader first.
             admin.wait_for_topics(list(wanted), timeout_ms=milliseconds(timeout_s))
             return created
 
@@ -112,7 +112,7 @@ class KafkaBus:
         return build(KafkaAdminClient, self._config.common("admin"))
 
     def _partitions(self, topics: Sequence[str]) -> list[TopicPartition]:
-        """Asked through the admin client, as a consumer's partitions_for_topic() waits without limit."""
+        """Uses the admin client, because a consumer's partitions_for_topic() waits without limit."""
         with closing(self._admin()) as admin, translated():
             described = admin.describe_topics(list(topics))
         for topic in described:
@@ -126,7 +126,7 @@ class KafkaBus:
 
 
 def _largest_messages(admin: KafkaAdminClient, topics: Sequence[str]) -> dict[str, int]:
-    """The largest message of each topic; of none where this client may not read their settings."""
+    """The largest message of each topic; empty if this client may not read their settings."""
     wanted = [ConfigResource(ConfigResourceType.TOPIC, name, [_LARGEST_MESSAGE]) for name in topics]
     try:
         found = admin.describe_configs(wanted, config_filter="all")["topic"]
@@ -147,14 +147,14 @@ def _topic_configs(spec: TopicSpec) -> dict[str, str]:
 
 
 class KafkaPublisher(Closing):
-    """Appends records without a transaction: each once and in order within its key, also when sending is retried.
+    """Appends records without a transaction: each once and in order within its key, even if sending is retried.
 
-    After an error some of them may be stored; after BusUnavailableError some may still become so.
+    After an error some of them may be stored; after BusUnavailableError some may be stored later.
     """
 
     def __init__(self, config: KafkaConfig) -> None:
         self._config = config
-        # One call at a time: a record that is refused fails all that is under way, whoever sent it.
+        # One call at a time: a refused record fails all records in flight, whichever call sent them.
         self._lock = threading.Lock()
         self._producer: KafkaProducer = self._connect()
         self._failed = False
@@ -192,7 +192,7 @@ class KafkaReader(Closing):
         self._ahead: deque[Record] = deque()
         self._consumer: KafkaConsumer = build(KafkaConsumer, config.consumer("reader"))
         try:
-            # A consumer sees the end offsets of its own isolation level only. This one sees those of the other.
+            # A consumer sees the end offsets of its own isolation level only. This one sees the high watermark.
             watermarks = config.consumer("reader-ends", isolation_level="read_uncommitted")
             self._watermarks: KafkaConsumer = build(KafkaConsumer, watermarks)
         except BaseException:
@@ -201,7 +201,7 @@ class KafkaReader(Closing):
         try:
             self._consumer.assign(self._partitions)
             if not from_beginning:
-                # seek_to_end() looks the end up at the first poll only, and would miss what is published before it.
+                # seek_to_end() looks the end up at the first poll, and would miss records published before that.
                 for partition, end in self._end_offsets(self._consumer).items():
                     self._consumer.seek(partition, end)
         except BaseException:
@@ -219,12 +219,12 @@ class KafkaReader(Closing):
         return records
 
     def at_end(self) -> bool:
-        """See the interface. False as well while a transaction before the end is under way: it may be committed.
+        """See the interface. Also False while a transaction before the end is open, because it may be committed.
 
         A commit is done when its outcome is on record; its records become readable a moment later. So the last stable
-        offset would be an end too early, and this waits a little for the high watermark instead. The marks that end a
-        transaction take up offsets and deliver nothing: only fetching tells whether any record is left before it. What
-        it finds is kept for ``poll``.
+        offset would be an end too early, and this waits a little for the high watermark instead. Transaction markers
+        occupy offsets and deliver nothing, so only fetching tells whether any record is left. Fetched records are kept
+        for ``poll``.
         """
         deadline = time.monotonic() + _TRANSACTION_S
         ends = self._end_offsets(self._watermarks)
@@ -254,7 +254,7 @@ class KafkaReader(Closing):
 
 
 def _readable(records: Sequence[Record]) -> list[Record]:
-    """Those that were read. What stands for a batch that cannot be read is named in the log."""
+    """The readable records. An unreadable batch is logged."""
     for record in records:
         if record.unreadable is not None:
             log.warning("skipped: %s", UnreadableBatch(record))

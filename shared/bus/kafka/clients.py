@@ -1,6 +1,6 @@
 """What the roles of the Kafka bus share: settings, clients that fail cleanly, error mapping, sending and reading.
 
-kafka-python 3 is a rewrite; where this file reaches below its public surface, the comment says what is missing there.
+What reaches below the public surface of kafka-python is in ``patches/``.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from shared.bus.base import (
 from shared.bus.kafka.patches.network import NetworkClient
 from shared.bus.kafka.patches.unreadable import name_unreadable_batches, unreadable
 
-#: How long one call into the client may keep the caller from its own deadline and from signals.
+#: The longest single call into the client, so that the caller can watch its deadline and signals.
 SLICE_S = 0.5
-#: Bytes of a key that an error shows.
+#: How many bytes of a key an error shows.
 _SHOWN_KEY = 100
-#: How long to wait for connections and threads that are not needed any more.
+#: How long to wait while connections and threads are closed.
 CLOSE_TIMEOUT_S = 3.0
 
 _FENCED = (
@@ -40,7 +40,7 @@ _FENCED = (
     kafka_errors.RebalanceInProgressError,
 )
 _TOO_LARGE = (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooLargeError)
-#: Only a change of settings or rights helps against these.
+#: Only a change of settings or permissions helps against these.
 _HOPELESS = (
     kafka_errors.AuthorizationError,
     kafka_errors.InvalidTopicError,
@@ -57,25 +57,25 @@ _HOPELESS = (
 class KafkaConfig:
     """How to speak to the brokers. Times in seconds, sizes in bytes.
 
-    ``security`` goes to every client as it is (``security_protocol``, ``ssl_*``, ``sasl_*`` of kafka-python).
+    ``security`` is passed to every client unchanged (``security_protocol``, ``ssl_*``, ``sasl_*`` of kafka-python).
     """
 
     bootstrap_servers: str | Sequence[str]
     client_id: str = "tonestream"
     security: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    #: A member that is silent for this long loses its partitions.
+    #: A member without a heartbeat for this long loses its partitions.
     session_timeout_s: float = 8.0
     #: Longest time between two polls; ``keep_alive`` counts as one.
     max_poll_interval_s: float = 300.0
-    #: The broker aborts the transaction of a dead member after this time; until then its successors wait.
+    #: The broker aborts the transaction of a dead member after this time. Until then its successors wait.
     transaction_timeout_s: float = 15.0
     commit_timeout_s: float = 30.0
     connect_timeout_s: float = 10.0
     #: How soon new topics and partitions are noticed.
     metadata_max_age_s: float = 10.0
-    #: Bounds what is fetched ahead, and separately what is sent and not yet acknowledged.
+    #: Limits what is fetched ahead, and separately what is sent and not yet acknowledged.
     max_buffered_bytes: int = 16 * 1024 * 1024
-    #: The largest record that is sent at all. Topics set their own, smaller limits.
+    #: The largest record that any client sends. Topics have smaller limits of their own.
     max_message_bytes: int = 6 * 1024 * 1024
     compression: str | None = "lz4"
     #: Replicas of the topics that are created; -1 for the broker's default.
@@ -88,7 +88,7 @@ class KafkaConfig:
             "bootstrap_servers": servers.split(",") if isinstance(servers, str) else list(servers),
             "client_id": f"{self.client_id}-{role}",
             "bootstrap_timeout_ms": milliseconds(self.connect_timeout_s),
-            # The default lets the pause between attempts grow to 30 s; a broker that is back is found sooner so.
+            # By default the pause between attempts grows to 30 s. This finds a returning broker sooner.
             "reconnect_backoff_max_ms": 1000,
             "metadata_max_age_ms": milliseconds(self.metadata_max_age_s),
             **self.security,
@@ -102,7 +102,7 @@ class KafkaConfig:
             "enable_auto_commit": False,
             "auto_offset_reset": "earliest",
             "allow_auto_create_topics": False,
-            # One fetch is under way at a time; a shorter one delays a rewind and newly assigned partitions less.
+            # One fetch is in flight at a time. A shorter wait delays rewinds and new partitions less.
             "fetch_max_wait_ms": 250,
             "fetch_max_bytes": self.max_buffered_bytes,
             "max_partition_fetch_bytes": min(1024 * 1024, self.max_buffered_bytes),
@@ -120,7 +120,7 @@ class KafkaConfig:
             "allow_auto_create_topics": False,
             "compression_type": self.compression,
             "max_request_size": self.max_message_bytes,
-            # Below the smallest limit of a topic, so that a batch is never refused for its neighbours' sake.
+            # Below the smallest limit of a topic, so that no batch is refused because of its size.
             "batch_size": 64 * 1024,
             "linger_ms": 5,
             "request_timeout_ms": milliseconds(request_timeout_s),
@@ -139,8 +139,8 @@ def milliseconds(seconds: float) -> int:
 def build(factory: Callable[..., Any], settings: Mapping[str, Any]) -> Any:
     """A client that is connected. BusUnavailableError if no broker answers, BusSecurityError if they refuse.
 
-    A kafka-python constructor that fails leaves its network thread running, with nobody to stop it. So the network
-    client is kept at hand here and closed in that case.
+    A kafka-python constructor that fails leaves its network thread running. So the network client is kept here and
+    closed in that case.
     """
     networks: list[NetworkClient] = []
 
@@ -168,7 +168,7 @@ def build(factory: Callable[..., Any], settings: Mapping[str, Any]) -> Any:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """kafka-python's errors as those of the bus."""
+    """Translates kafka-python's errors to those of the bus."""
     try:
         yield
     except kafka_errors.KafkaError as error:
@@ -190,16 +190,16 @@ def bus_error(error: BaseException) -> BusError:
 
 
 def describe(error: BaseException) -> str:
-    """The kind of ``error`` and what it says, which with kafka-python's errors begins with the kind."""
+    """The kind of ``error`` and its text. The text of kafka-python's errors begins with the kind."""
     name, said = type(error).__name__, str(error)
     return said if said.startswith(name) else f"{name}: {said}"
 
 
 def send_all(producer: KafkaProducer, outputs: Sequence[Outgoing], deadline: float, max_buffered_bytes: int) -> None:
-    """Send and wait until every record is acknowledged; raises for the first that is not.
+    """Send and wait until every record is acknowledged.
 
-    kafka-python's producer buffers without limit (it has no ``buffer_memory``), so the sending pauses here whenever
-    ``max_buffered_bytes`` wait for their acknowledgement.
+    Raises the error of the first that is not. kafka-python's producer buffers without limit (it has no
+    ``buffer_memory``), so sending pauses here whenever ``max_buffered_bytes`` are unacknowledged.
     """
     waiting: list[tuple[Outgoing, Any]] = []
     size = 0
@@ -208,7 +208,7 @@ def send_all(producer: KafkaProducer, outputs: Sequence[Outgoing], deadline: flo
             headers = list(output.headers)
             waiting.append((output, producer.send(output.topic, output.value, output.key, headers)))
         except kafka_errors.KafkaError as error:
-            # A transaction that already failed refuses to send more: then the cause is an earlier record's.
+            # A failed transaction refuses further records. The cause is then the error of an earlier record.
             raise _first_failure(waiting) or _blamed(output, error) from error
         size += len(output.key) + len(output.value)
         if size >= max_buffered_bytes:
@@ -221,7 +221,7 @@ def _await(producer: KafkaProducer, waiting: list[tuple[Outgoing, Any]], deadlin
     if not waiting:
         return
     try:
-        # Sends what is buffered without waiting for fuller batches. It does not say which records failed.
+        # Sends the buffered records without waiting for fuller batches. It does not report which records failed.
         producer.flush(timeout=max(0.0, deadline - time.monotonic()))
     except kafka_errors.KafkaError as error:
         raise _first_failure(waiting) or BusUnavailableError(
@@ -235,7 +235,8 @@ def _await(producer: KafkaProducer, waiting: list[tuple[Outgoing, Any]], deadlin
 
 
 def _first_failure(waiting: Sequence[tuple[Outgoing, Any]]) -> BusError | None:
-    """What went wrong. One record that is too large fails the others with it, often by the same error: blame it."""
+    """The error to report. A record that is too large fails the others with it, often with the same error. So it is
+    reported."""
     failures = [(output, future.exception) for output, future in waiting if future.is_done and future.failed()]
     failures.sort(key=lambda failure: (not isinstance(failure[1], _TOO_LARGE), -len(failure[0].value)))
     return _blamed(*failures[0]) if failures else None

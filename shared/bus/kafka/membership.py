@@ -44,9 +44,9 @@ from shared.system.fault_points import KAFKA_OFFSETS_SENT, KAFKA_SENT, fault_poi
 
 log = logging.getLogger(__name__)
 
-#: A commit waits this long for an assignment that is on its way: the partitions mostly stay where they are.
+#: A commit waits this long for a pending assignment, because the partitions usually stay.
 _SETTLE_S = 1.0
-#: How often an idle member looks for offsets behind its last record that nobody will ever read.
+#: How often an idle member looks for trailing offsets without records.
 _PASS_EVERY_S = 1.0
 #: How long ``keep_alive`` may help a rebalance along.
 _REJOIN_SLICE_S = 0.05
@@ -112,23 +112,23 @@ class KafkaMembership(Closing):
                 return []
 
     def keep_alive(self) -> None:
-        """A poll that delivers nothing: it is what the group measures ``max_poll_interval_s`` by.
+        """A poll that delivers nothing; the group measures ``max_poll_interval_s`` between polls.
 
-        What was fetched ahead for the paused partitions stays parked in the client until they are resumed. A rebalance
-        during this poll can add partitions that were not there to be paused; ``poll`` reads these from the committed
-        offset on, whatever they bring here.
+        Records fetched ahead for the paused partitions stay parked in the client until they are resumed. A rebalance
+        during this poll can add partitions that are not paused. ``poll`` reads these from their committed offset,
+        whatever they deliver here.
         """
         with translated():
             self._consumer.pause(*self._consumer.assignment())
             try:
-                # A rebalance takes some requests; without one there is nothing to wait for.
+                # A rebalance takes several requests. Without one there is nothing to wait for.
                 wait_s = _REJOIN_SLICE_S if self._group_state.rejoining else 0.0
                 self._fetch(max_records=1, timeout_s=wait_s)
             finally:
                 self._consumer.resume(*self._consumer.paused())
 
     def confirm(self, records: Sequence[Record]) -> None:
-        """A heartbeat is what the broker answers soonest, and it checks member and generation as for a commit."""
+        """The broker answers a heartbeat quickly, and checks member and generation as for a commit."""
         deadline = time.monotonic() + self._config.commit_timeout_s
         self._settle(min(deadline, time.monotonic() + _SETTLE_S))
         self._offsets(records, self._group_state.metadata()[1])
@@ -136,7 +136,7 @@ class KafkaMembership(Closing):
             heartbeat(self._consumer, milliseconds(deadline - time.monotonic()))
 
     def rewind(self) -> None:
-        # Remembered until it succeeds: polling on from here would skip what was not committed.
+        # Remembered until it succeeds. Otherwise the next poll would skip uncommitted records.
         self._positioned = {}
         self._kept.clear()
         self._seek_to_committed()
@@ -157,7 +157,7 @@ class KafkaMembership(Closing):
                 self._consumer.resume(partition)
 
     def _fetch(self, max_records: int, timeout_s: float) -> None:
-        """Keep what one poll of the client brings. All of it was read from the committed offset of its epoch on."""
+        """Keep the records of one poll. All were read from the committed offset of their epoch on."""
         if self._positioned != self._group_state.ownership.epochs:
             self._seek_to_committed()
         records = fetch(self._consumer, max_records, timeout_s)
@@ -165,7 +165,7 @@ class KafkaMembership(Closing):
         for record in records:
             partition = TopicPartition(record.topic, record.partition)
             epoch = epochs.get(partition)
-            # A partition that came during the poll: read again, once it is certain from where on.
+            # A partition that arrived during the poll. It is read again once its committed offset is known.
             if epoch is not None and epoch == self._positioned.get(partition):
                 self._kept.append(replace(record, epoch=epoch))
                 self._delivered[partition] = record.offset + 1
@@ -175,17 +175,17 @@ class KafkaMembership(Closing):
         epochs = self._group_state.ownership.epochs
         while self._kept and len(taken) < max_records:
             record = self._kept.popleft()
-            # A record of an ended epoch is left out: its new owner fetches it again, or this member does, from the
+            # A record of an ended epoch is dropped. The new owner fetches it again, or this member does, from the
             # committed offset on.
             if epochs.get(TopicPartition(record.topic, record.partition)) == record.epoch:
                 taken.append(record)
         return taken
 
     def _seek_to_committed(self) -> None:
-        """Read each partition whose epoch has just begun, or was rewound, from the group's committed offset on."""
+        """Seek each partition whose epoch has just begun, or that was rewound, to the group's committed offset."""
         if self._unsettled:
-            # A commit of unknown outcome: the same transactional ID, initialised anew, makes the broker end it one
-            # way or the other, and only then do the committed offsets tell which.
+            # A commit of unknown outcome. Initialising the same transactional ID again makes the broker end the
+            # transaction. Only then are the committed offsets final.
             self._ready_producer()
         epochs = self._group_state.ownership.epochs
         begun = [partition for partition, epoch in epochs.items() if self._positioned.get(partition) != epoch]
@@ -202,10 +202,10 @@ class KafkaMembership(Closing):
         self._positioned = epochs
 
     def _pass_what_nobody_reads(self) -> None:
-        """Commit the position of each partition that is read to its end, where only the marks of transactions follow.
+        """Commit the position of each partition that is read to its end and followed only by transaction markers.
 
-        Otherwise the group would lag behind them for ever, by one for each partition: no autoscaler that goes by the
-        lag would ever rest.
+        Otherwise each partition would keep a lag of 1 for ever, and an autoscaler that goes by the lag would never
+        scale down.
         """
         if self._kept or self._group_state.awaits_assignment or time.monotonic() < self._next_pass:
             return
@@ -214,7 +214,7 @@ class KafkaMembership(Closing):
         for partition in self._positioned:
             committed = self._committed.get(partition, 0)
             if self._delivered.get(partition, 0) > committed:
-                continue  # there are records that are not committed yet
+                continue  # some records are not committed yet
             position = known_position(self._consumer, partition)
             if position is not None and position > committed:
                 passed[partition] = OffsetAndMetadata(position, "", -1)
@@ -222,7 +222,7 @@ class KafkaMembership(Closing):
             return
         try:
             membership, owned = self._group_state.metadata()
-            # Looked at again behind the snapshot, by which the broker checks the commit.
+            # Checked again after the snapshot, which the broker uses to check the commit.
             if all(owned.epochs.get(partition) == self._positioned.get(partition) for partition in passed):
                 self._transact([], passed, membership, time.monotonic() + self._config.commit_timeout_s)
         except FencedError as error:
@@ -251,19 +251,19 @@ class KafkaMembership(Closing):
         if not consumed:
             self._transact(outputs, {}, None, deadline)
             return
-        # 1. Is it still ours? Cheap, and saves most of the transactions that the broker would refuse below. One
-        #    snapshot of the membership serves the check and the commit: nothing can change in between.
+        # 1. Check the ownership. This is cheap and saves most of the transactions that the broker would refuse below.
+        # The check and the commit use one snapshot of the membership, so nothing can change in between.
         self._settle(min(deadline, time.monotonic() + _SETTLE_S))
         membership, owned = self._group_state.metadata()
         self._transact(outputs, self._offsets(consumed, owned), membership, deadline)
 
     def _settle(self, until: float) -> None:
-        """Wait for an assignment that is on its way. A commit before it belongs to no known generation."""
+        """Wait for a pending assignment. A commit before it belongs to no known generation."""
         while self._group_state.awaits_assignment and time.monotonic() < until:
             self.keep_alive()
 
     def _offsets(self, consumed: Sequence[Record], owned: Ownership) -> dict[TopicPartition, OffsetAndMetadata]:
-        """The offset behind the last consumed record of each partition. FencedError if one is not ours any more."""
+        """The offset after the last consumed record of each partition. Raises FencedError if this member lost one."""
         offsets: dict[TopicPartition, OffsetAndMetadata] = {}
         for record in consumed:
             partition = TopicPartition(record.topic, record.partition)
@@ -281,23 +281,24 @@ class KafkaMembership(Closing):
         membership: ConsumerGroupMetadata | None,
         deadline: float,
     ) -> None:
-        """Publish and commit as one transaction; ``membership`` is that of the offsets."""
-        # 2. A producer without a transaction under way, whatever became of the one before.
+        """Publish and commit as one transaction. ``membership`` goes with the offsets."""
+        # 2. Get a producer without an open transaction, whatever became of the one before.
         producer = self._ready_producer()
         try:
             with translated():
-                # 3. Open the transaction only now: while a batch is worked on none is open, so none can time out, and
-                #    readers are not held up behind it.
+                # 3. Open the transaction only now. None is open while a batch is processed, so none can time out or
+                # hold up readers.
                 producer.begin_transaction()
-                # 4. All outputs, and their acknowledgements: the first refusal ends the unit and names its culprit.
+                # 4. Send all outputs and wait for their acknowledgements. The first refusal ends the unit and names the
+                # record.
                 send_all(producer, outputs, deadline, self._config.max_buffered_bytes)
                 fault_point(KAFKA_SENT)
-                # 5. The offsets join the transaction. The broker checks member and generation, so a member that was
-                #    replaced unnoticed is fenced here, at the latest.
+                # 5. Add the offsets to the transaction. The broker checks member and generation, so a member that was
+                # replaced unnoticed is fenced here at the latest.
                 if membership is not None:
                     transactions.send_offsets(producer, offsets, membership, deadline)
                     fault_point(KAFKA_OFFSETS_SENT)
-                # 6. Everything becomes visible, in one step.
+                # 6. Commit: everything becomes visible in one step.
                 self._unsettled = True
                 transactions.commit(producer, deadline)
                 self._unsettled = False
@@ -331,9 +332,9 @@ class KafkaMembership(Closing):
     def _abort(self, producer: KafkaProducer) -> None:
         """End the failed transaction, and its producer with it.
 
-        kafka-python 3.0.12 keeps the offsets that the broker refused, and sends them along with the next transaction,
-        in the name of the new membership: the broker takes them, and the group's offsets go back. So nothing of a
-        failed transaction may live on. Where the abort itself fails, the next producer ends the transaction.
+        kafka-python 3.0.12 keeps the offsets that the broker refused and sends them with the next transaction, under
+        the new membership. The broker accepts them, and the group's offsets go back. So nothing of a failed transaction
+        may survive. If the abort itself fails, the next producer ends the transaction.
         """
         try:
             if self._unsettled:
@@ -352,7 +353,7 @@ class KafkaMembership(Closing):
             return
         self._closed = True
         try:
-            # First the group: the others get the partitions while the producer is still closing.
+            # The group first, so that the others get the partitions while the producer is still closing.
             self._consumer.close(autocommit=False, timeout_ms=milliseconds(CLOSE_TIMEOUT_S))
         except kafka_errors.KafkaError as error:
             log.warning("left the group without saying so: %s", bus_error(error))

@@ -1,12 +1,11 @@
-"""Kafka's codecs, each with a limit: a few kilobytes that unpack to gigabytes must not take a worker's memory.
+"""Kafka's codecs with a size limit: a few kilobytes that unpack to gigabytes must not exhaust a worker's memory.
 
 kafka-python reads gzip by itself, and lz4, snappy and zstd where a library for them is installed. A worker has to read
-all four, as each client and each topic chooses its own. A missing library is an error here, when the bus is imported;
-kafka-python would notice at the first record.
+all four, because each client and each topic chooses its own. A missing library is an error here, when the bus is
+imported; kafka-python would notice at the first record.
 
-The broker's limit of a batch counts compressed bytes, and kafka-python unpacks whatever comes. So its decoders are
-replaced by those below, in the two modules that use them; tests/unit/bus/test_kafka_unreadable.py tells
-when that is not needed any more.
+The broker limits the compressed size of a batch, and kafka-python unpacks without limit. So the decoders below replace
+its own in the two modules that use them. tests/unit/bus/test_kafka_unreadable.py fails when this is no longer needed.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ except ImportError as error:
 MAX_UNPACKED_BYTES: Final = 16 * 1024 * 1024
 
 _STEP: Final = 1024 * 1024
-#: What Java's snappy puts before its blocks, each with its length: magic, version, oldest compatible version.
+#: The header of Java's snappy format: magic, version, oldest compatible version. Blocks with their lengths follow.
 _XERIAL_MAGIC: Final = b"\x82SNAPPY\x00"
 _XERIAL_HEADER_BYTES: Final = 16
 
@@ -87,7 +86,7 @@ def unpack_snappy(packed: bytes) -> bytes:
 
 
 def _snappy_block(block: bytes, before: int) -> bytes:
-    # Snappy says first how many bytes there will be, seven bits a byte, and its library allocates as many.
+    # Snappy begins with the unpacked length (seven bits per byte), and its library allocates that much.
     size = 0
     for place, byte in enumerate(block[:5]):
         size |= (byte & 0x7F) << 7 * place

@@ -1,8 +1,7 @@
-"""What the Kafka bus changes about kafka-python's group membership, and what a member owns.
+"""Corrections of kafka-python's group membership, and what a member owns.
 
-Everything in here is about kafka-python 3.0.12, whose coordinator runs in an I/O thread of its own while the worker's
-thread polls and commits. ``tests/contract/test_kafka_fencing.py`` and ``test_kafka_rebalance.py`` say when a patch can
-go.
+All of it concerns kafka-python 3.0.12, whose coordinator runs in an I/O thread of its own while the worker's thread
+polls and commits. ``tests/contract/test_kafka_fencing.py`` and ``test_kafka_rebalance.py`` fail when a patch can go.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from kafka.structs import ConsumerGroupMetadata, MemberState, TopicPartition
 
 from shared.bus.base import FencedError
 
-#: How long a poll looks after a rebalance under way before it goes on with the partitions that stay.
+#: How long a poll serves a rebalance before it continues with the partitions that stay.
 _LOOK_MS = 20
 _NO_EPOCHS: Mapping[TopicPartition, str] = MappingProxyType({})
 
@@ -28,8 +27,8 @@ _NO_EPOCHS: Mapping[TopicPartition, str] = MappingProxyType({})
 class Ownership:
     """What a member owned when it last joined its group. Never changed, only replaced, so any thread may read it.
 
-    ``epochs`` has an ownership epoch for each partition: it stays the same as long as the partition stays with the
-    member without a break, and no other ownership of a partition, by whomever, ever has the same.
+    ``epochs`` has an ownership epoch for each partition. It lasts as long as the member owns the partition without a
+    break, and it is unique.
     """
 
     generation: int = -1
@@ -46,7 +45,7 @@ class _Answer:
 
 
 class GroupPatches:
-    """Follows a consumer's membership, and puts right what goes wrong in it."""
+    """Follows a consumer's membership and corrects it."""
 
     def __init__(self, consumer: KafkaConsumer) -> None:
         self.ownership = Ownership()
@@ -58,12 +57,12 @@ class GroupPatches:
         self._go_on_during_rebalances()
 
     def owned(self) -> list[TopicPartition]:
-        """What this member may claim when it joins: nothing of what it owned before it was expelled."""
+        """What this member may claim when it joins. After an expulsion it is nothing."""
         return [] if self._coordinator._generation.is_lost() else list(self.ownership.epochs)
 
     @property
     def rejoining(self) -> bool:
-        """Whether the member is about to join its group again. ``KafkaConsumer`` tells nobody."""
+        """Whether the member is about to rejoin its group. ``KafkaConsumer`` does not expose this."""
         return bool(self._coordinator.need_rejoin())
 
     @property
@@ -76,10 +75,10 @@ class GroupPatches:
     def metadata(self) -> tuple[ConsumerGroupMetadata, Ownership]:
         """The membership by which the broker may fence a commit, and what is owned in it.
 
-        Raises FencedError for one that the broker would not check: it takes a commit without a member ID and a
-        generation from anybody, as long as the group has members.
+        Raises FencedError if the broker would not check it: the broker accepts a commit without member ID and
+        generation from any client, even if the group has members.
         """
-        # In this order: the other way round a rebalance in between would lend the old ownership the new generation.
+        # The order matters: reversed, a rebalance in between would pair the old ownership with the new generation.
         membership: ConsumerGroupMetadata = self._consumer.group_metadata()
         owned = self.ownership
         if membership.generation_id < 0 or not membership.member_id:
@@ -91,10 +90,10 @@ class GroupPatches:
     def _keep_answers(self) -> None:
         """Keep the answer to a join that arrives between two polls, for as long as the membership is the same.
 
-        kafka-python forgets it: its next poll joins once more, for ever where polls are short. And when new partitions
-        were the reason it never looks again; so a join under way counts as a reason to look. The membership may end
-        between the answer and the next poll. kafka-python would take the member for a stable one all the same, without
-        telling the listener what it lost, if it was about to join anyway.
+        kafka-python forgets it. Its next poll joins once more, for ever if polls are short. If new partitions were the
+        reason for the join it never checks again, so a pending join counts as a reason to check. The membership may
+        also end between the answer and the next poll. Then kafka-python would treat the member as stable and would not
+        tell the listener what it lost.
         """
         coordinator = self._coordinator
         join, complete, need_rejoin = (
@@ -131,8 +130,8 @@ class GroupPatches:
     def _go_on_during_rebalances(self) -> None:
         """Let a poll deliver what is owned while a join waits for other members.
 
-        kafka-python returns nothing until the join is answered, which takes as long as the broker waits for a dead
-        member's session to end.
+        kafka-python returns nothing until the join is answered. That takes until the session of a dead member times
+        out.
         """
         coordinator = self._coordinator
         poll = coordinator.poll
@@ -152,7 +151,7 @@ class GroupPatches:
             for partition in self._consumer._subscription.assigned_partitions()
         }
         self.ownership = Ownership(generation, member_id, MappingProxyType(epochs))
-        # An answer that is still on its way was asked for in an earlier membership.
+        # A pending answer belongs to an earlier membership.
         self._coordinator._offset_fetch_futures.clear()
 
     def _lose_everything(self) -> None:

@@ -1,7 +1,7 @@
-"""The network client of the Kafka bus: kafka-python's own, which gives up at once where trying again is in vain.
+"""kafka-python's network client, but it gives up at once if a retry cannot help.
 
-kafka-python takes a wrong password or certificate for a broker that is not there yet: it tries until its time is up,
-and then says no more than that it could not connect. Here the first connection tells why it failed.
+kafka-python treats a wrong password or certificate like an absent broker: it retries until its time is up, and reports
+only that it could not connect. Here the first connection reports its error.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from shared.bus.kafka.patches.reach import Answers
 
 _HOW: Final = "TONESTREAM_KAFKA_SECURITY_PROTOCOL"
 _PROBE_S: Final = 2.0
-#: How kafka-python names what the system said: ``111 ECONNREFUSED``.
+#: How kafka-python formats a system error: ``111 ECONNREFUSED``.
 _ERRNO: Final = re.compile(r"(\d+) E[A-Z0-9]+")
-#: Which versions do you speak? (size, API 18, version 0, correlation 4711, no client ID.) Answered before any password;
-#: the answer begins with its size and the correlation.
+#: An ApiVersions request (size, API 18, version 0, correlation 4711, no client ID). A broker answers it before
+#: authentication, beginning with the size and the correlation.
 _PLAIN_QUESTION: Final = struct.pack(">ihhih", 10, 18, 0, 4711, -1)
 
 
 class NetworkClient(KafkaNetClient):  # type: ignore[misc]
-    """A client for one role."""
+    """A network client for one role."""
 
     def __init__(self, **configs: Any) -> None:
         net = NetworkSelector(**configs)
@@ -40,7 +40,7 @@ class NetworkClient(KafkaNetClient):  # type: ignore[misc]
 
     @property
     def last_failure(self) -> str | None:
-        """Why the latest connection to a bootstrap broker failed; None where none did."""
+        """Why the latest connection to a bootstrap broker failed; None if none did."""
         error: Exception | None = self._manager.last_failure
         if error is None:
             return None
@@ -53,7 +53,7 @@ class NetworkClient(KafkaNetClient):  # type: ignore[misc]
 class _Manager(KafkaConnectionManager):  # type: ignore[misc]
     """Ends the bootstrap with BusSecurityError when every bootstrap broker has refused, or been refused, for good.
 
-    One that is only away leaves hope: the others may be right about the settings and wrong about themselves.
+    As long as one is only unreachable, the bootstrap goes on: the settings may fit that one.
     """
 
     def __init__(self, net: Any, **configs: Any) -> None:
@@ -89,15 +89,16 @@ class _Manager(KafkaConnectionManager):  # type: ignore[misc]
             self._hopeless[node_id] = refusal
 
     def _note(self, error: Exception) -> None:
-        # The last attempt is cut short by the end of the time for all of them: no news.
+        # The time for all attempts cuts the last one short, which says nothing about the broker.
         if self.last_failure is None or not isinstance(error, kafka_errors.KafkaTimeoutError):
             self.last_failure = error
 
 
 def _with_last_words(transport: Any) -> Any:
-    """Work round kafka-python 3.0.12 throwing away what was received together with the end of the connection.
+    """Works around kafka-python 3.0.12, which discards data that arrives together with the end of the connection.
 
-    That is how a broker refuses a password: it says so and hangs up. Here the data comes first, the end next time.
+    A broker refuses a password that way: it sends the error and hangs up. Here the data is delivered first, the end at
+    the next call.
     """
     receive = transport._sock_recv
 
@@ -110,7 +111,7 @@ def _with_last_words(transport: Any) -> Any:
 
 
 def _in_words(error: Exception) -> str:
-    """What went wrong with a connection, without the names of kafka-python's classes where the system has words."""
+    """Why a connection failed, in the system's words if there are any, else with kafka-python's error."""
     said = str(error).removeprefix(f"{type(error).__name__}: ")
     if found := _ERRNO.fullmatch(said):
         return os.strerror(int(found.group(1)))
@@ -118,7 +119,7 @@ def _in_words(error: Exception) -> str:
 
 
 def refused(error: BaseException, broker: str, security: dict[str, Any]) -> BusSecurityError | None:
-    """What is wrong with the settings, where ``error`` of a first connection shows it; None where it does not."""
+    """What is wrong with the settings, if ``error`` of a first connection shows it; else None."""
     if isinstance(error, kafka_errors.SaslAuthenticationFailedError):
         return BusSecurityError(
             f"{broker} does not accept the user {security['sasl_plain_username']!r} with this password; check"
@@ -144,12 +145,12 @@ def refused(error: BaseException, broker: str, security: dict[str, Any]) -> BusS
 
 
 def _cause(error: BaseException) -> object:
-    """What kafka-python wrapped: raised from it, raised while it was handled, or given as the message."""
+    """The error that kafka-python wrapped: its cause, its context, or its argument."""
     return error.__cause__ or error.__context__ or (error.args[0] if error.args else None)
 
 
 def _wrong_protocol(broker: str, security: dict[str, Any]) -> BusSecurityError | None:
-    """Whether it is the encryption that only one side wants: asked at the port itself, as the errors do not tell."""
+    """Whether only one side uses TLS. The errors do not show it, so this probes the port."""
     protocol = security["security_protocol"]
     if protocol in {"SSL", "SASL_SSL"}:
         if _answer(broker, _PLAIN_QUESTION, 8)[4:] == _PLAIN_QUESTION[8:12]:
@@ -161,7 +162,7 @@ def _wrong_protocol(broker: str, security: dict[str, Any]) -> BusSecurityError |
 
 def _tls_greeting() -> bytes:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # no connection comes of it
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # cannot connect
     greeting = ssl.MemoryBIO()
     with suppress(ssl.SSLWantReadError):
         context.wrap_bio(ssl.MemoryBIO(), greeting).do_handshake()

@@ -1,9 +1,9 @@
-"""Whether the brokers answer. An empty poll says nothing about that: kafka-python returns one, too, from a dead broker.
+"""Whether the brokers answer.
 
-A consumer is never silent for long: with partitions it fetches all the time (the broker answers after 250 ms at most),
-as a member of a group it sends heartbeats (every 3 s at most), and without either it asks for the topics
-(``metadata_max_age_s``). So the time of the last answer of whatever kind is the measure. A thread of kafka-python's
-sends and receives them, also while a batch is worked on.
+An empty poll does not show that, because kafka-python also returns one if the broker is dead. But a consumer is never
+silent for long: with partitions it fetches (the broker answers within 250 ms), as a member of a group it sends
+heartbeats (every 3 s), and otherwise it requests metadata (``metadata_max_age_s``). So the measure is the time of the
+last answer of any kind. kafka-python's I/O thread sends and receives, even while a batch is processed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ class Answers:
         self._last = time.monotonic()
 
     def expect(self, answer: Any) -> Any:
-        """Note the time when the future ``answer`` succeeds; returns it. One that says no is an answer as well."""
+        """Record the time at which the future ``answer`` completes; returns the future. A refusal is an answer as
+        well."""
         answer.add_callback(self._note)
         return answer
 
@@ -34,6 +35,6 @@ class Answers:
 
 
 def silent_s(consumer: KafkaConsumer) -> float:
-    """Seconds since a broker last answered ``consumer``, which was made by ``kafka_clients.build``."""
+    """Seconds since a broker last answered ``consumer``, which was made by ``shared.bus.kafka.clients.build``."""
     answers: Answers = consumer._manager.answers
     return answers.silent_s()

@@ -19,25 +19,25 @@ def send_offsets(
     membership: ConsumerGroupMetadata,
     deadline: float,
 ) -> None:
-    """As ``KafkaProducer.send_offsets_to_transaction``, which waits without limit. See ``_complete``."""
+    """Like ``KafkaProducer.send_offsets_to_transaction``, which waits without limit. See ``_complete``."""
     _complete(producer, producer._transaction_manager.send_offsets_to_transaction(offsets, membership), deadline)
 
 
 def commit(producer: KafkaProducer, deadline: float) -> None:
-    """As ``KafkaProducer.commit_transaction``, which waits without limit. See ``_complete``."""
+    """Like ``KafkaProducer.commit_transaction``, which waits without limit. See ``_complete``."""
     _complete(producer, producer._transaction_manager.begin_commit(), deadline)
 
 
 def abort(producer: KafkaProducer, deadline: float) -> None:
-    """As ``KafkaProducer.abort_transaction``, which waits without limit. See ``_complete``."""
+    """Like ``KafkaProducer.abort_transaction``, which waits without limit. See ``_complete``."""
     _complete(producer, producer._transaction_manager.begin_abort(), deadline)
 
 
 def _complete(producer: KafkaProducer, result: Any, deadline: float) -> None:
     """Wait for a step until ``deadline`` (of ``time.monotonic``). Raises BusUnavailableError.
 
-    The public methods wait for as long as the broker does not answer, whatever happens to it. They consist of these two
-    halves: start the step, and wait for it.
+    The public methods wait until the broker answers, without limit. They consist of these two halves: start the step,
+    and wait for it.
     """
     producer._sender.wakeup()
     if not result.wait(timeout_ms=max(0, round((deadline - time.monotonic()) * 1000))):
@@ -47,7 +47,7 @@ def _complete(producer: KafkaProducer, result: Any, deadline: float) -> None:
 def close(producer: KafkaProducer, timeout_s: float) -> None:
     """Close within about ``timeout_s``, whatever the producer is waiting for.
 
-    ``KafkaProducer.close`` begins with a flush. When that fails it gives up and leaves the sender's thread alive.
+    ``KafkaProducer.close`` flushes first. If that fails it gives up, and the sender thread stays alive.
     """
     try:
         producer.close(timeout=timeout_s)

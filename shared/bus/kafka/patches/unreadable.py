@@ -1,10 +1,10 @@
-"""Batches that cannot be read are delivered as records that say so.
+"""Delivers unreadable batches as marked records.
 
-kafka-python 3.0.12 raises once where a batch is damaged (its checksum, its codec, its compressed body, the records in
-it), and from then on its poll never returns: ``Fetcher.fetched_records`` goes round and round over an iterator that is
-used up. Raising would not be enough either, as nobody could tell how far to skip. So the reading of a fetched partition
-is replaced here by one that goes on: what can be read before the damage is delivered as always, then one record in
-place of the rest of the batch, marked and at its last offset. Committing that commits past the batch.
+kafka-python 3.0.12 raises once if a batch is damaged (its checksum, its codec, its compressed body, its records). After
+that its poll never returns, because ``Fetcher.fetched_records`` loops over an exhausted iterator. Raising would not be
+enough either: the caller could not tell how far to skip. So this module replaces the reading of a fetched partition.
+The records before the damage are delivered as usual. Then one marked record stands for the rest of the batch, at the
+last offset of the batch. Committing it commits past the batch.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from shared.bus.base import Unreadable
 
 log = logging.getLogger(__name__)
 
-#: How often a partition that its broker cannot read is named, and fetched again.
+#: How often a partition that its broker cannot read is logged and fetched again.
 _TELL_AGAIN_S = 60.0
 _ASK_AGAIN_S = 0.05
 
 
 class UnreadableRecord(ConsumerRecord):  # type: ignore[misc]
-    """Stands for a batch, or the rest of one, that cannot be read. Its value is the raw batch."""
+    """Stands for an unreadable batch, or the rest of one. Its value is the raw batch."""
 
     unreadable: Unreadable
 
 
 def name_unreadable_batches(consumer: KafkaConsumer) -> None:
-    """Make ``consumer`` deliver an UnreadableRecord where it would raise.
+    """Make ``consumer`` deliver an UnreadableRecord instead of raising.
 
-    Where a broker itself cannot read a partition there is nothing to deliver and no telling how far to skip. That
-    partition waits for its operator, and the others go on: kafka-python would raise, and hold them up as well.
+    If a broker itself cannot read a partition, there is nothing to deliver and no known offset to skip to. That
+    partition waits for its operator and the others go on. kafka-python would raise and hold up all of them.
     """
     fetcher = consumer._fetcher
     fetcher.PartitionRecords = functools.partial(_PartitionRecords, consumer._subscription.assignment)
@@ -54,7 +54,7 @@ def name_unreadable_batches(consumer: KafkaConsumer) -> None:
             if time.monotonic() > quiet_until.get(fetch.topic_partition, 0.0):
                 quiet_until[fetch.topic_partition] = time.monotonic() + _TELL_AGAIN_S
                 log.error("the broker cannot read %s at %d: %s", fetch.topic_partition, fetch.fetched_offset, error)
-            # The broker answers such a fetch at once, and is asked again at once.
+            # The broker answers such a fetch at once, so the next one would follow at once.
             time.sleep(_ASK_AGAIN_S)
             return None
 
@@ -62,16 +62,16 @@ def name_unreadable_batches(consumer: KafkaConsumer) -> None:
 
 
 def unreadable(record: Any) -> Unreadable | None:
-    """What is wrong with a record of kafka-python's; None where it was read."""
+    """Why a record of kafka-python's is unreadable; None if it was read."""
     return record.unreadable if isinstance(record, UnreadableRecord) else None
 
 
 class _BatchEnds(Exception):  # noqa: N818 (no error)
-    """kafka-python asks for the batch after the one it was given."""
+    """kafka-python asks for the batch after the current one."""
 
 
 class _OneBatch:
-    """Shows only one batch of the fetched records, so that its damage does not hide the batches behind it."""
+    """Exposes one batch of the fetched records at a time, so that damage does not hide the batches after it."""
 
     def __init__(self, batch: Any) -> None:
         self._batch = batch
@@ -84,7 +84,7 @@ class _OneBatch:
 
 
 class _PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
-    """The records that one fetch brought of one partition."""
+    """The records of one partition from one fetch."""
 
     def __init__(self, assignment: Mapping[TopicPartition, Any], *arguments: Any, **options: Any) -> None:
         self._assignment = assignment
@@ -94,7 +94,8 @@ class _PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
         try:
             taken: list[Any] = super().take(n)
         except BaseException:
-            # Used up by the error. Dropped, the partition is fetched again; kept, it would be asked for ever.
+            # The error exhausted the iterator. Without it the partition is fetched again; with it the loop would never
+            # end.
             self.drain()
             raise
         return taken
@@ -118,8 +119,8 @@ class _PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
                 last, trusted = self._last_offset(tp, raw, records)
                 yield self._unreadable(tp, raw, last, error)
                 if trusted:
-                    # The damaged batch may have ended a transaction. What comes next is fetched anew: then the broker
-                    # says again which of the records behind it were never committed.
+                    # The damaged batch may have ended a transaction. The records after it are fetched again, so that
+                    # the broker lists the aborted transactions again.
                     break
         self.drain()
 
@@ -130,7 +131,7 @@ class _PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
         record = UnreadableRecord(
             tp.topic, tp.partition, self.leader_epoch, last, 0, 0, None, value, [], None, -1, len(value), -1
         )
-        # An error of kafka-python's says its number and its name by itself.
+        # The text of kafka-python's errors includes number and name.
         said = error.args[0] if isinstance(error, KafkaError) and error.args else error
         record.unreadable = Unreadable(first, f"{type(error).__name__}: {said}")
         return record
@@ -138,8 +139,8 @@ class _PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
     def _last_offset(self, tp: TopicPartition, raw: Any, records: Any) -> tuple[int, bool]:
         """The last offset of the batch in ``raw``, and whether its header can be right about it.
 
-        The header is as damaged as the rest, perhaps. So the offset is never before the one that was asked for, which
-        would bring the same batch for ever, and never behind the next batch or the end, which would skip what is good.
+        The header may be damaged as well. So the offset is never before the requested one, which would deliver the same
+        batch for ever, and never after the next batch or the end, which would skip good records.
         """
         following = records._next_slice
         if following is not None and len(following) < _HEADER.size:
@@ -153,7 +154,7 @@ class _PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
 
 
 def _said_last_offsets(raw: Any) -> tuple[int, int]:
-    """The last offset as the header says it, and as its count of records does; -1 where it is too short."""
+    """The last offset by the header's field, and by its record count; -1 if it is too short."""
     if len(raw) < _HEADER.size:
         return -1, -1
     base, magic, delta, count = _HEADER.unpack_from(raw)
