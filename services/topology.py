@@ -95,6 +95,6 @@ def build_services(stage: Stage, settings: Settings) -> list[AnyService]:
 
 
 def service_class(node: Node) -> Any:
-    """The class of the node's service. Raises ImportError where this installation lacks its dependencies."""
+    """The class of the node's service. Raises ImportError if this installation lacks its dependencies."""
     module, name = node.service.split(":")
     return getattr(import_module(module), name)

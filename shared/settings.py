@@ -1,4 +1,4 @@
-"""Every knob, typed and documented. Set by environment variables with the prefix ``TONESTREAM_``, or by files.
+"""Every setting, typed and documented, from environment variables with the prefix ``TONESTREAM_`` or from files.
 
 ``docs/settings.md`` is generated from here (``tonestream settings``).
 """
@@ -16,11 +16,11 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsS
 
 _ROOT = Path(__file__).resolve().parent.parent
 
-#: A folder with one file a setting, named like its variable in lower case; a variable goes before its file.
+#: A folder with one file per setting, named like its variable in lower case. A variable overrides its file.
 SECRETS_DIR_VARIABLE: Final = "TONESTREAM_SECRETS_DIR"
-#: Where Docker and Kubernetes put such files.
+#: The folder that Docker and Kubernetes use.
 DEFAULT_SECRETS_DIR: Final = Path("/run/secrets")
-#: Where a broker listens that is named without a port.
+#: The default port of a broker.
 _KAFKA_PORT: Final = "9092"
 _REDIS_TLS: Final = ("rediss:", "cluster+rediss:")
 _REDIS_SCHEMES: Final = frozenset({"redis", "rediss", "unix", "memory", "cluster+redis", "cluster+rediss"})
@@ -29,18 +29,18 @@ VoteStrategy = Literal["soft", "majority", "parts"]
 
 
 class SettingsError(ValueError):
-    """A setting whose value makes no sense; the message names it."""
+    """A setting has an invalid value; the message names it."""
 
 
 class Settings(BaseSettings):
-    """One typed object, read once at the start and handed down."""
+    """All settings in one typed object, read once at the start."""
 
     model_config = SettingsConfigDict(
         env_prefix="TONESTREAM_",
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
-        # A value that is refused may be a password.
+        # A refused value may be a password.
         hide_input_in_errors=True,
     )
 
@@ -95,7 +95,7 @@ class Settings(BaseSettings):
         None, description="PEM file with the certificate of Redis's authority; default the system's. With rediss://."
     )
     redis_ssl_certfile: Path | None = Field(
-        None, description="PEM file with this client's certificate, where Redis asks for one (mutual TLS)."
+        None, description="PEM file with this client's certificate, if Redis asks for one (mutual TLS)."
     )
     redis_ssl_keyfile: Path | None = Field(None, description="PEM file with its key.")
     redis_ssl_check_hostname: bool = Field(
@@ -133,7 +133,7 @@ class Settings(BaseSettings):
         3.0,
         gt=0,
         description="Longest first try of fetching a request's audio, in seconds, with its look-ups and redirects. What"
-        " takes longer moves to the retry lane, where it is in nobody's way.",
+        " takes longer moves to the retry lane, which delays no other request.",
     )
     fetch_total_timeout_s: float = Field(
         120.0,
@@ -254,7 +254,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """What is given, then the environment, then the files of the secrets' folder."""
+        """Sources in order: arguments, the environment, the files of the secrets folder."""
         named = os.environ.get(SECRETS_DIR_VARIABLE)
         folder = Path(named) if named else DEFAULT_SECRETS_DIR
         if named and not folder.is_dir():
@@ -274,7 +274,7 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _redis_url_can_be_read(cls, value: SecretStr) -> SecretStr:
-        """Checked here, as the errors of those that read it later quote parts of it: perhaps of the password."""
+        """Checked here, because errors of later readers may quote parts of the password."""
         url = value.get_secret_value()
         if url.partition("://")[0] not in _REDIS_SCHEMES or "://" not in url:
             raise ValueError("a URL that begins with redis://, rediss://, unix:// or memory:// is needed")
@@ -291,7 +291,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _credentials_are_used(self) -> Self:
-        """A user, a password or a certificate that would be ignored is a connection less safe than it looks."""
+        """An ignored user, password or certificate would make a connection less safe than it looks."""
         sasl = ("mechanism", "username", "password")
         given = [name for name in sasl if getattr(self, f"kafka_sasl_{name}") is not None]
         if self.kafka_security_protocol.startswith("SASL_"):
@@ -299,7 +299,7 @@ class Settings(BaseSettings):
                 raise ValueError(
                     f"kafka_security_protocol {self.kafka_security_protocol} needs {_named('sasl', missing)}"
                 )
-        elif given != ["password"] and given:  # a password alone opens nothing, and leads nobody to think so
+        elif given != ["password"] and given:  # a password alone is useless, and obviously so
             raise ValueError(f"{_named('sasl', given)} needs kafka_security_protocol SASL_SSL or SASL_PLAINTEXT")
         tls = [name for name in ("cafile", "certfile", "keyfile") if getattr(self, f"kafka_ssl_{name}") is not None]
         if tls and not self.kafka_uses_tls:
@@ -314,7 +314,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _redis_url_is_complete(self) -> Self:
-        """The URL holds all that a client needs to connect, the certificates included: one value is handed down."""
+        """The URL holds everything that a client needs to connect, even the certificates."""
         url = self.redis_url.get_secret_value()
         options = {name: value for name, value in self._redis_tls().items() if f"{name}=" not in url}
         if options and url.startswith(_REDIS_TLS):
@@ -337,7 +337,7 @@ class Settings(BaseSettings):
         return {name: str(file) for name, file in files.items() if file is not None} | unchecked
 
     def secrets(self) -> list[str]:
-        """Every secret that is set, and the password in the URL of Redis: what must not be shown."""
+        """Everything that must not be shown: every secret that is set, and the password in the URL of Redis."""
         hidden = [value.get_secret_value() for _, value in self if isinstance(value, SecretStr)]
         url = self.redis_url.get_secret_value()
         password = None if url.startswith("memory:") else urlsplit(url).password
@@ -352,7 +352,7 @@ class Settings(BaseSettings):
                 if (file := getattr(self, f"kafka_ssl_{name}")) is not None:
                     security[f"ssl_{name}"] = str(file)
             if self.kafka_ssl_certfile is not None:
-                # Never None: OpenSSL would ask for it at the terminal and wait.
+                # Never None, because OpenSSL would prompt at the terminal and wait.
                 secret = self.kafka_ssl_key_password
                 security["ssl_password"] = "" if secret is None else secret.get_secret_value()
         if self.kafka_sasl_mechanism is not None:
@@ -377,7 +377,7 @@ def brokers(servers: str) -> list[tuple[str, int]]:
 
 
 def _require_readable(folder: Path, prefix: str) -> None:
-    """Raises SettingsError for a file in the folder that is named like a setting and cannot be read as text."""
+    """Raises SettingsError for a file with the name of a setting that cannot be read as text."""
     path = folder
     try:
         for path in sorted(folder.iterdir()):

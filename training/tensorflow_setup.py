@@ -11,7 +11,7 @@ import tensorflow as tf
 
 def prepare(seed: int, threads: int) -> dict[str, str]:
     """Seed every generator and bound the threads; returns the versions for the manifest. Call before any model."""
-    # TensorFlow that runs already keeps the number it started with.
+    # A running TensorFlow keeps its number of threads.
     with suppress(RuntimeError):
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(1)

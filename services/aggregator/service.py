@@ -168,7 +168,7 @@ class Aggregator(Service[Part, Answer]):
         return state if answer is None else state.with_answer(answer)
 
     def _answers(self, request_id: str, state: RequestState, record: Record) -> Outcome[Answer]:
-        """The result of a request, if ``record`` is the one to answer it, and those of its followers; nothing where it
+        """The result of a request, if ``record`` is the one to answer it, and those of its followers; nothing if it
         is not complete."""
         track = state.track
         if track is None or not state.complete or not self._requests.answer(request_id, record):

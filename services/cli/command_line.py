@@ -1,4 +1,4 @@
-"""The commands, and how each of them ends: with an exit status, and one line for whatever went wrong."""
+"""The commands, and how each of them ends: with an exit status, and one line about any error."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ from shared.settings import Settings, SettingsError
 
 log = logging.getLogger(__name__)
 
-#: What ends a command from outside, besides Ctrl-C, in an orderly way: what is done is shown, nothing is left behind.
+#: Signals besides that of Ctrl-C that end a command in an orderly way: finished results are shown and nothing is left
+#: behind.
 _ENDING: Final = (signal.SIGTERM, signal.SIGHUP)
 
 
@@ -57,7 +58,7 @@ def _status(arguments: Sequence[str] | None) -> int:
     try:
         options = _parser().parse_args(arguments)
         settings = Settings()
-    except SystemExit as ended:  # argparse has said what there is to say
+    except SystemExit as ended:  # argparse has printed its message
         return ended.code if isinstance(ended.code, int) else FAILED
     except ValidationError as error:
         output.complain(f"settings: {faults(error)}")
@@ -84,7 +85,7 @@ def _status(arguments: Sequence[str] | None) -> int:
         if output.lost() is None:  # else ``finish`` says so
             output.complain(redact(str(error)))
     except Exception as error:
-        # An operator reads logs, and wants to know where. A person at a terminal wants to know what.
+        # An operator reads logs and needs the traceback. A person at a terminal needs the message.
         log.log(logging.CRITICAL if options.run is worker.run else logging.DEBUG, "defect", exc_info=True)
         output.complain(
             f"a defect of this program: {redact(f'{type(error).__name__}: {error}')} (TONESTREAM_LOG_LEVEL=DEBUG shows"
@@ -94,8 +95,8 @@ def _status(arguments: Sequence[str] | None) -> int:
 
 
 def own_process() -> None:
-    """The process is that of one command. The signals that end it end the command like Ctrl-C, but for those that it
-    ignores. A defect in a thread goes to the log."""
+    """Prepare the process for one command. The signals above end it like Ctrl-C, unless it ignores them. Uncaught
+    errors of threads go to the log."""
     output.prepare()
     for number in _ENDING:
         if signal.getsignal(number) is signal.SIG_DFL:

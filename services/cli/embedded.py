@@ -35,12 +35,12 @@ from shared.system.work_folder import work_folder
 log = logging.getLogger(__name__)
 
 _POLL_S: Final = 0.5
-#: How long nothing may get on for what all tracks need, such as room for temporary files, seconds.
+#: How long a shared need, such as room for temporary files, may stop all tracks, in seconds.
 _PATIENCE_S: Final = 20.0
 
 
 class PipelineStoppedError(RuntimeError):
-    """The services inside the process do not get on any more; the message says why."""
+    """The services inside the process have stopped making progress. The message says why."""
 
 
 class EmbeddedPipeline:
@@ -59,7 +59,7 @@ class EmbeddedPipeline:
         self._reader: Reader | None = None
         self._retries: Reader | None = None
         self._blobs: BlobStore | None = None
-        # Tracks under way at once: enough to keep every core and the network busy, few enough to bound the disk.
+        # Tracks in flight: enough to keep every core and the network busy, few enough to bound the disk.
         self.window = 4 * worker_threads(settings) + 4
 
     def __enter__(self) -> EmbeddedPipeline:
@@ -90,7 +90,7 @@ class EmbeddedPipeline:
                     retry_attempts=settings.retry_attempts,
                     retry_budget_s=settings.retry_budget_s,
                     keep_alive_s=None,
-                    stop_grace_s=0.0,  # nobody waits for what has not been answered by then
+                    stop_grace_s=0.0,  # unanswered requests are abandoned
                 )
                 pulse = Pulse()
                 loop = loop_class(service)(service, membership, self._topics, policy, pulse)
@@ -108,20 +108,20 @@ class EmbeddedPipeline:
     def upload(self, file: Path) -> str:
         """Put a local file where ingestion finds it, without a copy; returns the reference. Raises OSError."""
         assert self._blobs is not None
-        with file.open("rb") as opened:  # the file's own faults, before the store's
+        with file.open("rb") as opened:  # errors of the file before errors of the store
             opened.read(1)
         return self._blobs.link(file, f"{UPLOADS}/{uuid.uuid4().hex}")
 
     def submit(self, request: TrackRequest) -> None:
-        """Send the request on its way."""
+        """Publish the request."""
         with self._bus.publisher() as publisher:
             publisher.publish([outgoing(self._topics, request)])
 
     def classify(self, requests: Iterable[TrackRequest | TrackResult]) -> Iterator[TrackResult]:
-        """The results of ``requests``, in the order they are finished. Takes requests as there is room for them.
+        """The results of ``requests``, in the order they finish.
 
-        Those whose source is slow take no room. A result among them is passed on. Raises PipelineStoppedError rather
-        than wait for a dead service, or for room on a disk that stays full.
+        Requests are taken as there is room; slow sources take no room. A result among the requests is passed on. Raises
+        PipelineStoppedError instead of waiting for a dead service or a full disk.
         """
         waiting: set[str] = set()
         slow: set[str] = set()
@@ -147,7 +147,7 @@ class EmbeddedPipeline:
                     yield result
 
     def _results(self) -> list[TrackResult]:
-        """Results that have come; none after a short wait."""
+        """The results that have arrived; empty after a short wait."""
         assert self._reader is not None
         results = [decode_message(Channel.RESULTS, record.value) for record in self._reader.poll(100, _POLL_S)]
         if results:
@@ -157,7 +157,7 @@ class EmbeddedPipeline:
         return [result for result in results if isinstance(result, TrackResult)]
 
     def _require_progress(self) -> None:
-        """Raises PipelineStoppedError where no result is to be expected any more."""
+        """Raise PipelineStoppedError if no further result can be expected."""
         for thread in self._threads:
             if not thread.is_alive():
                 raise PipelineStoppedError(f"{thread.name} ended: {thread.error!r}")
@@ -170,7 +170,7 @@ class EmbeddedPipeline:
             raise PipelineStoppedError(f"{reason}. The variable TMPDIR names another folder for temporary files")
 
     def _slow(self) -> set[str]:
-        """The requests that have moved to the retry lane since this was asked last."""
+        """The requests that have moved to the retry lane since the last call."""
         assert self._retries is not None
         moved = (salvaged_request_id(record) for record in self._retries.poll(1000, 0.0))
         return {request_id for request_id in moved if request_id is not None}

@@ -1,4 +1,4 @@
-"""The parser of the command line, whose help is easy on the eyes where the terminal allows it."""
+"""The parser of the command line, with formatted help on terminals."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def _formatter(prog: str) -> argparse.HelpFormatter:
-    # rich takes a moment to import: only where somebody looks, and sees colours.
+    # Importing rich takes a moment, so it is imported only for a terminal.
     seen = sys.stdout is not None and sys.stdout.isatty()
     if seen and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb":
         try:

@@ -1,4 +1,4 @@
-"""From what a person typed to what is to be classified."""
+"""From command-line arguments to inputs."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import Literal
 from services.cli.scan import LeftOut, Scan, reason
 from shared.contracts.tracks import FILE_SCHEME, looks_like_spotify, path_of_file_url
 
-#: No path is meant: there is none of that name, or no path can have it. A URL may be too long for one.
+#: The argument is no path: none exists by that name, or no path can have it. A URL may be too long for a path.
 _NO_SUCH_PATH = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL})
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """``given`` is what the result calls it. ``fault`` says why it cannot be read, where that is known already."""
+    """``given`` is its name in the result. ``fault`` says why it cannot be read, if that is known already."""
 
     kind: Literal["file", "url", "spotify", "unknown"]
     given: str
@@ -33,8 +33,8 @@ class Input:
 def expand(arguments: Sequence[str], left_out: LeftOut) -> Iterator[Input]:
     """Files, URLs and Spotify tracks, in the order given; folders recursively, in the order of their names.
 
-    What exists as a path is a path, whatever it looks like. What is neither path nor URL nor Spotify track is of kind
-    ``unknown``. ``left_out`` learns what a folder holds besides music.
+    An existing path is a path, whatever it looks like. An argument that is neither path nor URL nor Spotify track has
+    the kind ``unknown``. ``left_out`` counts what a folder holds besides music.
     """
     scan = Scan(left_out)
     for argument in arguments:
@@ -74,12 +74,12 @@ def _of_file_url(url: str) -> Input:
 
 
 def _at_home(argument: str) -> str:
-    """With ``~`` and ``~user`` replaced by that user's folder. Where there is no such user, the name is meant."""
+    """``~`` and ``~user`` are replaced by that user's folder. If there is no such user, the name stays."""
     return os.path.expanduser(argument)  # noqa: PTH111 (pathlib's raises where there is no such user)
 
 
 def _fault(path: str, error: OSError | ValueError) -> str | None:
-    """Why ``path`` cannot be looked at; None where there is no such path."""
+    """Why ``path`` cannot be read; None if it does not exist."""
     if isinstance(error, ValueError):
         return None
     if error.errno in _NO_SUCH_PATH and not os.path.islink(path):  # noqa: PTH114 (it may be no path at all)

@@ -1,6 +1,6 @@
 """``tonestream``, the command line. Exit status: 0 all is well, 1 something failed, 2 wrong usage, 130 interrupted.
 
-Nothing but the guard is here: loading the commands takes a moment, in which a person may press Ctrl-C, too.
+This module only guards the rest, because Ctrl-C may also come while the commands are imported.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-#: What shells add to the number of the signal that ended a process.
+#: Shells report a process that a signal ended as this number plus the signal's.
 _BY_SIGNAL: Final = 128
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status. Without ``arguments`` it is that of the process, which ends with it."""
+    """Run one command; returns the exit status. Without ``arguments`` it takes those of the process, and ends the
+    process."""
     if arguments is not None:
         from services.cli.command_line import run
 
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     if status > _BY_SIGNAL:
-        os._exit(status)  # nobody waits for what threads are still busy with
+        os._exit(status)  # does not wait for running threads
     return status
 
 

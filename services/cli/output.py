@@ -1,4 +1,4 @@
-"""Standard output and standard error as they come: closed, full, without a reader, in any encoding."""
+"""Standard output and standard error in any state: closed, full, without a reader, in any encoding."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NOT_ASCII: Final = re.compile(r"[^\x00-\x7f]+")
 
 
 class _Output(io.TextIOWrapper):
-    """Standard output that remembers why it could not be written: not everybody who writes passes errors on."""
+    """Standard output that remembers its error, because not every writer passes errors on."""
 
     fault: OSError | None = None
 
@@ -40,13 +40,13 @@ class _Output(io.TextIOWrapper):
 
 
 def prepare() -> None:
-    """Make the three standard streams of this process usable. One that was closed fails at the first write, as a full
-    one does; no text fails for its characters."""
+    """Make the three standard streams of this process usable. A closed one fails at the first write, like a full one.
+    No text fails because of its characters."""
     for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         try:
             os.fstat(number)
         except OSError:
-            # The number must not fall to the next file that is opened. Reading only: what is written there fails.
+            # Keeps the descriptor number from the next opened file. It is read-only, so writing to it fails.
             os.open(os.devnull, os.O_RDONLY if name != "stderr" else os.O_WRONLY)
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 (open as long as the process)
@@ -56,29 +56,29 @@ def prepare() -> None:
 
 
 def finish(status: int) -> int:
-    """Write what is buffered. Returns the exit status: ``status``, or that of a failure where output was lost."""
+    """Write the buffers. Returns the exit status: ``status``, or that of a failure if output was lost."""
     fault = lost()
     if fault is not None:
         _drop(sys.stdout)
-        if fault.errno != errno.EPIPE:  # else its reader had enough (`| head`)
+        if fault.errno != errno.EPIPE:  # else its reader has exited (`| head`)
             complain(f"standard output cannot be written: {fault.strerror or fault}")
         status = status or FAILED
     try:
         sys.stderr.flush()
-    except OSError:  # nobody is left to say it to
+    except OSError:  # standard error is lost as well
         _drop(sys.stderr)
     return status
 
 
 def _drop(stream: TextIO) -> None:
-    """What is left in ``stream`` goes nowhere: Python would try again at its end, with a message and a status of its
-    own."""
+    """Discard the buffer of ``stream``. Otherwise Python would write it at exit and fail with a message and status of
+    its own."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def lost() -> OSError | None:
-    """What keeps standard output from being written; None where nothing does."""
+    """The error of standard output; None if there is none."""
     try:
         sys.stdout.flush()
     except OSError as error:
@@ -87,18 +87,18 @@ def lost() -> OSError | None:
 
 
 def complain(text: str) -> None:
-    """One line on standard error. Where that is lost, too, nobody is left to say it to."""
+    """Write one line to standard error, and ignore its failure."""
     with contextlib.suppress(OSError, ValueError):
         print(f"tonestream: {printable(text)}", file=sys.stderr, flush=True)
 
 
 def printable(text: str) -> str:
-    """Names of files may hold anything, control sequences for the terminal included."""
+    """File names may contain anything, even control sequences."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def encodable(text: str) -> str:
-    """``text``, with backslash escapes for what the encoding of standard output lacks."""
+    """``text``, with backslash escapes for characters outside the encoding of standard output."""
     encoding = _encoding()
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
@@ -113,7 +113,7 @@ def has(text: str) -> bool:
 
 
 def json_line(document: str) -> str:
-    """A JSON document, with JSON's own escapes for what the encoding of standard output lacks."""
+    """A JSON document, with JSON escapes for characters outside the encoding of standard output."""
     if has(document):
         return document
     return _NOT_ASCII.sub(lambda found: json.dumps(found.group())[1:-1], document)

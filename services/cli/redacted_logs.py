@@ -1,4 +1,4 @@
-"""Logs without secrets, whatever the errors in them quote."""
+"""Logs without secrets, even if an error quotes one."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class RedactingFormatter(logging.Formatter):
 def configure(
     settings: Settings, style: Literal["json", "text"], level: str | None = None, client_noise: bool = True
 ) -> None:
-    """Send all logs to standard error in that style, without the secrets of ``settings``.
+    """Send all logs to standard error in this style, without the secrets of ``settings``.
 
-    ``level`` is the least that is logged; default the one that is set. Without ``client_noise`` the Kafka client is
-    silent below DEBUG: it says the same again and again, and the error that ends a command says it once.
+    ``level`` is the lowest level that is logged; by default that of the settings. Without ``client_noise`` the Kafka
+    client logs only at DEBUG: it repeats itself, and the error that ends a command says the same once.
     """
     level = level or settings.log_level
     logs.configure(level, style)

@@ -14,7 +14,7 @@ from shared.contracts.tracks import without_credentials
 
 
 def remote_request(given: Input, request_id: str, force: bool = False, model: str | None = None) -> TrackRequest:
-    """The request for a URL or a Spotify track. Raises UsageError for what is neither."""
+    """The request for a URL or a Spotify track. Raises UsageError for anything else."""
     if given.kind == "unknown":
         raise UsageError("there is no such file, and it is neither a URL nor a Spotify track")
     try:
@@ -26,6 +26,6 @@ def remote_request(given: Input, request_id: str, force: bool = False, model: st
 
 
 def shown_source(given: Input) -> str:
-    """The path or URL as given, without credentials; bytes of it that are no text are shown as such."""
+    """The path or URL as given, without credentials. Bytes that are not text are escaped."""
     shown = os.fsencode(given.given).decode("utf-8", "backslashreplace")[:LONGEST_SOURCE]
     return without_credentials(shown) if given.kind == "url" else shown

@@ -1,4 +1,4 @@
-"""Which files of a folder may be music. Nothing is passed over in silence: what is left out is counted."""
+"""Which files of a folder may be music. The others are counted and reported."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Final
 from shared.audio.containers import container
 from shared.contracts.errors import TonestreamError
 
-#: Names of music and of films. Such a file is tried, and fails with a reason where it cannot be decoded.
+#: Extensions of music and video. Such a file is tried, and fails with a reason if it cannot be decoded.
 _MUSIC: Final = frozenset(
     {
         ".3ga", ".aa", ".aac", ".aax", ".ac3", ".adts", ".aif", ".aifc", ".aiff", ".alac", ".amr", ".ape",
@@ -22,7 +22,7 @@ _MUSIC: Final = frozenset(
         ".weba", ".webm", ".wma", ".wv",
     }
 )  # fmt: skip
-#: Names of files that are no music. A file of any other name is judged by its first bytes.
+#: Extensions of other files. A file with an unknown extension is judged by its first bytes.
 _NOT_MUSIC: Final = frozenset(
     {
         ".accurip", ".avif", ".bmp", ".bz2", ".c", ".cfg", ".conf", ".csv", ".css", ".cue", ".db", ".dll",
@@ -33,7 +33,7 @@ _NOT_MUSIC: Final = frozenset(
         ".webloc", ".webp", ".wpl", ".xls", ".xlsx", ".xml", ".xspf", ".xz", ".yaml", ".yml", ".zip", ".zst",
     }
 )  # fmt: skip
-#: What systems put beside people's files, by its name in lower case.
+#: Files that operating systems add, by name in lower case.
 _SYSTEM_FILES: Final = frozenset(
     {".ds_store", ".directory", ".localized", ".nomedia", "desktop.ini", "ehthumbs.db", "icon\r", "thumbs.db"}
 )
@@ -45,15 +45,15 @@ _SYSTEM_FOLDERS: Final = frozenset(
 )  # fmt: skip
 #: ``.Trash``, ``.Trashes``, ``.Trash-1000``.
 _TRASH: Final = ".trash"
-#: Attributes that macOS keeps in a file of their own, where the disk has no place for them: ``._song.mp3``.
+#: Attribute files of macOS on foreign file systems: ``._song.mp3``.
 _APPLE_DOUBLE: Final = ("._", b"\x00\x05\x16\x07")
-#: Most kinds of files that are named; the others are counted.
+#: The most kinds of files that are named. The others are counted.
 _MOST_NAMED: Final = 4
 
 
 @dataclass(slots=True)
 class LeftOut:
-    """What folders hold that is not tried."""
+    """The files in folders that are not tried."""
 
     not_music: Counter[str] = field(default_factory=Counter)
     system: Counter[str] = field(default_factory=Counter)
@@ -62,7 +62,7 @@ class LeftOut:
     empty: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        """A sentence for people; empty where nothing was left out."""
+        """A sentence for people; empty if nothing was left out."""
         parts = []
         if count := self.not_music.total():
             parts.append(
@@ -77,14 +77,14 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Something that may be music. ``fault`` says why it cannot be read, where that is known already."""
+    """Something that may be music. ``fault`` says why it cannot be read, if that is known already."""
 
     path: str
     fault: str | None = None
 
 
 def reason(path: str | Path, error: OSError) -> str:
-    """Why ``path`` cannot be read, in a few words."""
+    """Why ``path`` cannot be read, briefly."""
     if isinstance(error, FileNotFoundError) and Path(path).is_symlink():
         return "it is a link to something that is not there"
     return error.strerror or str(error)
@@ -97,9 +97,9 @@ class Scan:
         self._left_out = left_out
 
     def folder(self, path: str) -> Iterator[Found]:
-        """What may be music in a folder that was named."""
+        """The possible music in a folder given by the user."""
         empty = True
-        # A folder above this one is no part of it, even if a link in it leads there.
+        # A parent folder does not belong to this one, even if a link leads to it.
         around = Path(os.path.realpath(path))
         seen = {identity for one in (around, *around.parents) if (identity := _identity(one)) is not None}
         waiting = [path]
@@ -113,7 +113,7 @@ class Scan:
             self._left_out.empty.append(path)
 
     def _files(self, folder: str, inside: list[str]) -> Iterator[Found]:
-        """What may be music right in ``folder``; ``inside`` takes its folders."""
+        """The possible music directly in ``folder``; ``inside`` takes its subfolders."""
         entries: list[os.DirEntry[str]] = []
         try:
             with os.scandir(folder) as listing:
@@ -133,7 +133,7 @@ class Scan:
                 yield Found(str(Path(entry.path)), f"the file cannot be read: {reason(entry.path, error)}")
 
     def _is_new(self, folder: str, seen: set[tuple[int, int]]) -> bool:
-        """Whether ``folder`` is none of ``seen``, which learns it. One that cannot be looked at is new."""
+        """Whether ``folder`` is not yet in ``seen``; adds it. An unreadable folder counts as new."""
         identity = _identity(folder)
         if identity is None:
             return True
@@ -161,8 +161,8 @@ class Scan:
 def _sounds_like_music(entry: os.DirEntry[str]) -> bool:
     """Whether a file begins like music. Raises OSError."""
     if not entry.is_file():
-        entry.stat()  # a link to nothing has no status
-        return False  # a pipe or a device: reading it might wait for ever
+        entry.stat()  # a broken link has no status
+        return False  # a pipe or a device, which might block
     try:
         container(Path(entry.path))
         return True
@@ -179,7 +179,7 @@ def _is_apple_double(entry: os.DirEntry[str]) -> bool:
 
 
 def _identity(path: str | Path) -> tuple[int, int] | None:
-    """What tells a folder from all others on this machine; None where it cannot be looked at."""
+    """The identity of a folder on this machine; None if it cannot be read."""
     try:
         found = Path(path).stat()
     except OSError:

@@ -91,7 +91,7 @@ class Board:
         return f"{self._done} of {self._total} tracks done, {self._ok} ok"
 
     def close(self) -> None:
-        """Print the summary, where there is more than one track."""
+        """Print the summary, if there is more than one track."""
         if self._console is not None and self._total > 1:
             print(self.summary(), flush=True)
 
@@ -124,7 +124,7 @@ class Board:
 
 
 def _progress(console: Console | None, total: int) -> tuple[Progress | None, TaskID | None]:
-    """A bar on the console of the rows, where that is a terminal, else on standard error; none where neither is."""
+    """A bar on the console of the rows, if that is a terminal, else on standard error; none if neither is."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -139,7 +139,7 @@ def _progress(console: Console | None, total: int) -> tuple[Progress | None, Tas
 
 
 def _width() -> int | None:
-    """Columns of the terminal on standard output; None where it is none."""
+    """Columns of the terminal on standard output; None if it is none."""
     from rich.console import Console
 
     console = Console()
@@ -168,7 +168,7 @@ def line(result: TrackResult) -> str:
 
 
 def _name(result: TrackResult) -> str:
-    """A file is known by its path; what came from the web by artist and title, where they are known."""
+    """A file is known by its path; what came from the web by artist and title, if they are known."""
     track = result.track
     if track.title is None or track.key.startswith(("blob:", "input:")):
         return encodable(printable(track.source))

@@ -11,4 +11,4 @@ INTERRUPTED: Final = 130
 
 
 class UsageError(Exception):
-    """What was asked for cannot be done as it was asked."""
+    """Wrong usage: the arguments ask for something impossible."""

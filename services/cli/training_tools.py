@@ -1,4 +1,4 @@
-"""What the commands that train and evaluate share: their options, progress bars, and errors in a user's words."""
+"""Shared by the commands that train and evaluate: options, progress bars, and errors in a user's words."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NEEDED: Final = ("tensorflow", "librosa", "scipy", "matplotlib", "rich")
 
 
 class MissingExtraError(RuntimeError):
-    """Training and evaluation need packages that a worker does without."""
+    """Training and evaluation need packages that workers do not have."""
 
 
 def add_work_options(parser: argparse.ArgumentParser) -> None:
@@ -58,13 +58,13 @@ def require_training() -> None:
         raise MissingExtraError(
             f"training and evaluation need {', '.join(missing)}: install them with pip install 'tonestream[training]'"
         )
-    # Before anything else imports TensorFlow: this one knows how to silence its greeting.
+    # Imported before any other import of TensorFlow, because it silences TensorFlow's start-up messages.
     import shared.models.networks  # noqa: F401
 
 
 @contextlib.contextmanager
 def faults_of_data() -> Iterator[None]:
-    """What is wrong with the data, or with the name of a model, is for the user to put right."""
+    """Errors in the data, or in the name of a model, become usage errors."""
     from training.data.clips import DataError
     from training.data.splits import SplitError
     from training.genre.protocol import UnknownProtocolError
@@ -76,20 +76,20 @@ def faults_of_data() -> Iterator[None]:
 
 
 def existing_folder(folder: Path) -> Path:
-    """``folder``. Raises UsageError where it is none."""
+    """``folder``. Raises UsageError if it is none."""
     if not folder.is_dir():
         raise UsageError(f"there is no folder {folder}")
     return folder
 
 
 def model_folder(given: str | Path, settings: Settings) -> Path | None:
-    """A model folder by its path, or by its name among the models that are shipped; None where there is none."""
+    """A model folder by its path, or by its name among the models that are shipped; None if there is none."""
     folders = (Path(given), settings.models_dir / given)
     return next((folder for folder in folders if (folder / MANIFEST).is_file()), None)
 
 
 def manifest_of_kind(folder: Path, kind: Literal["genre", "mood"]) -> ModelManifest:
-    """The manifest of the model in ``folder``. Raises UsageError where it is of another kind, ModelError."""
+    """The manifest of the model in ``folder``. Raises UsageError if it is of another kind, ModelError."""
     manifest = load_manifest(folder)
     if manifest.kind != kind:
         raise UsageError(f"{folder} holds a {manifest.kind} model, not one for {kind}s")
@@ -102,7 +102,7 @@ def warn(text: str) -> None:
 
 
 def progress() -> Progress:
-    """Bars on standard error; nothing where that is no terminal."""
+    """Bars on standard error; nothing if that is no terminal."""
     if sys.stderr.isatty():
         return _Bars()
     from training.genre.protocol import NoProgress

@@ -50,7 +50,7 @@ class GenreWorker(Service[SegmentFeatures, SegmentAnswer]):
         self._models.own.warm_up()
 
     def held(self, message: SegmentFeatures) -> HeldError | None:
-        """The model that a segment is meant for, where it is not installed here."""
+        """The model that a segment is meant for, if it is not installed here."""
         return held_by(lambda: self._model_id(message))
 
     def handle(self, deliveries: Sequence[Delivery[SegmentFeatures]]) -> Sequence[Handled[SegmentAnswer]]:
@@ -71,7 +71,7 @@ class GenreWorker(Service[SegmentFeatures, SegmentAnswer]):
         return Outcome((GenreFailure(request_id=origin.request_id, track_key=origin.track_key, error=report),))
 
     def _model_id(self, features: SegmentFeatures) -> str:
-        """The model to ask. Raises HeldError, TonestreamError where it is not installed.
+        """The model to ask. Raises HeldError, TonestreamError if it is not installed.
 
         Features of a version that named none go to this installation's model, if it takes them, else to one that does.
         """

@@ -96,7 +96,7 @@ def check_packing(response: httpcore2.Response, head: bytes) -> None:
 
 
 def retry_after_s(response: httpcore2.Response) -> float | None:
-    """Seconds of a Retry-After header, which holds seconds or a date; None where it holds neither."""
+    """Seconds of a Retry-After header, which holds seconds or a date; None if it holds neither."""
     text = header(response, b"retry-after")
     if text is None:
         return None

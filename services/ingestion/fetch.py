@@ -92,7 +92,7 @@ class Fetcher:
         Raises TonestreamError: fetch_forbidden (address, port, scheme or credentials that are not allowed, a redirect
         from https to http), too_large, unsupported_media (a web page, a radio stream, a playlist), fetch_failed (the
         server says no, or its certificate does not hold); TransientError: fetch_failed (the server or the way to it
-        has a fault), fetch_timeout. AbandonedError once ``abandoned`` is set. OSError where the destination cannot be
+        has a fault), fetch_timeout. AbandonedError once ``abandoned`` is set. OSError if the destination cannot be
         written.
         """
         wire_bytes = self._limits.max_bytes + self._limits.max_bytes // 8 + _WIRE_EXTRA_BYTES
@@ -200,7 +200,7 @@ class Fetcher:
 
 
 def _judged(response: httpcore2.Response) -> Iterator[bytes]:
-    """The body. Raises TonestreamError where its first bytes show that it is no audio."""
+    """The body. Raises TonestreamError if its first bytes show that it is no audio."""
     head = b""
     judged = False
     for chunk in response.iter_stream():

@@ -11,7 +11,7 @@ from shared.contracts.tracks import path_of_file_url
 
 
 class LocalFiles:
-    """The files below one ``folder``; none where it is None."""
+    """The files below one ``folder``; none if it is None."""
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
@@ -20,7 +20,7 @@ class LocalFiles:
         """Make ``destination`` a link to the file that a ``file:`` URL names.
 
         Raises TonestreamError: fetch_forbidden for what lies outside the folder, also where a link leads there;
-        fetch_failed for what is no regular file or cannot be read. OSError where the link cannot be made.
+        fetch_failed for what is no regular file or cannot be read. OSError if the link cannot be made.
         """
         if self._folder is None:
             raise TonestreamError(

@@ -52,7 +52,7 @@ class OwnServers:
         self._servers = tuple(servers)
         self._look_ups = look_ups or LookUps()
         self._lock = threading.Lock()
-        #: The addresses of each server, None where none were ever found, and until when they hold.
+        #: The addresses of each server, None if none were ever found, and until when they hold.
         self._known: dict[Endpoint, tuple[frozenset[Address] | None, float]] = {}
 
     def cover(self, address: Address, port: int, named: bool) -> bool:

@@ -156,7 +156,7 @@ class Ingestion(TrackByTrackService[TrackRequest, IngestedTrack]):
     def _later(
         self, request: TrackRequest, record: Record, note: RetryNote, fault: TransientError, tried: Try
     ) -> Outcome[IngestedTrack]:
-        """The request goes on to the retry topic. Raises TonestreamError where it was tried long enough."""
+        """The request goes on to the retry topic. Raises TonestreamError if it was tried long enough."""
         following = self._patience.next_try(note, fault, tried, self._lane, int(time.time() * 1000))
         if following is None:
             raise final(fault, note) from fault
@@ -249,7 +249,7 @@ class IngestionRetry(Ingestion):
 
 
 def _audio_url(record: Record) -> str | None:
-    """The URL a request asks for; None where it names none, or is no request at all."""
+    """The URL a request asks for; None if it names none, or is no request at all."""
     try:
         request = decode_message(Channel.REQUESTS, record.value)
     except MalformedMessageError:

@@ -165,7 +165,7 @@ class Steps:
         return draft
 
     def _answer_key(self, request: TrackRequest) -> AnswerKey:
-        """Raises TonestreamError where the request names a model that is not installed."""
+        """Raises TonestreamError if the request names a model that is not installed."""
         if request.model is None:
             return self._to.answer_keys.own
         model = self._to.catalogue.find("genre", request.model)

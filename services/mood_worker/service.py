@@ -70,7 +70,7 @@ class MoodWorker(TrackByTrackService[IngestedTrack, MoodPrediction]):
         self._taggers.own.warm_up()
 
     def held(self, message: IngestedTrack) -> HeldError | None:
-        """The mood model or the tag model of a track, where it is not installed here."""
+        """The mood model or the tag model of a track, if it is not installed here."""
         answer_key = message.answer_key
         if answer_key is None or message.answered_elsewhere:
             return None

@@ -1,4 +1,4 @@
-"""The claim-check store: audio waits here while only a reference travels over the bus. Any fsspec file system."""
+"""The claim-check store: audio is kept here, and messages carry only a reference. Works on any fsspec file system."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ from shared.contracts.tracks import BLOB_SCHEME, checked_audio_url
 #: Blobs below this folder were put there for one request by ``submit`` or ``classify``; ingestion removes them.
 UPLOADS: Final = "uploads"
 _PART: Final = ".part-"
-#: No file has such a name: a folder, something below a file, a part that is too long. The store itself is well.
+#: Errors that mean that no file has this name: it is a folder, lies below a file, or is too long. The store itself
+#: works.
 _NO_SUCH_NAME: Final = frozenset({errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG})
 
 
 class BlobGoneError(TonestreamError):
-    """There is no such blob, or no longer."""
+    """The blob does not exist, or no longer exists."""
 
     def __init__(self, reference: str, said: str | None = None) -> None:
         said = said or f"{reference} is not in the blob store (any more); submit the track again"
@@ -53,7 +54,7 @@ class BlobStore:
         target = self._path(f"{BLOB_SCHEME}{name}")
         with self._faults(f"written to ({name})"):
             self._files.makedirs(posixpath.dirname(target), exist_ok=True)
-            if not self._local:  # object stores show an object only when it is complete
+            if not self._local:  # object stores publish an object only when it is complete
                 self._files.put_file(str(source), target)
                 return f"{BLOB_SCHEME}{name}"
             part = f"{target}{_PART}{uuid.uuid4().hex}"
@@ -78,14 +79,14 @@ class BlobStore:
         return f"{BLOB_SCHEME}{name}"
 
     def open(self, reference: str) -> BinaryIO:
-        """The blob, open for reading and seekable. Raises BlobGoneError where there is none."""
+        """The blob, open for reading and seekable. Raises BlobGoneError if there is none."""
         with self._faults("read"), _gone(reference):
             return cast(BinaryIO, self._files.open(self._path(reference), "rb"))
 
     def fetch(self, reference: str, destination: Path) -> None:
-        """Bring the blob to ``destination``: by a link where the store is on this machine, else by a copy.
+        """Bring the blob to ``destination``: by a link if the store is on this machine, else by a copy.
 
-        Raises BlobGoneError, TonestreamError (too_large where the disk has no room for the copy).
+        Raises BlobGoneError, TonestreamError (too_large if the disk has no room for the copy).
         """
         path = self._path(reference)
         if self._local:
@@ -113,7 +114,7 @@ class BlobStore:
             return bool(self._files.exists(self._path(reference)))
 
     def delete(self, reference: str) -> None:
-        """Remove the blob; nothing happens where it is gone already."""
+        """Remove the blob, if it still exists."""
         with self._faults("written to"), contextlib.suppress(BlobGoneError), _gone(reference):
             self._files.rm_file(self._path(reference))
 

@@ -1,4 +1,4 @@
-"""The ten audio features the mood is read from: names, order and units, as Spotify's Web API defines them."""
+"""The ten audio features that determine the mood: names, order and units, as Spotify's Web API defines them."""
 
 from __future__ import annotations
 
@@ -26,5 +26,5 @@ class AudioFeatures:
         return asdict(self)
 
 
-#: The names, in the order in which every array holds them.
+#: The names, in the order of every array.
 AUDIO_FEATURES: Final[tuple[str, ...]] = tuple(field.name for field in fields(AudioFeatures))

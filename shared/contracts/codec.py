@@ -69,7 +69,7 @@ _JSON_ADAPTERS: Final[dict[Channel, TypeAdapter[Any]]] = {
     Channel.RESULTS: TypeAdapter(TrackResult),
 }
 
-#: The fields that a client may give, to suggest the one that was meant.
+#: The fields of client messages, for suggestions of misspelt ones.
 _FIELDS: Final[dict[Channel, tuple[str, ...]]] = {Channel.REQUESTS: tuple(TrackRequest.model_fields)}
 
 #: Larger values are not searched for a request ID: a compressed record of a few kilobytes may unpack to gigabytes.
@@ -77,7 +77,7 @@ _LARGEST_SEARCHED: Final = 1024 * 1024
 
 
 class MalformedMessageError(ValueError):
-    """The bytes are no message of this topic. ``reason`` names the field and what is wrong with it."""
+    """The bytes are no message of this topic. ``reason`` names the field and its fault."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -87,7 +87,8 @@ class MalformedMessageError(ValueError):
 class NewerSchemaError(MalformedMessageError):
     """The message was written by a newer version of Tonestream: upgrade this worker, then replay it.
 
-    A request comes from a client, whose version nobody here can raise: there it is one mistake among others.
+    Requests are exempt: a client's version is not under the operator's control, so there it is a mistake like any
+    other.
     """
 
 
@@ -97,7 +98,7 @@ def channel_of(message: Message) -> Channel:
 
 
 def encode_message(message: Message) -> bytes:
-    """The bytes of a message. Raises MalformedMessageError where it is larger than its topic takes."""
+    """The bytes of a message. Raises MalformedMessageError if it is larger than its topic takes."""
     if isinstance(message, SegmentFeatures):
         header = json.loads(message.model_dump_json())
         header["shape"] = list(message.matrix.shape)
@@ -111,7 +112,7 @@ def encode_message(message: Message) -> bytes:
 
 
 def decode_message(channel: Channel, value: bytes) -> Message:
-    """The message that ``value`` is on that topic. Raises MalformedMessageError, NewerSchemaError."""
+    """The message in ``value`` from this topic. Raises MalformedMessageError, NewerSchemaError."""
     _check_size(channel, value)
     if channel is Channel.FEATURES:
         return _decode_features(value)
@@ -125,13 +126,13 @@ def decode_message(channel: Channel, value: bytes) -> Message:
         if unreadable := encoding_fault(value, noun):
             raise MalformedMessageError(unreadable) from None
         _raise_if_newer(salvaged_fields(value))
-        # Not from the error: it may quote a value, and its traceback goes to the dead letters.
+        # Not chained: the error may quote a value, and its traceback goes to the dead letters.
         raise MalformedMessageError(faults(error, noun, _FIELDS.get(channel, ()))) from None
     return message
 
 
 def salvaged_fields(value: bytes) -> dict[str, Any]:
-    """The fields of a JSON object, whatever they are; empty where ``value`` is none, or is too large to search."""
+    """The fields of a JSON object, whatever they are; empty if ``value`` is none, or is too large to search."""
     if len(value) > _LARGEST_SEARCHED:
         return {}
     try:
@@ -151,7 +152,7 @@ def _raise_if_newer(fields: dict[str, Any]) -> None:
 
 
 def _noun(channel: Channel) -> str:
-    """What a person calls a record of that topic."""
+    """The noun for a record of this topic."""
     return "request" if channel in (Channel.REQUESTS, Channel.REQUESTS_RETRY) else "message"
 
 

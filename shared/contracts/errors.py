@@ -1,6 +1,6 @@
 """Error codes and the exceptions that carry them: the one home of both.
 
-The codes are documented API: they stand in ``TrackResult.errors`` and users branch on them.
+The codes are documented API: ``TrackResult.errors`` carries them and users branch on them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from enum import StrEnum
 
 
 class ErrorCode(StrEnum):
-    """Why a track, or a half of its answer, could not be had."""
+    """Why a track, or half of its answer, failed."""
 
     INVALID_REQUEST = "invalid_request"
     UNSUPPORTED_MEDIA = "unsupported_media"
@@ -26,8 +26,8 @@ class ErrorCode(StrEnum):
     INTERNAL = "internal"
 
 
-#: Codes that follow from the bytes of the track alone. The same bytes fail again, so they may be cached.
-#: Not ``too_long`` and ``too_large``: those follow from the operator's limits, which may be raised.
+#: Codes that follow from the bytes of the track alone. The same bytes fail again, so they may be cached. Not
+#: ``too_long`` and ``too_large``: those follow from the operator's limits, which may be raised.
 PERMANENT_FOR_AUDIO: frozenset[ErrorCode] = frozenset(
     {
         ErrorCode.UNSUPPORTED_MEDIA,
@@ -65,18 +65,18 @@ class TransientError(TonestreamError):
 
 
 class AbandonedError(Exception):
-    """The work was given up by whoever asked for it. Its outcome interests nobody."""
+    """The caller abandoned the work. Its outcome is not needed."""
 
 
 class DependencyError(Exception):
-    """Something every message needs (Redis, the blob store, the broker) cannot be used at the moment.
+    """Something that every message needs (Redis, the blob store, the broker) is unavailable.
 
-    No message is to blame, so none is failed for it: the worker waits until the dependency is back.
+    No message is at fault, so none fails. The worker waits until the dependency is back.
     """
 
 
 class HeldError(DependencyError):
-    """Something that this one message needs, and others do not, is missing in this worker.
+    """This worker lacks something that only this message needs.
 
-    The message waits, and what stands behind it in its partition with it. The rest of its batch goes out.
+    The message waits, and so do the records after it in its partition. The rest of its batch goes out.
     """

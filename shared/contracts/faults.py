@@ -1,7 +1,7 @@
-"""What is wrong with a message, in words for the person who wrote it. The one home of these words.
+"""Describes the faults of a message for the person who wrote it.
 
-Nothing here quotes a value: it may be long, or private. A field that nobody knows is quoted, cut, so that its writer
-finds the mistake.
+No text quotes a value, which may be long or private. An unknown field is quoted, truncated, so that its writer finds
+the mistake.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from pydantic import ValidationError
 
 from shared.contracts.messages import PATTERNS_IN_WORDS
 
-#: Most faults that are named; the others are counted.
+#: The most faults that are named. The others are counted.
 _MOST: Final = 3
 _LONGEST_FIELD: Final = 40
-#: How alike two names of fields must be for one to be taken for the other.
+#: How similar an unknown field name must be to a known one to suggest it.
 _ALIKE: Final = 0.6
-#: Characters from which on a part of a field's name is no accident.
+#: A shared part of two field names must have this many characters to count as similar.
 _TELLING: Final = 3
 
 _SEND_UTF_8: Final = "send UTF-8 without a byte order mark"
 _UTF_8_MARK: Final = b"\xef\xbb\xbf"
-#: Bytes before the value in the format of schema registries: a zero and the number of the schema.
+#: The header of values in the format of schema registries: a zero byte and the ID of the schema.
 _REGISTRY_HEAD: Final = 5
 _ENDS: Final = re.compile(r"EOF while parsing (an? \w+)( at line \d+ column \d+)")
 
 
 def faults(error: ValidationError, noun: str = "message", known: Sequence[str] = ()) -> str:
-    """The first few faults as ``field: what is wrong``, or as a sentence where no field is to blame.
+    """The first few faults as ``field: fault``, or as a sentence if no field is at fault.
 
-    ``noun`` is what the whole is called. ``known`` are the fields it may have.
+    ``noun`` names the whole message. ``known`` are its possible fields.
     """
     found = error.errors(include_url=False, include_input=False)
     said = [_fault(fault, noun, known) for fault in found[:_MOST]]
@@ -43,7 +43,7 @@ def faults(error: ValidationError, noun: str = "message", known: Sequence[str] =
 
 
 def encoding_fault(value: bytes, noun: str) -> str | None:
-    """What keeps ``value`` from being text in UTF-8; None where nothing does. For values that are not valid JSON."""
+    """Why ``value`` is no text in UTF-8; None if it is. For values that are not valid JSON."""
     if not value:
         return "the record has no value"
     if value.startswith(_UTF_8_MARK):
@@ -105,12 +105,12 @@ def _words(kind: str, fault: Mapping[str, Any]) -> str:
         case "union_tag_not_found":
             return "type is missing"
         case _:
-            # What we wrote ourselves, and the numbers and collections of our own messages and settings.
+            # Messages of our own validators, and the numbers and collections in messages and settings.
             return str(fault["msg"]).removeprefix("Value error, ").replace("Input should", "must")
 
 
 def _syntax(said: str) -> str:
-    """The JSON parser's words, where they are not a person's."""
+    """The JSON parser's message in plain words."""
     said = _ENDS.sub(r"it ends in the middle of \1,\2", said)
     for theirs, ours in (
         ("expected value", "a value is expected"),
@@ -137,7 +137,7 @@ def _unknown_field(name: str, known: Sequence[str]) -> str:
 
 
 def _meant(name: str, known: Sequence[str]) -> str | None:
-    """The field that a writer of ``name`` most likely had in mind."""
+    """The known field that ``name`` most likely stands for."""
     plain = {_plain(field): field for field in known}
     given = _plain(name[:_LONGEST_FIELD])
     if len(given) >= _TELLING:

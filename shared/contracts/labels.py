@@ -1,4 +1,4 @@
-"""The classes: genres and moods, in the order in which every model and every array holds them."""
+"""The classes: genres and moods, in the order of every model and every array."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Every message that crosses a topic. Frozen, versioned, validated on both sides.
 
-Read in the order a track meets them: request, ingested track, segment features, segment prediction (or the
-failure of a stage), mood prediction, result.
+In the order of a track's way: request, ingested track, segment features, segment prediction (or the failure of a
+stage), mood prediction, result.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from shared.contracts.tracks import (
     without_credentials,
 )
 
-#: What this version writes and reads; raised when an older reader would misunderstand a message.
+#: The schema version that this code writes and reads. It is raised when an older reader would misunderstand a message.
 SCHEMA_VERSION: Final = 1
 
 _REQUEST_ID: Final = r"^[A-Za-z0-9][A-Za-z0-9._:@/-]{0,127}$"
 _SHA256: Final = r"^[0-9a-f]{64}$"
-#: What each pattern allows, for those who read why something was refused.
+#: Each pattern in words, for error messages.
 PATTERNS_IN_WORDS: Final = {
     _REQUEST_ID: "may have 1 to 128 characters: letters from A to Z and a to z, digits, and . _ : @ / -; the first is a"
     " letter or digit",
@@ -60,7 +60,7 @@ Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Seconds = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Timings = Annotated[dict[str, Annotated[float, Field(ge=0.0, allow_inf_nan=False)]], Field(max_length=16)]
 
-#: Tolerance for the sum of a distribution whose members were rounded to six decimals.
+#: Tolerance of the sum of a distribution whose members are rounded to six decimals.
 _SUM_TOLERANCE = 1e-3
 
 
@@ -86,7 +86,7 @@ class _Frozen(BaseModel):
         populate_by_name=True,
         allow_inf_nan=False,
         ser_json_inf_nan="constants",
-        # A value that is refused may be private, and errors end in logs and dead letters.
+        # A refused value may be private, and errors end up in logs and dead letters.
         hide_input_in_errors=True,
     )
 
@@ -101,9 +101,9 @@ class TrackRequest(_Message):
 
     One or both of ``track_id`` (Spotify ID, URI or open.spotify.com URL) and ``audio_url`` (http, https, a ``blob:``
     reference, or ``file:///`` and the path of a file in the folder that ingestion may read). With both, the audio comes
-    from the URL and the names from Spotify. ``force`` computes the answer anew where one is cached. ``source`` is what
-    the result calls the track; default the URL or ID as given. ``model`` is the genre model to ask, by its folder's
-    name or its model ID; default the installation's own.
+    from the URL and the names from Spotify. ``force`` computes the answer again even if one is cached. ``source`` is
+    the track's name in the result; by default the URL or ID as given. ``model`` is the genre model, by its folder's
+    name or its model ID; by default the installation's own.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -142,13 +142,13 @@ class TrackRequest(_Message):
 
     @property
     def shown_source(self) -> str:
-        """What the result calls the track: as it was given, but for a user and a password in a URL."""
-        # The stars that stand for a user may be longer than the user was.
+        """The track's name in the result: as given, without the user and the password of a URL."""
+        # The stars may be longer than the user name that they replace.
         return without_credentials(self.source or self.audio_url or self.track_id or "")[:LONGEST_SOURCE]
 
 
 class Stage(StrEnum):
-    """Where something happened: the services by name."""
+    """The stage at which something happened, by the services' names."""
 
     INGESTION = "ingestion"
     FEATURE_EXTRACTION = "feature-extraction"
@@ -158,7 +158,7 @@ class Stage(StrEnum):
 
 
 class ErrorReport(_Frozen):
-    """Why something could not be had: a code to branch on, the stage, a sentence for a person."""
+    """An error: a code to branch on, the stage, and a sentence for a person."""
 
     code: ErrorCode
     stage: Stage
@@ -170,11 +170,11 @@ class ErrorReport(_Frozen):
 
 
 class AnswerKey(_Frozen):
-    """The models and rules by which a request is answered. With the audio, the whole answer follows from it.
+    """The models and rules of an answer.
 
-    It travels with the track, so that workers of another version or with other settings answer as was announced.
-    ``feature_spec`` is the ID of the spec that the genre model takes. ``vote`` is no closed list: an older reader must
-    be able to read a newer strategy.
+    Together with the audio it determines the answer. It travels with the track, so that workers of another version or
+    with other settings answer by the announced key. ``feature_spec`` is the ID of the genre model's spec. ``vote`` is
+    an open list, because an older reader must be able to read a newer strategy.
     """
 
     feature_spec: ModelId
@@ -192,11 +192,11 @@ _WholeSeconds = Annotated[int, Field(ge=0, le=1_000_000)]
 class IngestedAudio(_Frozen):
     """The decoded audio: 22.05 kHz mono 16-bit WAV in the blob store, named by the hash of its samples.
 
-    ``segments`` are those that will be listened to: of a long track perhaps not all. ``chosen`` are their positions
-    where they are not spread evenly over the track, as some of it is silent. ``sounding`` are the parts of such a track
-    in which something sounds, [from, to] in seconds; empty where all of it does, or where nobody looked.
-    ``level_dbfs`` is the level of the track (`shared.audio.level.track_level`), dB relative to full scale, from which
-    it is brought to one level; missing in messages of versions before it was measured.
+    ``segments`` is the number of analysed segments, which may be less than the track has. ``chosen`` are their
+    positions if they are not evenly spaced because parts of the track are silent. ``sounding`` are the sounding parts
+    of such a track, [from, to] in seconds; empty if the whole track sounds, or if this is unknown. ``level_dbfs`` is
+    the level of the track (`shared.audio.level.track_level`), dB relative to full scale, from which it is scaled to the
+    reference level; missing in messages of older versions.
     """
 
     blob: Annotated[str, StringConstraints(min_length=1, max_length=MAX_BLOB_LENGTH)]
@@ -209,12 +209,12 @@ class IngestedAudio(_Frozen):
 
 
 class IngestedTrack(_Message):
-    """ingestion -> feature_extraction, mood_worker, aggregator: what is known of the track.
+    """ingestion -> feature_extraction, mood_worker, aggregator: the ingested track.
 
-    ``audio`` or ``error`` says whether there is something to listen to. ``cached`` carries the finished answer of an
-    earlier request for the same audio. ``follows`` names a request that is at work on the same track; its answer is
-    this one's too. In both cases the workers have nothing to do. Old versions send no ``answer_key`` (on the wire:
-    ``recipe``); the readers' own settings stand in for it.
+    It has either ``audio`` or ``error``. ``cached`` carries the finished answer of an earlier request for the same
+    audio. ``follows`` names a request in progress for the same track, whose answer also answers this one. In both cases
+    the workers have nothing to do. Older versions send no ``answer_key`` (on the wire: ``recipe``); readers then use
+    their own settings.
     """
 
     track_key: TrackKey
@@ -239,7 +239,7 @@ class IngestedTrack(_Message):
 
     @property
     def answered_elsewhere(self) -> bool:
-        """Whether an answer for the same audio exists, or another request is at work on it."""
+        """Whether an answer for the same audio exists, or another request in progress will give it."""
         return self.cached is not None or self.follows is not None
 
 
@@ -254,8 +254,8 @@ _MATRIX_ON_THE_WIRE = {
 class SegmentFeatures(_Message):
     """feature_extraction -> genre_worker: the features of one segment, float32 [frames, coefficients].
 
-    ``index`` counts the segments that are listened to; ``start_s`` and ``end_s`` are their place in the track.
-    ``model`` is the genre model that is to be asked; None in messages of versions that did not say.
+    ``index`` counts the analysed segments; ``start_s`` and ``end_s`` are the position in the track. ``model`` is the
+    genre model to use; None in messages of older versions.
 
     Travels binary (``shared.contracts.codec``); the matrix is read-only.
     """
@@ -282,11 +282,11 @@ class SegmentFeatures(_Message):
 
 
 class Calibration(_Frozen):
-    """What a model's manifest says of its answers for whole tracks. It travels with the answers, so that nobody who
-    joins them needs the model.
+    """The calibration of a model's answers for whole tracks, from its manifest. It travels with the answers, so that
+    the aggregator does not need the model.
 
-    The probabilities of a track, raised to 1 / ``track_temperature`` and normalised, are calibrated (genre models); a
-    best one under ``uncertain_below`` is a guess.
+    The probabilities of a track, raised to 1 / ``track_temperature`` and normalised, are calibrated (genre models); if
+    the best is below ``uncertain_below``, the label is a guess.
     """
 
     track_temperature: Annotated[float, Field(gt=0.0)] = 1.0
@@ -300,8 +300,7 @@ class Calibration(_Frozen):
 class SegmentPrediction(_Message):
     """genre_worker -> aggregator: the genres of one segment.
 
-    ``calibration`` is the model's; None in messages of versions that did not say.
-    """
+    ``calibration`` is the model's; None in messages of older versions."""
 
     type: Literal["segment_prediction"] = "segment_prediction"
     track_key: TrackKey
@@ -316,7 +315,7 @@ class SegmentPrediction(_Message):
 
 
 class SilentSegment(_Message):
-    """feature_extraction -> aggregator: nothing sounds in this segment, so it has no vote."""
+    """feature_extraction -> aggregator: this segment is silent, so it has no vote."""
 
     type: Literal["silent_segment"] = "silent_segment"
     track_key: TrackKey
@@ -324,7 +323,7 @@ class SilentSegment(_Message):
 
 
 class GenreFailure(_Message):
-    """feature_extraction, genre_worker -> aggregator: this track gets no genre, and why."""
+    """feature_extraction, genre_worker -> aggregator: why this track gets no genre."""
 
     type: Literal["genre_failure"] = "genre_failure"
     track_key: TrackKey
@@ -332,9 +331,10 @@ class GenreFailure(_Message):
 
 
 class Overdue(_Message):
-    """aggregator -> aggregator: this request waited too long for its missing half; end it with what is there.
+    """aggregator -> aggregator: this request waited too long for its missing half.
 
-    It goes through the topic, so that ending a request is always the work of one committed record.
+    It is answered with what there is. The reminder goes through the topic, so that each answer belongs to one committed
+    record.
     """
 
     type: Literal["overdue"] = "overdue"
@@ -375,7 +375,7 @@ class MoodPrediction(_Message):
 
 
 class SegmentGenre(_Frozen):
-    """The evidence: what one segment sounded like."""
+    """Evidence: the prediction of one segment."""
 
     start_s: Seconds
     end_s: Seconds
@@ -384,7 +384,7 @@ class SegmentGenre(_Frozen):
 
 
 class Track(_Frozen):
-    """What the answer is about. ``source`` is the path, URL or Spotify ID as given."""
+    """The track of an answer. ``source`` is the path, URL or Spotify ID as given."""
 
     key: TrackKey
     source: Source
@@ -396,7 +396,7 @@ class Track(_Frozen):
 class Genre(_Frozen):
     """The genre with its evidence. ``agreement`` is the share of segments that name the same genre.
 
-    ``uncertain``: the model is not sure enough of any genre; ``label`` is its best guess.
+    ``uncertain``: no genre is likely enough; ``label`` is the best guess.
     """
 
     label: str
@@ -409,9 +409,9 @@ class Genre(_Frozen):
 
 
 class Mood(_Frozen):
-    """The mood, the ten features it came from, and whether Spotify or the audio gave them.
+    """The mood, the ten features it came from, and whether they come from Spotify or from the audio.
 
-    ``uncertain``: the model is not sure enough of any mood; ``label`` is its best guess.
+    ``uncertain``: no mood is likely enough; ``label`` is the best guess.
     """
 
     label: str
@@ -430,11 +430,11 @@ class Status(StrEnum):
 
 
 class TrackResult(_Message):
-    """aggregator -> user: the one answer to a request. ``cached``: it was worked out for another request.
+    """aggregator -> user: the one answer to a request.
 
-    ``timings_ms`` holds the milliseconds of work by stage. ``total`` are those since the request was made: since the
-    timestamp of its record, or since ingestion first saw it where that stamp cannot be right (in the future, or older
-    than the topic keeps its records).
+    ``cached``: it was computed for another request. ``timings_ms`` holds the milliseconds of work by stage. ``total``
+    is the time since the request: since the timestamp of its record, or since ingestion first saw it if that timestamp
+    is implausible (in the future, or older than the retention of the topic).
     """
 
     status: Status

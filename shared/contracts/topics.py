@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-#: Partitions of every work topic: the most workers of one service that can share the load.
+#: Partitions of every work topic, which limits how many workers of one service can share the load.
 PARTITIONS: Final = 12
 
 _DAY_MS: Final = 24 * 60 * 60 * 1000
@@ -25,8 +25,8 @@ class Channel(StrEnum):
     DEAD_LETTERS = "dead-letters"
 
 
-#: Topics that clients write to. Only the body of such a record is trusted, and a record that cannot be understood is
-#: its sender's mistake.
+#: Topics that clients write to. Only the body of such a record is trusted, and an invalid record is its sender's
+#: mistake.
 FROM_OUTSIDE: Final = frozenset({Channel.REQUESTS})
 
 _LARGEST_REQUEST: Final = 128 * 1024
@@ -34,7 +34,7 @@ _LARGEST_RESULT: Final = 4 * 1024 * 1024
 
 #: The largest message each topic takes, bytes before compression. Larger ones are refused by both sides.
 MAX_MESSAGE_BYTES: Final[dict[Channel, int]] = {
-    # The longest URL and the longest source, also where JSON takes six bytes a character.
+    # The longest URL and the longest source, at six bytes per character of JSON.
     Channel.REQUESTS: _LARGEST_REQUEST,
     Channel.REQUESTS_RETRY: _LARGEST_REQUEST,
     # A track may carry a finished answer.
@@ -49,7 +49,7 @@ MAX_MESSAGE_BYTES: Final[dict[Channel, int]] = {
 #: The broker counts a batch with its headers and framing, so its limit leaves room above the messages'.
 FRAMING_BYTES: Final = 64 * 1024
 
-#: How long each topic keeps its records.
+#: The retention of each topic.
 RETENTION_MS: Final[dict[Channel, int]] = {
     Channel.REQUESTS: 7 * _DAY_MS,
     Channel.REQUESTS_RETRY: 7 * _DAY_MS,
@@ -63,7 +63,7 @@ RETENTION_MS: Final[dict[Channel, int]] = {
 
 
 def comes_from_outside(topic: str) -> bool:
-    """Whether clients write to the topic of that name, whatever the installation's prefix."""
+    """Whether clients write to the topic of that name, for any prefix."""
     return any(topic.endswith(f".{channel.value}") for channel in FROM_OUTSIDE)
 
 

@@ -1,4 +1,4 @@
-"""How a track is named: Spotify IDs, audio URLs, blob references, and the key that follows from them."""
+"""Names of tracks: Spotify IDs, audio URLs, blob references, and the record key that follows from them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_URL_LENGTH: Final = 8192
 MAX_BLOB_LENGTH: Final = 300
 
 _SPOTIFY_ID: Final = re.compile(r"[0-9A-Za-z]{22}")
-#: What an ID becomes when a character is lost or doubled in copying.
+#: An ID in which copying lost or doubled a character.
 _NEARLY_SPOTIFY_ID: Final = re.compile(r"(?=.*[0-9])(?=.*[A-Z])(?=.*[a-z])(?:[0-9A-Za-z]{20,21}|[0-9A-Za-z]{23,24})")
 _SPOTIFY_SCHEME: Final = "spotify:"
 _SPOTIFY_HOSTS: Final = frozenset({"open.spotify.com", "play.spotify.com", "embed.spotify.com"})
@@ -57,13 +57,13 @@ def spotify_track_id(text: str) -> str:
     if _NEARLY_SPOTIFY_ID.fullmatch(text):
         raise _wrong_length(text)
     _split(text)
-    # URLs are not quoted: they may hold a password or a signature.
+    # The error does not quote the URL, which may hold a password or a signature.
     shown = "a URL of another site" if "://" in text else _short(text)
     raise ValueError(f"not a Spotify track ID, URI or open.spotify.com URL: {shown}")
 
 
 def _track_of_uri(uri: str) -> str:
-    """The ID in a URI such as ``spotify:track:ID``. Its case and what follows the ID (``?si=...``) play no part."""
+    """The ID in a URI such as ``spotify:track:ID``. Its case and a query after the ID (``?si=...``) do not count."""
     named = re.split("[?#]", uri[len(_SPOTIFY_SCHEME) :])[0]
     parts = [part for part in re.split("[:/]", named) if part]
     if parts and parts[0].lower() == "local":
@@ -85,7 +85,7 @@ def _track_of_address(url: SplitResult) -> str:
 
 
 def _track_of(parts: Sequence[str], nothing: str) -> str:
-    """The ID in ``track``, ``ID``. ``nothing`` is said where these are no kind and ID at all."""
+    """The ID in ``track``, ``ID``. Raises ValueError, with the text ``nothing`` if these are no kind and ID."""
     if len(parts) > 2 and parts[0].lower() == "user":
         parts = parts[2:]
     if not parts or not _WORD.fullmatch(parts[0]):
@@ -106,7 +106,7 @@ def _wrong_length(identifier: str) -> ValueError:
 
 
 def looks_like_spotify(text: str) -> bool:
-    """Whether a person who typed this meant something on Spotify (it may still be no valid track)."""
+    """Whether this text refers to Spotify. It may still be no valid track."""
     text = text.strip()
     named = _SPOTIFY_ID.fullmatch(text) or _NEARLY_SPOTIFY_ID.fullmatch(text) or _SPOTIFY_ADDRESS.match(text)
     return bool(named) or text.lower().startswith(_SPOTIFY_SCHEME)
@@ -158,9 +158,9 @@ def path_of_file_url(url: str) -> str:
 
 
 def without_credentials(text: str) -> str:
-    """``text`` with the user and the password blacked out where it is a URL with some; anything else as it is.
+    """``text`` with the user and the password of a URL masked; any other text unchanged.
 
-    A query stays, a signature in it too: it is a part of what names the track.
+    The query stays, even with a signature, because it is part of the track's name.
     """
     head, separator, rest = text.partition("://")
     if not separator or "@" not in rest:
@@ -168,13 +168,13 @@ def without_credentials(text: str) -> str:
     try:
         url = _split(text)
         credentials = url.netloc.rpartition("@")[0] if "@" in url.netloc else ""
-    except ValueError:  # a sign in the password ends the host too early; where the host begins is anybody's guess
+    except ValueError:  # a sign in the password ends the host too early, so the host is ambiguous
         credentials = rest.rpartition("@")[0]
     return f"{head}://***{rest[len(credentials) :]}" if credentials else text
 
 
 def _split(text: str) -> SplitResult:
-    """The parts of a URL. Raises ValueError, which quotes none of them, unlike that of ``urlsplit``."""
+    """The parts of a URL. Raises ValueError, which unlike the error of ``urlsplit`` quotes none of them."""
     try:
         url = urlsplit(text)
         _ = url.port

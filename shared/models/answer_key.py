@@ -1,4 +1,4 @@
-"""Answer keys: the models and rules of an answer, and the name under which it is cached."""
+"""Answer keys: the models and rules of an answer, and its cache key."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _DIGITS: Final = 16
 
 
 class AnswerKeys:
-    """The answer keys that this installation can announce: its own, and the same with another genre model."""
+    """The answer keys of this installation: its own, and variants with another genre model."""
 
     def __init__(self, settings: Settings, catalogue: Catalogue) -> None:
         self._settings = settings
@@ -45,17 +45,17 @@ def result_key(answer_key: AnswerKey, audio_sha256: str, mood_from: str) -> str:
 
 
 def source_work(answer_key: AnswerKey, track_key: str) -> str:
-    """The name of the work that is to answer a track by ``answer_key``, before its audio is known."""
+    """The key of the work on a track by ``answer_key``, before its audio is known."""
     return f"source:{track_key}:{_digest(answer_key.model_dump())[:_DIGITS]}"
 
 
 def segment_limit(settings: Settings, genre: ModelManifest) -> int | None:
-    """By how many segments a track is judged at most: the setting, else what the model advises; None for all."""
+    """The most segments that are analysed: the setting, else the model's advice; None for all."""
     return settings.max_segments or genre.max_segments
 
 
 def mood_sources(spotify_id: str | None) -> list[str]:
-    """Where the mood of a track may have come from, best first."""
+    """The possible sources of a track's mood, best first."""
     return ([f"spotify:{spotify_id}"] if spotify_id else []) + ["audio"]
 
 

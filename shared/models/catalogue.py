@@ -1,7 +1,7 @@
-"""The models that are installed here, by model ID and by folder name. Reads manifests, needs no TensorFlow.
+"""The installed models, by model ID and by folder name. Reads manifests, without TensorFlow.
 
-A message names the models that it is to be answered by. A worker that has them serves them, whatever its own settings
-say. It waits for those that it does not have, for as long as an upgrade may take.
+A message names the models of its answer. A worker serves any of them that it has, whatever its own settings say. It
+waits for those that it lacks, as long as an upgrade may take.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 Kind = Literal["genre", "mood", "tags"]
 Found = TypeVar("Found")
 
-#: After a look-up in vain the folders are read again, at most once in so many seconds.
+#: After a failed look-up the folders are read again, at most once in this many seconds.
 _LOOK_AGAIN_S: Final = 5.0
 
 
@@ -40,9 +40,9 @@ class Installed:
 class Catalogue:
     """The model folders of an installation. Safe from many threads.
 
-    A folder that holds no whole model is named in the log and left out. One that is added later is found when its
-    model is asked for. ``wait_s`` is how long a missing model is waited for, counted from the first message that names
-    it: the messages behind that one do not wait all over again.
+    A folder without a complete model is logged and left out. A folder that is added later is found when its model is
+    looked up. ``wait_s`` is how long to wait for a missing model, counted from the first message that names it. The
+    messages after that one do not wait again.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Catalogue:
         self._wait_s = wait_s
         self._clock = clock
         self._lock = threading.Lock()
-        #: By folder: the model, and when its manifest was changed.
+        #: By folder: the model, and the modification time of its manifest.
         self._read: dict[Path, tuple[int, Installed]] = {}
         #: By folder: why it holds no model.
         self._faults: dict[Path, str] = {}
@@ -73,7 +73,7 @@ class Catalogue:
         return cls(settings.models_dir, configured, settings.model_wait_s)
 
     def configured(self, kind: Kind, name: str) -> Installed:
-        """The model in the folder that a setting names. Raises ModelError, which says what is wrong with it."""
+        """The model in the folder that a setting names. Raises ModelError."""
         folder = self._models_dir / name
         manifest = load_manifest(folder)
         if manifest.kind != kind:
@@ -91,11 +91,11 @@ class Catalogue:
         return sorted(found, key=lambda model: model.folder.name)
 
     def named(self, kind: Kind) -> str:
-        """The models of that kind in words, each by the two names that ``find`` takes."""
+        """The models of that kind in words, each with both names that ``find`` accepts."""
         return ", ".join(f"{model.folder.name} ({model.manifest.model_id})" for model in self.installed(kind)) or "none"
 
     def find(self, kind: Kind, name: str) -> Installed | None:
-        """The model of that model ID, else the one in the folder of that name; None where there is neither."""
+        """The model of that model ID, else the one in the folder of that name; None if there is neither."""
 
         def named() -> Iterator[Installed]:
             yield from self._by_id(kind, name)
@@ -104,11 +104,11 @@ class Catalogue:
         return self._looked_up(named)
 
     def require(self, kind: Kind, model_id: str) -> Installed:
-        """The model of that ID. Raises HeldError while a missing one is waited for, then TonestreamError (internal)."""
+        """The model of that ID. Raises HeldError during the wait for a missing one, then TonestreamError (internal)."""
         return self._required(f"the {kind} model {model_id}", lambda: self._by_id(kind, model_id))
 
     def genre_model_for(self, spec_id: str) -> Installed | None:
-        """A genre model that takes the features of that spec; None where there is none."""
+        """A genre model that takes the features of that spec; None if there is none."""
         takers = (one for one in self.installed("genre") if one.manifest.require_feature_spec().id == spec_id)
         return next(takers, None)
 
@@ -123,7 +123,7 @@ class Catalogue:
         return self._required(f"the genre model {answer_key.genre_model}", specs)
 
     def leave_out(self, model: Installed, error: ModelError) -> None:
-        """The model cannot be loaded, whatever its manifest says: from now on it counts as missing."""
+        """Note that the model cannot be loaded. From now on it counts as missing."""
         log.error("this model cannot be used: %s", error, extra={"model": model.manifest.model_id})
         with self._lock:
             self._unusable.add(model.manifest.model_id)
@@ -138,7 +138,7 @@ class Catalogue:
         return first
 
     def _looked_up(self, found: Callable[[], Iterator[Found]]) -> Found | None:
-        """The first that is found, perhaps only after the folders were read again."""
+        """The first match, if necessary after reading the folders again."""
         first = next(found(), None)
         if first is not None:
             return first
@@ -150,7 +150,7 @@ class Catalogue:
         return next(found(), None)
 
     def _look(self) -> None:
-        """Read every folder that is new, has changed, or held no whole model the last time."""
+        """Read each folder that is new, has changed, or had no complete model the last time."""
         folders = [self._models_dir / name for name in self._configured]
         if self._models_dir.is_dir():
             folders += sorted(folder for folder in self._models_dir.iterdir() if folder.is_dir())
@@ -181,7 +181,8 @@ class Catalogue:
 
 
 def held_by(need: Callable[[], object]) -> HeldError | None:
-    """What ``need`` raises where something is waited for. Whatever else it raises, handling the message will show."""
+    """The HeldError of ``need``, if it raises one. Other errors are ignored here; handling the message raises them
+    again."""
     try:
         need()
     except HeldError as error:

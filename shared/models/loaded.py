@@ -1,4 +1,4 @@
-"""Models in memory: loaded when they are asked for, few at a time. Knows no TensorFlow; the loader brings it."""
+"""Models in memory: loaded on demand, few at a time. Independent of TensorFlow, which only the loader needs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST_GUESTS: Final = 2
 
 
 class Loaded(Protocol):
-    """A model at work."""
+    """A loaded model."""
 
     @property
     def manifest(self) -> ModelManifest: ...
@@ -32,7 +32,7 @@ class LoadedModels(Generic[Model]):
     """The configured model, which stays, and guests: at most ``most_guests``, the one least recently used goes first.
 
     ``own`` is the folder name of the configured one, which is loaded at once. Raises ModelError. Safe from many
-    threads. A model that goes is released once nobody works with it any more.
+    threads. An evicted model is released when its last user is done.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class LoadedModels(Generic[Model]):
         self._lock = threading.Lock()
 
     def get(self, model_id: str) -> Model:
-        """The model of that ID. Raises HeldError, TonestreamError, as Catalogue.require does."""
+        """The model of that ID. Raises HeldError, TonestreamError, like ``Catalogue.require``."""
         if model_id == self.own.manifest.model_id:
             return self.own
         with self._lock:

@@ -3,8 +3,8 @@
 A genre model maps the features of its own spec, [frames, coefficients], to one logit a label; a mood model maps
 the ten audio features, standardised, to one logit a label for each source of them (spotify, audio). Logits
 divided by ``temperature`` and put through a softmax are the calibrated probabilities. A tag model maps the
-features of its spec to an embedding and one logit a label, each put through a sigmoid: any number of tags may
-fit. Nothing but the manifest knows how many frames or coefficients there are.
+features of its spec to an embedding and one logit a label, each put through a sigmoid: any number of tags may fit. Only
+the manifest knows the numbers of frames and coefficients.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from shared.contracts.messages import Calibration
 
 MANIFEST: Final = "manifest.json"
 
-#: Standardised features are clipped here: beyond it a network trained on a few hundred tracks only guesses.
+#: Standardised features are clipped here, because a network trained on a few hundred tracks cannot extrapolate.
 _CLIP: Final = 3.0
 _HASH_DIGITS: Final = 12
 
 
 class ModelError(Exception):
-    """A model folder that is missing, damaged or not what it says it is."""
+    """A model folder is missing, damaged, or contradicts its manifest."""
 
 
 class _Frozen(BaseModel):
@@ -57,22 +57,21 @@ class Scaler(_Frozen):
         return self
 
     def standardise(self, features: npt.ArrayLike) -> npt.NDArray[np.float32]:
-        """(features - mean) / std of [n, 10] or [10], clipped to -3..3, 0 where ignored; float32."""
+        """(features - mean) / std of [n, 10] or [10], clipped to -3..3, 0 if ignored; float32."""
         scaled = (np.asarray(features, np.float64) - np.array(self.mean)) / np.array(self.std)
         used = [name not in self.ignored for name in AUDIO_FEATURES]
         return np.where(used, np.clip(scaled, -_CLIP, _CLIP), 0.0).astype(np.float32)
 
 
 class ModelManifest(_Frozen):
-    """What a model folder holds and how it came about.
+    """The content of a model folder and its origin.
 
     ``feature_spec`` is set for genre and tag models, ``scalers`` (by source of the features: spotify, audio) for mood
     models, and ``temperature_audio`` where the features measured from audio have a temperature of their own. The
-    probabilities of a whole track, raised to 1 / ``track_temperature`` (genre models) and normalised, are
-    calibrated; a best one under ``uncertain_below`` is a guess.
-    ``max_segments`` (genre models) bounds how many segments of a track the model should hear, because each one costs
-    time. It is advice: a setting overrules it, and it is no part of the model ID. ``figures`` are the measurements that
-    the card explains.
+    probabilities of a whole track, raised to 1 / ``track_temperature`` (genre models) and normalised, are calibrated;
+    if the best is below ``uncertain_below``, the label is a guess. ``max_segments`` (genre models) limits the analysed
+    segments of a track, because each one costs time. It is advice: a setting overrides it, and it is not part of the
+    model ID. ``figures`` are the measurements that the card explains.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -95,7 +94,7 @@ class ModelManifest(_Frozen):
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
-        # Tags are whatever the network was trained on; each of them is true or not.
+        # The tags are those of the network; each is independently true or false.
         labels = {"genre": GENRES, "mood": MOODS, "tags": tuple(dict.fromkeys(self.labels))}[self.kind]
         if self.labels != labels or not labels:
             raise ValueError(f"the labels of a {self.kind} model are {', '.join(labels)}, in this order")
@@ -116,13 +115,14 @@ class ModelManifest(_Frozen):
 
     @property
     def calibration(self) -> Calibration:
-        """What goes with the model's answers for whole tracks."""
+        """The calibration of the model's answers for whole tracks."""
         return Calibration(track_temperature=self.track_temperature, uncertain_below=self.uncertain_below)
 
     def fingerprint(self) -> str:
-        """Hash of everything an answer follows from: weights, labels, spec, scalers, calibration. Ends the model ID."""
+        """Hash of everything that determines an answer: weights, labels, spec, scalers, calibration. The model ID ends
+        with it."""
         parts = self.model_dump(mode="json", include={"labels", "feature_spec", "scalers", "temperature", "sha256"})
-        # Left out where they change nothing: models that were published before these fields keep their IDs.
+        # Left out at their defaults, so that models published before these fields keep their IDs.
         if self.temperature_audio is not None:
             parts["temperature_audio"] = self.temperature_audio
         if self.track_temperature != 1.0:
@@ -168,7 +168,7 @@ def load_manifest(folder: Path) -> ModelManifest:
 
 
 def write_manifest(folder: Path, name: str, **fields: Any) -> ModelManifest:
-    """Write the manifest for weights that lie in ``folder``: ``fields`` without model ID and hash.
+    """Write the manifest for the weights in ``folder``: ``fields`` without model ID and hash.
 
     Raises ModelError if the fields do not make a manifest.
     """

@@ -1,4 +1,4 @@
-"""The tags of a whole track, from a few segments of it. The one definition, of training and serving."""
+"""The tags of a track, from a few of its segments. Training and serving share this definition."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from shared.audio.wav import iter_segments
 if TYPE_CHECKING:
     from shared.models.networks import TagModel
 
-#: Segments that are listened to, evenly spaced. In clips of a minute (20 segments) the mood of held-out artists is
-#: predicted as well from 12 as from all of them; 8 cost one point in a hundred of the clear answers, 4 three.
+#: How many evenly spaced segments are analysed. For clips of a minute (20 segments), 12 predict the mood of held-out
+#: artists as well as all of them; 8 cost one percentage point of the clear answers, 4 cost three.
 TAG_SEGMENTS: Final = 12
-#: At a time: twelve at once take 300 MB more and no less time.
+#: Segments per batch. A batch of twelve takes 300 MB more and no less time.
 _BATCH: Final = 1
 
 
@@ -30,9 +30,9 @@ def music_tags(
 ) -> dict[str, float]:
     """Mean probability of each tag over at most ``limit`` segments of a decoded track (16-bit mono WAV), by name.
 
-    They are taken from the ``sounding`` parts of it, and brought to one level from that of the track, where these are
-    known. Segments in which nothing sounds are left out; empty where that leaves none. Time and memory do not grow with
-    the track. Reads from where ``wav`` stands. Raises TonestreamError (corrupt_audio).
+    The segments come from the ``sounding`` parts and are scaled from the level of the track to the reference level, if
+    these are known. Silent segments are left out; empty if none remains. Time and memory do not grow with the track.
+    Reads from the current position of ``wav``. Raises TonestreamError (corrupt_audio).
     """
     spec = model.manifest.require_feature_spec()
     heard = []

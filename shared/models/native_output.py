@@ -1,4 +1,4 @@
-"""Keeping what native libraries print at their import away from people's terminals."""
+"""Hides what native libraries print during their import."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def native_stderr_silenced() -> Iterator[None]:
     sys.stderr.flush()
     try:
         kept = os.dup(2)
-    except OSError:  # started without a standard error: nothing to silence
+    except OSError:  # started without a standard error
         yield
         return
     try:

@@ -1,4 +1,4 @@
-"""The models at work, in TensorFlow. Importing this module takes seconds: only the workers that predict do."""
+"""The networks, in TensorFlow. Importing this module takes seconds, so only the workers that predict import it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from shared.contracts.audio_features import AUDIO_FEATURES
 from shared.models.manifest import ModelError, ModelManifest, load_manifest
 from shared.models.native_output import native_stderr_silenced
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow greets with pages of hints otherwise
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # silences TensorFlow's start-up messages
 
-with native_stderr_silenced():  # and with some more before it has read that setting
+with native_stderr_silenced():  # and those before it reads that setting
     import keras
     import tensorflow as tf
 
@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 
 Array = npt.NDArray[np.float32]
 
-#: Every batch is padded up to one of these, so that TensorFlow sees few shapes; a larger one is cut into pieces.
-#: Spectrograms go one by one through wide convolutions: sixteen at once are 7% faster and take 500 MB more.
+#: Each batch is padded to one of these sizes, so that TensorFlow sees few shapes; a larger batch is split. Spectrograms
+#: pass wide convolutions one by one: batches of sixteen are 7% faster and take 500 MB more.
 _BATCH_SIZES: Final[Mapping[str, tuple[int, ...]]] = {"mfcc": (8, 32, 128), "log_mel": (1,)}
 
 
@@ -47,10 +47,9 @@ class GenreModel:
         return cls(manifest, _network(folder, manifest, threads))
 
     def predict(self, features: Array) -> Array:
-        """Probabilities float32 [n, labels], rows adding up to 1, of features float32 [n, frames,
-        coefficients].
+        """Probabilities float32 [n, labels], rows adding up to 1, of features float32 [n, frames, coefficients].
 
-        The answer for a segment does not depend on the others in the batch (to 1e-5). Raises ValueError for
+        The answer for a segment is independent of the others in the batch (to 1e-5). Raises ValueError for
         features of another shape than the model's spec gives.
         """
         if features.ndim != 3 or features.shape[1:] != self._shape:
@@ -65,7 +64,7 @@ class GenreModel:
         return answers
 
     def warm_up(self) -> None:
-        """Trace and run once with every batch size, so that the first track does not pay for it."""
+        """Trace and run once with every batch size, so that the first track is not slowed down."""
         for size in self._batch_sizes:
             self.predict(np.zeros((size, *self._shape), np.float32))
 
@@ -94,8 +93,8 @@ class TagModel:
         return cls(manifest, _network(folder, manifest, threads))
 
     def predict(self, features: Array) -> tuple[Array, Array]:
-        """(embedding float32 [n, 200], tag probabilities float32 [n, labels]) of features float32
-        [n, frames, coefficients].
+        """(embedding float32 [n, 200], tag probabilities float32 [n, labels]) of features float32 [n, frames,
+        coefficients].
 
         Each tag's probability stands alone; a row does not add up to 1. Raises ValueError for features of another
         shape than the model's spec gives.
@@ -130,8 +129,7 @@ class MoodModel:
     def predict(self, features: Mapping[str, float], source: Literal["spotify", "audio"]) -> dict[str, float]:
         """Probabilities by mood, adding up to 1, of the ten features in Spotify's units.
 
-        ``source`` says who measured them; the scales differ. Raises ValueError where one is missing or
-        not finite.
+        ``source`` names their origin, because the scales differ. Raises ValueError if one is missing or not finite.
         """
         values = [features.get(name, np.nan) for name in AUDIO_FEATURES]
         if not np.isfinite(values).all():
@@ -159,12 +157,12 @@ def _limit_threads(threads: int) -> None:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(1)
     except RuntimeError:
-        # TensorFlow runs already and keeps the number it started with.
+        # TensorFlow is already running and keeps its number of threads.
         log.debug("TensorFlow keeps %d threads", tf.config.threading.get_intra_op_parallelism_threads())
 
 
 def _branch(network: Any, source: str) -> Any:
-    """The part of a mood network that is for features from ``source``, called like the whole."""
+    """The part of a mood network for features from ``source``, with the interface of the whole."""
 
     def branch(batch: Any, training: bool) -> Any:
         return network(batch, training=training)[source]

@@ -107,7 +107,7 @@ class Pulse:
 
     @property
     def waiting_for(self) -> str | None:
-        """What the loop cannot work without and does not have at the moment; None where nothing is missing."""
+        """What the loop cannot work without and does not have at the moment; None if nothing is missing."""
         return self._waiting_for
 
     @property

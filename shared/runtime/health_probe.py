@@ -16,7 +16,7 @@ READY = "readyz"
 def ask(port: int, path: str = LIVE, timeout_s: float = 5.0) -> tuple[bool, str]:
     """``(ok, report)`` of the worker on this machine: whether it answers 200 to ``GET /path``, and what it says.
 
-    Raises OSError where no whole answer came within ``timeout_s`` seconds.
+    Raises OSError if no whole answer came within ``timeout_s`` seconds.
     """
     deadline = time.monotonic() + timeout_s
     with socket.create_connection(("127.0.0.1", port), timeout_s) as connection:

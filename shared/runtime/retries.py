@@ -44,7 +44,7 @@ class RetryNote:
 
     @classmethod
     def of(cls, record: Record) -> Self:
-        """The note of a record of the retry topic. Raises ValueError where it has none, or none that is whole."""
+        """The note of a record of the retry topic. Raises ValueError if it has none, or none that is whole."""
         entered = _text(record, "entered")
         parsed_coordinates(entered)
         return cls(

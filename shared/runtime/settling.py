@@ -99,7 +99,7 @@ class HeldPartitions:
 
 
 class Settler:
-    """Drives the handler of one service. ``sleep`` waits, and raises StoppedError where waiting is over."""
+    """Drives the handler of one service. ``sleep`` waits, and raises StoppedError if waiting is over."""
 
     def __init__(
         self,
@@ -182,7 +182,7 @@ class Settler:
         return self.to_dead_letters(record, crash_loop, crash_loop.attempts, crash_loop.answered)
 
     def smaller(self, dead: Settled) -> Settled | None:
-        """The same with a smaller dead letter, which says that it was cut; None where it is as small as it gets."""
+        """The same with a smaller dead letter, which says that it was cut; None if it is as small as it gets."""
         dead_letters = self._topics.name(Channel.DEAD_LETTERS)
         for limit in _LETTER_BYTES:
             outputs = tuple(cut_to(limit, one) if one.topic == dead_letters else one for one in dead.outputs)

@@ -39,7 +39,7 @@ class StopRequest:
 
     @property
     def name(self) -> str:
-        """The name of the signal that came, empty where none did."""
+        """The name of the signal that came, empty if none did."""
         return "" if self._signal is None else signal.Signals(self._signal).name
 
     def wait(self, timeout_s: float, ended: Callable[[], bool] = bool) -> None:

@@ -1,7 +1,7 @@
-"""Spotify's Web API through spotipy: names of a track, and its audio features where Spotify still gives them.
+"""Spotify's Web API through spotipy: names of a track, and its audio features if Spotify provides them to this app.
 
-Client credentials only: nothing here acts for a user. spotipy's own retries are off: they sleep as long as Spotify
-asks, which can be hours.
+Client credentials only: nothing here acts for a user. spotipy's own retries are off, because they sleep as long as
+Spotify asks, which can be hours.
 """
 
 from __future__ import annotations
@@ -30,29 +30,29 @@ from shared.contracts.tracks import MAX_URL_LENGTH
 from shared.settings import Settings
 from shared.system.limited_calls import CallTimeoutError, LimitedCalls
 
-# spotipy writes headers to its debug log, the secret and the tokens among them. Its errors are raised here anyway.
+# spotipy's debug log contains headers with the secret and the tokens. Its errors are raised here anyway.
 for _logger in ("spotipy.client", "spotipy.oauth2"):
     logging.getLogger(_logger).addFilter(lambda record: False)
 
-#: Once Spotify has said that this app may not read audio features, it is not asked again for so many seconds.
+#: How long to skip audio features after Spotify has refused them to this app, seconds.
 _CLOSED_FOR_S: Final = 3600.0
-#: Once Spotify was too slow to give audio features, it is not asked for any for so many seconds: they can be measured.
+#: How long to skip audio features after Spotify was too slow, seconds. They can be measured instead.
 _SLOW_FOR_S: Final = 30.0
-#: Calls under way at once. One that was given up goes on in the background until ``requests`` ends it.
+#: Concurrent calls. An abandoned call goes on in the background until ``requests`` ends it.
 _MOST_AT_ONCE: Final = 64
-#: The wait, in seconds, where Spotify asks for one without saying how long.
+#: The wait, in seconds, if Spotify asks for one without a length.
 _DEFAULT_RETRY_AFTER_S: Final = 30.0
-#: A token is not used in its last so many seconds.
+#: A token is renewed this many seconds before it expires.
 _TOKEN_MARGIN_S: Final = 60.0
-#: What an answer of another shape than Spotify's leads to, in spotipy or here.
+#: Errors from an answer of an unexpected shape, in spotipy or here.
 _NONSENSE: Final = (KeyError, IndexError, TypeError, ValueError, AttributeError)
-#: An OAuth error as the standard has it (``invalid_client``). Anything else may be a whole page, or repeat the request.
+#: A standard OAuth error (``invalid_client``). Any other text may be a whole page, or repeat the request.
 _ERROR_NAME: Final = re.compile(r"[a-z_]{3,40}")
 
 
 @dataclass(frozen=True, slots=True)
 class SpotifyCredentials:
-    """An app's credentials. The secret is never shown."""
+    """An app's credentials. Their representation hides the secret."""
 
     client_id: str
     client_secret: str = field(repr=False)
@@ -60,7 +60,7 @@ class SpotifyCredentials:
 
 @dataclass(frozen=True, slots=True)
 class SpotifyTrack:
-    """``duration_s`` in seconds; ``preview_url`` leads to an MP3 of some 30 s, where there is one."""
+    """``duration_s`` in seconds; ``preview_url`` is an MP3 of about 30 s, or None."""
 
     title: str
     artist: str
@@ -72,8 +72,8 @@ class SpotifyTrack:
 class SpotifyClient:
     """Safe from many threads, whose calls run side by side.
 
-    Faults are typed: TransientError (with the wait Spotify asks for) where another try may help, TonestreamError where
-    it will not. While a wait is on, calls fail at once instead of asking again.
+    Faults are typed: TransientError (with the wait Spotify asks for) if a retry may help, else TonestreamError. During
+    a wait, calls fail at once.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class SpotifyClient:
         self._token_url = token_url
         self._timeout_s = timeout_s
         self._clock = clock
-        # requests' sessions are not made for many threads: a call takes an idle one, or makes another.
+        # requests' sessions are not thread-safe, so a call takes an idle one or makes another.
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._calls = LimitedCalls("spotify", _MOST_AT_ONCE)
         self._token = _SharedToken(self._ask_token)
@@ -104,13 +104,13 @@ class SpotifyClient:
     ) -> SpotifyTrack:
         """Title, artist, ISRC and preview of the track with that ID (22 characters).
 
-        ``timeout_s`` takes the place of the client's where it is less. AbandonedError once ``abandoned`` is set.
+        ``timeout_s`` replaces the client's timeout if it is shorter. AbandonedError once ``abandoned`` is set.
         """
         found = self._ask(lambda api: api.track(track_id), timeout_s, abandoned)
         try:
             return SpotifyTrack(
                 title=_text(str(found["name"] or "")),
-                # A classical recording may have more performers than a message has room for.
+                # A classical recording may have more performers than fit into a message.
                 artist=_text(", ".join(str(artist["name"]) for artist in found["artists"] if artist["name"])),
                 isrc=_name_or_none((found.get("external_ids") or {}).get("isrc"), LONGEST_ISRC),
                 preview_url=_name_or_none(found.get("preview_url"), MAX_URL_LENGTH),
@@ -120,7 +120,7 @@ class SpotifyClient:
             raise _no_sense(error) from error
 
     def audio_features(self, track_id: str) -> AudioFeatures:
-        """The ten audio features. Apps registered since 27 November 2024 are refused them."""
+        """The ten audio features. Spotify refuses them to apps registered since 27 November 2024."""
         if self._clock() < self._features_closed_until:
             raise _features_closed()
         if self._clock() < self._features_slow_until:
@@ -146,8 +146,8 @@ class SpotifyClient:
     def _ask(
         self, ask: Callable[[Any], Any], timeout_s: float | None = None, abandoned: threading.Event | None = None
     ) -> Any:
-        """Spotify's answer to a call of its API, or a typed fault. It takes no longer than the timeout in all: neither
-        looking up a name nor an answer that drips keeps to the timeouts of ``requests``."""
+        """Spotify's answer to a call of its API, or a typed fault. The timeout covers the whole call. The timeouts of
+        ``requests`` cover neither name resolution nor a slowly dripping answer."""
         limit_s = self._timeout_s if timeout_s is None else min(timeout_s, self._timeout_s)
         try:
             return self._calls.call(lambda: self._ask_with_token(ask), limit_s, abandoned)
@@ -159,7 +159,7 @@ class SpotifyClient:
         try:
             return self._ask_once(ask, token)
         except _TokenRefusedError:
-            # Spotify withdrew the token before its time: with another it may go on.
+            # Spotify revoked the token early. Another one may work.
             self._token.forget(token)
             return self._ask_once(ask, self._access_token())
 
@@ -183,7 +183,7 @@ class SpotifyClient:
             self._idle.put(api)
 
     def _ask_token(self) -> tuple[str, float]:
-        """A new token and the time, by ``time.monotonic``, until which it is to be used."""
+        """A new token and its expiry by ``time.monotonic``."""
         with self._typed_faults(self._refused_token):
             tokens = SpotifyClientCredentials(
                 client_id=self._credentials.client_id,
@@ -200,10 +200,10 @@ class SpotifyClient:
             return token, asked_at + lasts_s - _TOKEN_MARGIN_S
 
     def _api(self) -> Any:
-        """A client of spotipy that nobody else uses at the moment."""
+        """A client of spotipy that no other call uses."""
         with contextlib.suppress(queue.Empty):
             return self._idle.get_nowait()
-        # A plain session: spotipy's own would turn a 429 into an error that has lost its Retry-After.
+        # A plain session. spotipy's own turns a 429 into an error without its Retry-After.
         api = spotipy.Spotify(
             requests_session=requests.Session(), requests_timeout=self._timeout_s, retries=0, status_retries=0
         )
@@ -213,7 +213,7 @@ class SpotifyClient:
 
     @contextlib.contextmanager
     def _typed_faults(self, refused: Callable[[int, Mapping[str, str], Exception], TonestreamError]) -> Iterator[None]:
-        """Faults within the block become typed faults; ``refused`` types an answer that says no."""
+        """Errors within the block become typed errors; ``refused`` converts an HTTP error."""
         try:
             yield
         except UnicodeEncodeError:
@@ -222,7 +222,7 @@ class SpotifyClient:
         except requests.Timeout as error:
             raise _SlowError("Spotify did not answer in time") from error
         except (spotipy.SpotifyBaseException, requests.RequestException, *_NONSENSE) as error:
-            # Not chained: spotipy's text holds whatever the server wrote, which may repeat the request.
+            # Not chained: spotipy's text contains the server's, which may repeat the request.
             raise _told(error, refused) from None
 
     def _refused(self, status: int, headers: Mapping[str, str], error: Exception) -> TonestreamError:
@@ -248,13 +248,13 @@ class SpotifyClient:
 
     def _put_off(self, headers: Mapping[str, str]) -> TransientError:
         asked = _seconds(headers.get("Retry-After"))
-        with self._lock:  # of several waits the longest holds
+        with self._lock:  # the longest wait counts
             self._not_before = max(self._not_before, self._clock() + asked)
         return _rate_limited(asked)
 
 
 class _SharedToken:
-    """The app's access token, asked for by one thread at a time while the others wait for its answer, good or bad."""
+    """The app's access token. One thread requests it while the others wait for the outcome."""
 
     def __init__(self, ask: Callable[[], tuple[str, float]]) -> None:
         self._ask = ask
@@ -264,7 +264,7 @@ class _SharedToken:
         self._good_until = 0.0
 
     def get(self) -> str:
-        """The token that holds, or a new one. Raises what asking for it raises."""
+        """The valid token, or a new one. Raises the errors of the request."""
         with self._lock:
             if time.monotonic() < self._good_until:
                 return self._token
@@ -276,7 +276,7 @@ class _SharedToken:
         return asking.result()
 
     def forget(self, token: str) -> None:
-        """Use that token no longer; another one that came since stays."""
+        """Drop that token, unless it has been replaced already."""
         with self._lock:
             if token == self._token:
                 self._good_until = 0.0
@@ -295,22 +295,22 @@ class _SharedToken:
 
 
 class _SlowError(TransientError):
-    """Spotify takes longer than it may."""
+    """Spotify exceeded the timeout."""
 
     def __init__(self, message: str) -> None:
         super().__init__(ErrorCode.SPOTIFY_UNAVAILABLE, message)
 
 
 class _ForbiddenError(TonestreamError):
-    """Status 403: this app may not."""
+    """Status 403: the app lacks the permission."""
 
 
 class _TokenRefusedError(TonestreamError):
-    """Status 401: the token does not hold, or no longer."""
+    """Status 401: the token is invalid or has expired."""
 
 
 def spotify_client(settings: Settings) -> SpotifyClient | None:
-    """The client of this installation; None without credentials: then Spotify is never asked."""
+    """The client of this installation; None without credentials."""
     if settings.spotify_client_id is None or settings.spotify_client_secret is None:
         return None
     return SpotifyClient(
@@ -321,7 +321,8 @@ def spotify_client(settings: Settings) -> SpotifyClient | None:
 
 
 def _told(error: Exception, refused: Callable[[int, Mapping[str, str], Exception], TonestreamError]) -> TonestreamError:
-    # spotipy raises while it handles the HTTP error, now and then by mistake. Where there is one, go by that.
+    # spotipy raises while it handles the HTTP error, sometimes by mistake. So an HTTP error in the context counts
+    # first.
     response = error.__context__.response if isinstance(error.__context__, requests.HTTPError) else None
     if response is not None:
         return refused(response.status_code, response.headers, error)
@@ -357,12 +358,12 @@ def _no_sense(error: Exception) -> TransientError:
 
 
 def _text(text: str) -> str:
-    """``text`` as a message can carry it: not too long, and without the halves of characters that JSON may name."""
+    """``text`` as a message can carry it: truncated, and without the lone surrogates that JSON can contain."""
     return text[:LONGEST_TEXT].encode("utf-8", "replace").decode()
 
 
 def _name_or_none(value: Any, most: int) -> str | None:
-    """An identifier, of no use where it is cut; None where it is none."""
+    """An identifier; None if it is missing or too long, because a truncated one is useless."""
     return value if isinstance(value, str) and value.isascii() and len(value) <= most else None
 
 

@@ -66,7 +66,7 @@ class Coalescing:
         self._end = requests.client.register_script(_END)
 
     def lead_or_follow(self, request_id: str, work: str, record: Record) -> str | None:
-        """The request that ``request_id`` follows from now on in ``work``; None where it is to do the work itself.
+        """The request that ``request_id`` follows from now on in ``work``; None if it is to do the work itself.
 
         It leads then, unless it is answered already. ``record`` is the one that asks. Raises FencedError,
         DependencyError.

@@ -93,9 +93,9 @@ def run_all(
 
 
 def require_trust(client: redis.Redis) -> str | None:
-    """Ask Redis for an answer, and raise DependencyError where only a change of settings would bring one: a wrong user
+    """Ask Redis for an answer, and raise DependencyError if only a change of settings would bring one: a wrong user
     or password, a certificate that does not hold. One that gives no answer is no reason, it may come back: then the
-    fault is returned, and None where there is none.
+    fault is returned, and None if there is none.
     """
     try:
         client.ping()

@@ -121,7 +121,7 @@ class InFlightRegistry(Protocol):
     def begin(self, records: Sequence[Record], alone: bool = False) -> Mapping[str, Crashes]:
         """A delivery attempt of these records begins. Returns their earlier crashes by coordinates, without zeros.
 
-        Beginning the same again changes nothing. Raises DependencyError; FencedError where others own the partitions.
+        Beginning the same again changes nothing. Raises DependencyError; FencedError if others own the partitions.
         """
         ...
 

@@ -1,9 +1,9 @@
-"""Named places at which a test may have the process die, or sleep, as if its machine had failed just there.
+"""Named places at which a test may kill or stop the process, as if its machine had failed there.
 
 Armed by the environment variable ``TONESTREAM_FAULT_POINTS``, ``name=chance`` separated by commas, e.g.
 ``committed=0.01,kafka.sent=0.005``: the process dies there with that chance. ``name=stop`` stops it the first time,
-until somebody sends it SIGCONT: it has become a zombie that knows nothing of its death. Unarmed a fault point does
-nothing. No setting of the product: nobody wants it but the tests.
+until it gets SIGCONT: then it is a zombie that does not know that others took its place. An unarmed fault point does
+nothing. This is no setting of the product; only tests use it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ COMMITTED: Final = "committed"
 KAFKA_SENT: Final = "kafka.sent"
 #: Outputs and offsets are with the broker, the transaction is not committed.
 KAFKA_OFFSETS_SENT: Final = "kafka.offsets-sent"
-#: The batch is written down as in hand, nothing is handled.
+#: The batch is in the in-flight registry, nothing is handled.
 BATCH_BEGUN: Final = "batch.begun"
 #: A request is claimed, nothing is done for it.
 REQUEST_ENTERED: Final = "request.entered"
@@ -31,13 +31,13 @@ REQUEST_ENTERED: Final = "request.entered"
 LEAD_TAKEN: Final = "lead.taken"
 #: It is known what the source holds, and nothing is published yet.
 SOURCE_REMEMBERED: Final = "source.remembered"
-#: Audio is in the blob store, nobody knows of it.
+#: Audio is in the blob store, nothing refers to it.
 AUDIO_STORED: Final = "audio.stored"
 #: The parts of requests are written down, none is answered.
 PARTS_NOTED: Final = "parts.noted"
 #: A request's answer is claimed, the answer is not published.
 ANSWER_CLAIMED: Final = "answer.claimed"
-#: An answer is kept for those who ask next, it is not published.
+#: An answer is cached, it is not published.
 ANSWER_KEPT: Final = "answer.kept"
 
 FAULT_POINTS: Final = (
@@ -56,7 +56,7 @@ _ARMED: Final = _armed(os.environ.get(VARIABLE, ""))
 
 
 def fault_point(name: str) -> None:
-    """Die here (SIGKILL: no clean-up, no good-bye) with the chance that ``name`` is armed with; or stop, once."""
+    """Die here (by SIGKILL, without clean-up) with the chance that ``name`` is armed with; or stop, once."""
     if not _ARMED or name not in _ARMED:
         return
     if _ARMED[name] == _STOP:

@@ -1,4 +1,4 @@
-"""Calls into code that keeps to its own times, which may be minutes: the system's resolver, an HTTP client."""
+"""Time limits for calls into code without usable ones, such as the system's resolver or an HTTP client."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from shared.contracts.errors import AbandonedError
 
 Result = TypeVar("Result")
 
-#: How long it takes at most to notice that a call was abandoned, seconds.
+#: An abandoned call returns within this time, seconds.
 _SLICE_S: Final = 0.25
 
 
 class CallTimeoutError(Exception):
-    """The call has not ended within its time."""
+    """The call did not end in time."""
 
 
 class TooBusyError(CallTimeoutError):
-    """All places were taken by calls that hang."""
+    """All slots are occupied by hanging calls."""
 
 
 class LimitedCalls:
-    """Makes calls in threads that are waited for so long and no longer. Safe from many threads.
+    """Runs calls in threads and waits for each up to a time limit. Safe from many threads.
 
     A thread whose call hangs cannot be ended, so there are at most ``most_at_once`` of them; further calls wait for a
-    place within their own time. The threads keep no process from ending.
+    slot within their own time limit. The threads do not keep the process alive.
     """
 
     def __init__(self, name: str, most_at_once: int) -> None:

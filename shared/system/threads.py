@@ -8,7 +8,7 @@ from shared.settings import Settings
 
 
 def available_cores() -> int:
-    """Cores this process may run on: the affinity mask where there is one, and a container's CPU quota."""
+    """Cores that this process may use: the affinity mask if there is one, and a container's CPU quota."""
     try:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:  # macOS
@@ -24,5 +24,5 @@ def available_cores() -> int:
 
 
 def worker_threads(settings: Settings) -> int:
-    """The configured number, or one a core."""
+    """The configured number, or one per core."""
     return settings.worker_threads or available_cores()

@@ -1,4 +1,4 @@
-"""Certificates and keys, tried before a client needs them: its own errors name neither the file nor the setting."""
+"""Checks certificates and keys before a client uses them. The client's errors name neither the file nor the setting."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def check_tls_files(
     key_password: str = "",
 ) -> None:
     """Load the files as a TLS client does. Raises SettingsError, which names the setting (``prefix`` and the kind of
-    file), the file and what is wrong with it."""
+    file), the file and its fault."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if cafile is not None:
         _try(f"{prefix}_cafile", cafile, partial(context.load_verify_locations, cafile))
@@ -26,7 +26,7 @@ def check_tls_files(
         _try(f"{prefix}_certfile", certfile, lambda: None)
         if keyfile is not None:
             _try(f"{prefix}_keyfile", keyfile, lambda: None)
-        # An empty password and not None: OpenSSL would ask for one at the terminal and wait.
+        # An empty password, because with None OpenSSL would prompt at the terminal and wait.
         load = partial(context.load_cert_chain, certfile, keyfile, password=key_password)
         _try(f"{prefix}_certfile with its key", certfile, load)
 

@@ -1,7 +1,7 @@
-"""Temporary folders that do not outlive their process, even where it is killed.
+"""Temporary folders that do not outlive their process, even if it is killed.
 
-A folder is locked as long as it is in use. The system lets go of the lock when the process ends, however it ends; so a
-folder that can be locked belongs to nobody, whatever process IDs were used again since, and in whatever container.
+A folder is locked as long as it is in use. The system releases the lock when the process ends, however it ends. So a
+folder that can be locked is abandoned, regardless of reused process IDs and of containers.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-#: How the names of these folders begin; nothing else may be called so.
+#: The prefix of these folders. Nothing else may use it.
 PREFIX: Final = "tonestream-work-"
 
 
 @contextlib.contextmanager
 def work_folder() -> Iterator[Path]:
-    """A folder in the temporary directory for the time of the block. Raises OSError where none can be made."""
+    """A folder in the temporary directory that exists during the block. Raises OSError if none can be made."""
     path, lock = _locked_folder()
     try:
         yield path
@@ -47,7 +47,7 @@ def remove_abandoned() -> int:
 def _locked_folder() -> tuple[Path, int]:
     while True:
         path = Path(tempfile.mkdtemp(prefix=PREFIX))
-        # Between its making and its locking it looks abandoned, and may be gone: then another is made.
+        # Before it is locked it looks abandoned and may be removed. Then another one is made.
         with contextlib.suppress(FileNotFoundError, BlockingIOError):
             lock = _lock(path)
             if path.exists():
@@ -68,7 +68,7 @@ def _remove_if_abandoned(path: Path) -> bool:
 
 
 def _lock(path: Path) -> int:
-    """A descriptor that holds the lock of a folder. Raises BlockingIOError where somebody else holds it."""
+    """A descriptor that holds the lock of a folder. Raises BlockingIOError if somebody else holds it."""
     opened = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -43,7 +43,7 @@ class Worker:
             )
 
     def ask(self, probe: str) -> tuple[int, dict[str, Any]]:
-        """Status and report; 0 where nobody answers yet."""
+        """Status and report; 0 if nobody answers yet."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/{probe}", timeout=5) as answer:
                 return answer.status, json.loads(answer.read())

@@ -64,7 +64,7 @@ def _all_commits(bootstrap_servers: str) -> Iterator[Commit]:
 
 
 def _place(key: bytes) -> tuple[str, str, int] | None:
-    """(group, topic, partition) of a key; None where the record is about a group and not about an offset."""
+    """(group, topic, partition) of a key; None if the record is about a group and not about an offset."""
     (version,) = struct.unpack_from(">h", key)
     if version not in (0, 1):
         return None

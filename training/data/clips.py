@@ -1,4 +1,4 @@
-"""Reading the data sets: audio files, and clips with a genre. The data themselves are not in the repository."""
+"""Reads the data sets: audio files, and clips with a genre. The repository contains no data."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _CONTENT_DIGITS: Final = 16
 
 
 class DataError(ValueError):
-    """Data that cannot be trained on or evaluated; the message says what is wrong with them."""
+    """The data cannot be used for training or evaluation; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Clip:
     """A piece of audio with its genre.
 
-    ``group`` names what must never be split between training and test (artist and genre). ``native_rate`` in Hz is
-    the rate the recording came in: above half of it there is nothing to hear; None where unknown.
+    ``group`` (artist and genre) must never be split between training and test. ``native_rate`` in Hz is the original
+    sample rate of the recording, which has no content above half of it; None if unknown.
     """
 
     name: str
@@ -39,10 +39,10 @@ class Clip:
 def read_clips(folder: Path) -> list[Clip]:
     """The clips of a folder laid out as ``genre/track.ext``, sorted by name.
 
-    An ``index.csv`` (columns track, genre, and perhaps artist, group, native_rate) decides where there is one. Groups
-    come from it: those of a genre that share an artist are one (`merge_artists`). Without artists every file of a
-    genre's folder is a group of its own: then songs of one artist may be split, and figures come out too high.
-    Raises DataError where there are no clips, a folder is no genre's or a file is missing.
+    An ``index.csv`` (columns track, genre, and optionally artist, group, native_rate) takes precedence. It provides the
+    groups; groups of a genre that share an artist are merged (`merge_artists`). Without artists every file is a group
+    of its own. Then songs of one artist may be split, and figures come out too high. Raises DataError if there are no
+    clips, if a folder is not named after a genre, or if a file is missing.
     """
     index = folder / "index.csv"
     clips = _from_index(folder, index) if index.exists() else _from_folders(folder)
@@ -52,7 +52,7 @@ def read_clips(folder: Path) -> list[Clip]:
 
 
 def content_id(path: Path) -> str:
-    """What a file holds, whatever it is called: the first 16 hexadecimal digits of the SHA-256 of its bytes."""
+    """The content ID of a file: the first 16 hexadecimal digits of the SHA-256 of its bytes."""
     with path.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()[:_CONTENT_DIGITS]
 
@@ -87,7 +87,7 @@ def _group(row: dict[str, str]) -> str:
 
 
 def _artist(row: dict[str, str]) -> str | None:
-    """The credit of a row; None where the index knows no artists."""
+    """The artist credit of a row; None if the index has no artists."""
     if "artist" in row:
         return row["artist"]
     name, bar, _ = row.get("group", "").rpartition("|")
@@ -106,7 +106,7 @@ def _check_genres(found: set[str], where: Path) -> None:
 
 
 def audio_files(folder: Path) -> list[Path]:
-    """Every audio file in ``folder`` and below, in order of name. What macOS keeps beside them (``._*``) is none."""
+    """Every audio file in ``folder`` and below, by name, without the attribute files of macOS (``._*``)."""
     return sorted(
         file
         for file in folder.rglob("*")

@@ -1,4 +1,4 @@
-"""Audio files to features, through the very code that serves: decode, segment, compute. Cached on disk."""
+"""Features of audio files, computed by the code that serves: decode, segment, compute. Cached on disk."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _SILENT: Final[Progress] = NoProgress()
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A file that was left out, and why."""
+    """A skipped file, and why."""
 
     file: Path
     reason: str
@@ -56,9 +56,8 @@ def clip_features(
 ) -> list[Array]:
     """Features of each clip's whole segments, float32 [segments, frames, coefficients], in the order of ``clips``.
 
-    With ``bandwidth_hz`` each segment first loses everything above that frequency, as a recording sampled at twice
-    that rate has. Computed once per clip and spec, then read from ``cache``. Raises TonestreamError for a clip that
-    cannot be decoded.
+    With ``bandwidth_hz`` each segment is first limited to that bandwidth, like a recording sampled at twice that rate.
+    Computed once per clip and spec, then read from ``cache``. Raises TonestreamError for a clip that cannot be decoded.
     """
     label = "features" if bandwidth_hz is None else f"features up to {bandwidth_hz / 1000:g} kHz"
     with ThreadPoolExecutor(threads) as pool:
@@ -69,7 +68,7 @@ def clip_features(
 def usable_clips(
     clips: Sequence[Clip], spec: FeatureSpec, cache: Path, threads: int, progress: Progress = _SILENT
 ) -> tuple[list[Clip], list[Skipped]]:
-    """The clips that decode to at least one segment, and those that do not. Leaves their features in ``cache``."""
+    """The clips that decode to at least one segment, and the others. Stores the features in ``cache``."""
 
     def fault(clip: Clip) -> str | None:
         try:
@@ -102,10 +101,10 @@ def _clip_features(path: Path, spec: FeatureSpec, cache: Path, bandwidth_hz: int
 def measured_features(
     paths: Sequence[Path], cache: Path, threads: int, tagger: TagModel, progress: Progress = _SILENT
 ) -> npt.NDArray[np.float64]:
-    """The ten features measured from each file, [n, 10] in ``AUDIO_FEATURES`` order and units, as the mood network gets
-    them: the loudness is that at the reference level.
+    """The ten features measured from each file, [n, 10] in ``AUDIO_FEATURES`` order and units.
 
-    ``tagger`` hears the tags. Cached like the others. Raises TonestreamError for a file that cannot be decoded.
+    The loudness is that at the reference level, as the mood network takes it. ``tagger`` provides the tags.
+    Cached like the others. Raises TonestreamError for a file that cannot be decoded.
     """
 
     def compute(path: Path) -> Array:
@@ -126,7 +125,7 @@ def measured_features(
 def read_segments(path: Path, spec: FeatureSpec) -> Array:
     """The whole segments of an audio file at the level of ``spec``, float32 [n, samples].
 
-    All at once: for clips, not for hours.
+    All are in memory at once, which suits clips, not hours of audio.
     """
     with _decoded(path) as decoded, decoded.path.open("rb") as opened:
         batches = [samples for _, samples in iter_segments(opened, spec, _BATCH)]
@@ -148,7 +147,7 @@ def _cached(cache: Path, computation: str, path: Path, compute: Callable[[Path],
         return values
     values = compute(path)
     cache.mkdir(parents=True, exist_ok=True)
-    # Whole or not at all: another thread with the same recording, or the next run after a crash, may look at any time.
+    # Written atomically, because another thread with the same recording, or the next run after a crash, may read it.
     with tempfile.NamedTemporaryFile(dir=cache, suffix=".part", delete=False) as part:
         np.save(part, values)
     Path(part.name).replace(stored)
@@ -157,13 +156,13 @@ def _cached(cache: Path, computation: str, path: Path, compute: Callable[[Path],
 
 @remembered
 def _code_hash() -> str:
-    """Hash of the code that makes the features: what another version of it computed is of no use."""
+    """Hash of the code that computes the features, because results of another version are useless."""
     sources = sorted(Path(shared.audio.__path__[0]).glob("*.py"))
     return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
 
 
 def limit_bandwidth(segments: Array, sample_rate: int, bandwidth_hz: int) -> Array:
-    """``segments`` [n, samples] resampled to twice ``bandwidth_hz`` and back: nothing is left above it."""
+    """``segments`` [n, samples] resampled to twice ``bandwidth_hz`` and back, which removes everything above it."""
     down = scipy.signal.resample_poly(segments, 2 * bandwidth_hz, sample_rate, axis=1)
     back = scipy.signal.resample_poly(down, sample_rate, 2 * bandwidth_hz, axis=1)
     return np.ascontiguousarray(back[:, : segments.shape[1]], dtype=np.float32)

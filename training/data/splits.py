@@ -1,6 +1,6 @@
-"""Splits that never put one artist on both sides: songs of one artist are far too easy to tell.
+"""Splits that never put an artist on both sides, because other songs of a known artist are too easy.
 
-The one exception is named for what it is: `random_segments`, the split of many tutorials.
+The exception is `random_segments`, the leaky split of many tutorials.
 """
 
 from __future__ import annotations
@@ -17,21 +17,22 @@ import numpy.typing as npt
 Indices = npt.NDArray[np.intp]
 Part = Literal["train", "valid", "test"]
 
-#: What stands between the names of a credit.
+#: Separators between the names of a credit.
 _BETWEEN_NAMES: Final = re.compile(r"[,;&()\[\]]|\band\b|\bfeat(?:uring)?\b\.?|\bft\b\.?", re.IGNORECASE)
-#: Nobody's name: two bands that share such a part share no musician.
+#: Common parts of band names that do not identify a musician.
 _NO_NAME: Final = re.compile(r"|unknown( artist)?|various( artists)?|friends|orchestra|(his|her|their) .*")
 
 
 class SplitError(ValueError):
-    """Clips that cannot be split as asked for."""
+    """The clips cannot be split this way."""
 
 
 def merge_artists(labels: Sequence[str], groups: Sequence[str], artists: Sequence[str | None]) -> list[str]:
-    """``groups``, where those of one label whose ``artists`` share a name are made one, called by the shortest.
+    """``groups``, merged if they have one label and their ``artists`` share a name. A merged group has the shortest
+    name.
 
     A credit such as "Ice Cube, Mack 10 & Ms. Toi" holds several names; case and a leading "the" do not count. A
-    track without an artist (None, empty, "UNKNOWN ARTIST") stays in the group it has.
+    track without an artist (None, empty, "UNKNOWN ARTIST") stays in its group.
 
     >>> merge_artists(["rock", "rock"], ["one", "other"], ["Morphine", "George S. Clinton & Morphine"])
     ['one', 'one']
@@ -54,7 +55,7 @@ def merge_artists(labels: Sequence[str], groups: Sequence[str], artists: Sequenc
 
 
 def names_in(credit: str) -> set[str]:
-    """The names in an artist credit, in lower case; none where the artist is unknown."""
+    """The names in an artist credit, in lower case; empty if the artist is unknown."""
     parts = (" ".join(part.casefold().split()) for part in _BETWEEN_NAMES.split(credit))
     names = {part.removeprefix("the ").strip(" .") for part in parts}
     return {name for name in names if not _NO_NAME.fullmatch(name)}
@@ -63,9 +64,9 @@ def names_in(credit: str) -> set[str]:
 def fold_of_each(labels: Sequence[str], groups: Sequence[str], folds: int, seed: int) -> Indices:
     """The test fold, 0 to ``folds`` - 1, of every item. Items of one group share a fold; labels are spread evenly.
 
-    Greedy: groups in random order, larger ones first, each into the fold that holds least of its labels so far.
-    Deterministic for a seed. A label with fewer groups than folds is missing from some folds. Raises SplitError where
-    a label has a single group (nothing could be learnt of it when that is tested) or for fewer than two folds.
+    Greedy: groups in random order, larger ones first, each into the fold with the least of its labels so far.
+    Deterministic for a seed. A label with fewer groups than folds is missing from some folds. Raises SplitError if
+    a label has a single group (it would have no training data when that group is tested) or for fewer than two folds.
     """
     if folds < 2:
         raise SplitError(f"cross-validation takes two folds at least, not {folds}")
@@ -104,7 +105,7 @@ def _check_enough_groups(labels: Sequence[str], groups: Sequence[str]) -> None:
 def fault_filtered(part: Part) -> frozenset[str]:
     """The tracks (``blues.00012``) of one part of the fault-filtered, artist-aware split of GTZAN.
 
-    443 to train on, 197 to validate, 290 to test: Kereliuk, Sturm and Larsen 2015, "Deep Learning and Music
+    443 for training, 197 for validation, 290 for testing: Kereliuk, Sturm and Larsen 2015, "Deep Learning and Music
     Adversaries". Repeated, distorted and mislabelled tracks are left out.
     """
     listed = files("training.data").joinpath("fault_filtered", f"{part}.txt")
@@ -114,7 +115,7 @@ def fault_filtered(part: Part) -> frozenset[str]:
 def fault_filtered_positions(names: Sequence[str], labels: Sequence[str]) -> dict[Part, Indices]:
     """Positions of the tracks that each part of the fault-filtered split lists, by name (``blues.00012``).
 
-    Raises SplitError where a genre has no track to train on or to test, or where no track is left to validate.
+    Raises SplitError if a genre has no track to train on or to test, or if no track is left to validate.
     """
     parts = {part: fault_filtered(part) for part in get_args(Part)}
     found: dict[Part, Indices] = {
@@ -139,7 +140,7 @@ def fault_filtered_positions(names: Sequence[str], labels: Sequence[str]) -> dic
 def random_segments(segments: int, seed: int, share: float = 0.2) -> tuple[Indices, Indices]:
     """(positions to train on, positions to test on) of segments shuffled one by one, ``share`` of them to test.
 
-    LEAKY, to show what it does to a figure: nearly every tested segment has its neighbours in training.
+    LEAKY, to show the effect on a figure: nearly every tested segment has neighbours in the training set.
     """
     shuffled = np.random.default_rng(seed).permutation(segments)
     tested = max(1, round(share * segments))

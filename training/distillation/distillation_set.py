@@ -1,7 +1,7 @@
-"""The distillation set: music for a student, with the answers of the pretrained network. Cached a file at a time.
+"""The distillation set: music for the student, with the outputs of the pretrained network.
 
-Clips with a genre have variants too: begun half a segment later, played faster and slower, and mixed with one another.
-Variants stay on the side of their clip in every split.
+Cached file by file. Clips with a genre also have variants: shifted by half a segment, time-stretched, and mixed with
+one another. In every split, variants stay on the side of their clip.
 """
 
 from __future__ import annotations
@@ -37,31 +37,31 @@ from training.genre.protocol import Workspace
 from training.musicnn import network as musicnn
 
 Array = npt.NDArray[np.float32]
-#: The two large fields. No student needs both, so one can be left out: it is then [n, 0, 0].
+#: The two large fields. No student needs both. The one that is left out has the shape [n, 0, 0].
 Large = Literal["decibels", "activations"]
 
-#: Range of the stored spectrograms. A step of a third of a decibel is finer than what augmentation leaves.
+#: Range of the stored spectrograms. Steps of a third of a decibel are finer than the augmentation.
 DECIBELS: Final = 80.0
 TAG_MODEL: Final = Path(__file__).resolve().parents[2] / "models" / "music-tags"
 _SPEEDS: Final = (0.85, 0.93, 1.08, 1.18)
 _MIXES: Final = 20
 _MIX_LEVEL_DB: Final = 9.0
 _MIX_RMS: Final = 10.0 ** (audio_level.REFERENCE_DBFS / 20.0)
-#: Segments of a file without a genre, evenly spaced. Long files teach no more than short ones.
+#: Evenly spaced segments per file without a genre, so that long files do not outweigh short ones.
 _SEGMENTS_A_FILE: Final = 60
 _BATCH: Final = 16
-#: Frames of the trunk that are averaged into one step of the LSTM.
+#: Frames of the trunk per time step of the LSTM (their mean).
 STEP_FRAMES: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
 class DistillationSet:
-    """n segments and the answers of the pretrained network.
+    """n segments and the outputs of the pretrained network.
 
     ``decibels`` uint8 [n, 130, 128]: mel spectrogram in decibels, 0 for 80 dB below the segment's loudest value (kept
     in ``level``, dB) or less, 255 for that value; ``embedding`` [n, 200] and ``tags`` [n, 50] (logits) from musicnn;
-    ``activations`` float16 [n, 23, 753] of its trunk. ``first`` and ``second`` are the positions of the clips a segment
-    was made of (the same twice unless it is a mix, -1 for music without a genre).
+    ``activations`` float16 [n, 23, 753] of its trunk. ``first`` and ``second`` are the positions of the source clips of
+    a segment (equal unless it is a mix, -1 for music without a genre).
     """
 
     decibels: npt.NDArray[np.uint8]
@@ -81,13 +81,13 @@ class DistillationSet:
 
     @classmethod
     def joined(cls, parts: Sequence[DistillationSet]) -> Self:
-        """All of ``parts``, one after the other."""
+        """The concatenation of ``parts``."""
         return cls(
             **{field.name: np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)}
         )
 
     def within(self, clips: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
-        """Which segments were made of nothing but ``clips``."""
+        """Mask of the segments that come only from ``clips``."""
         inside: npt.NDArray[np.bool_] = np.isin(self.first, clips)
         inside &= np.isin(self.second, clips)
         return inside
@@ -96,14 +96,14 @@ class DistillationSet:
         """The original segments number ``position[i]`` of clip ``clip_of[i]``, in the order of these examples."""
         originals = self[self.original]
         wanted = set(zip(clip_of.tolist(), position.tolist(), strict=True))
-        # A clip's segments lie side by side, so the first place of its number is where its segment 0 is.
+        # The segments of a clip are adjacent, so the first one is its segment 0.
         number = np.arange(len(originals)) - np.searchsorted(originals.first, originals.first)
         found = [pair in wanted for pair in zip(originals.first.tolist(), number.tolist(), strict=True)]
         return originals[np.array(found, bool)]
 
     @property
     def mixed(self) -> npt.NDArray[np.bool_]:
-        """Which segments are mixes of two clips."""
+        """Mask of the segments that are mixes of two clips."""
         mixed: npt.NDArray[np.bool_] = self.first != self.second
         return mixed
 
@@ -142,7 +142,7 @@ class Listener:
 
 
 def clip_examples(clips: Sequence[Clip], data: Workspace, without: Large | None = None) -> DistillationSet:
-    """The examples of ``clips`` and their variants. Deterministic; read from the cache where they are there."""
+    """The examples of ``clips`` and their variants. Deterministic, and read from the cache if present."""
     listener = Listener()
     partners = [np.random.default_rng(position).integers(len(clips), size=_MIXES) for position in range(len(clips))]
 
@@ -166,12 +166,12 @@ def clip_examples(clips: Sequence[Clip], data: Workspace, without: Large | None 
 
 
 def music_examples(folders: Iterable[Path], data: Workspace, without: Large | None = None) -> DistillationSet | None:
-    """The examples of all music in ``folders``, which needs no genre; None where there is none.
+    """The examples of all music in ``folders``, which needs no genre; None if there is none.
 
-    Files that cannot be decoded are passed over: a game's music folder holds what it holds.
+    Files that cannot be decoded are skipped, because such folders hold other files, too.
     """
     listener = Listener()
-    # The same recording under two names is heard once.
+    # A recording with two names counts once.
     files = list({content_id(file): file for folder in folders for file in audio_files(folder)}.values())
 
     def heard(file: Path) -> DistillationSet | None:
@@ -258,7 +258,7 @@ def _placed(heard: dict[str, npt.NDArray[Any]], first: int, second: npt.NDArray[
 
 @remembered
 def _code_hash() -> str:
-    """Hash of the code that the examples follow from. What another version computed is of no use."""
+    """Hash of the code that determines the examples, because results of another version are useless."""
     sources = [Path(inspect.getfile(module)) for module in (audio_level, mfcc, log_mel, wav, musicnn)]
     return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
 
@@ -277,7 +277,7 @@ def _kept(
     if not stored.exists():
         computed = compute()
         stored.parent.mkdir(parents=True, exist_ok=True)
-        # Whole or not at all: the next run after a crash takes up where this one was.
+        # Written atomically, so that the next run after a crash continues here.
         with tempfile.NamedTemporaryFile(dir=stored.parent, suffix=".part", delete=False) as part:
             np.savez(part, **computed)
         Path(part.name).replace(stored)

@@ -26,11 +26,11 @@ _UNITS: Final = 96
 _HEADS: Final = 4
 _DENSE: Final = 384
 _DROPOUT: Final = 0.1
-#: Targets are clipped this many standard deviations from their mean. A single outlier teaches nothing but itself.
+#: Targets are clipped this many standard deviations from their mean, to limit the influence of outliers.
 _CLIP: Final = 4.0
 
 # Augmentation, in decibels of the mel spectrogram, where an equaliser adds a curve and a codec empties the top bands.
-#: Tracks come at one level; what is left is what segments of them differ by.
+# Tracks have the reference level, so the gain covers only the differences between segments.
 _GAIN_DB: Final = (-3.0, 3.0)
 _EQ_POINTS: Final = 8
 _EQ_DB: Final = 3.0
@@ -45,7 +45,7 @@ _EMPTY_DB: Final = -200.0
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """Mean and deviation of the distillation targets: embedding, tags, tag scores, one after the other."""
+    """Mean and deviation of the distillation targets: embedding, tags, tag scores, concatenated."""
 
     mean: Array
     deviation: Array
@@ -125,7 +125,7 @@ class Schedule:
 def learn(
     network: Any, examples: DistillationSet, targets: Sequence[Array], loss: Callable[..., Any], schedule: Schedule
 ) -> Iterator[int]:
-    """Train ``network`` in place on augmented ``examples``. Each number that is taken from the iterator is an epoch.
+    """Train ``network`` in place on augmented ``examples``. Each step of the iterator is an epoch.
 
     ``loss(answer, *targets)`` of a batch is minimised. The learning rate rises, then falls along a cosine.
     """
@@ -156,9 +156,10 @@ def learn(
 
 
 def augmented(decibels: Any, level: Any) -> Any:
-    """MFCCs [n, 130, 40] of mel spectrograms as in `DistillationSet`, shifted in time and heard through another chain.
+    """MFCCs [n, 130, 40] of mel spectrograms as in `DistillationSet`, augmented.
 
-    Gain, equaliser, raised noise floor, a codec's low-pass, and dropped frames, drawn anew for every segment.
+    A shift in time, gain, equaliser, raised noise floor, a codec's low-pass, and dropped frames are drawn for each
+    segment.
     """
     heard = tf.cast(decibels, tf.float32) * (DECIBELS / 255.0) - DECIBELS
     count, frames, bands = tf.shape(heard)[0], MFCC40.frames, MFCC40.n_mels

@@ -1,8 +1,8 @@
-"""The teacher: genres from what a pretrained network hears, with the meaning of its tags as prior knowledge.
+"""The teacher: a genre classifier on the outputs of the pretrained network, with the meaning of its tags as the prior.
 
-A few clips by a few artists say little about a genre: a classifier fitted to them alone takes the artists for the
-genre. The tags of musicnn were learnt from a million songs, and some of them are genres by name. So the teacher
-starts from the meaning of the tags and learns from the clips only how to depart from it.
+A few clips by a few artists represent a genre poorly: a classifier fitted to them alone learns the artists. musicnn's
+tags were learnt from a million songs, and some of them name genres. So the teacher starts from these tags and learns
+only departures from them.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from training.musicnn.network import MSD_TAGS
 Floats = npt.NDArray[np.floating]
 Integers = npt.NDArray[np.intp]
 
-#: The tags that speak for a genre, chosen by their meaning. No tag means reggae or classical music; these two get the
-#: tags that such music has most often.
+#: The tags of each genre, chosen by their meaning. No tag means reggae or classical music; these two have the tags that
+#: are most frequent in such music.
 TAGS_OF_GENRE: Final[Mapping[str, tuple[str, ...]]] = {
     "blues": ("blues",),
     "classical": ("instrumental", "beautiful"),
@@ -37,7 +37,7 @@ TAGS_OF_GENRE: Final[Mapping[str, tuple[str, ...]]] = {
     "rock": ("rock", "classic rock", "alternative rock", "indie rock", "alternative"),
 }
 
-#: Logits that a standard deviation of a genre's tag scores is worth.
+#: Logits per standard deviation of a genre's tag score.
 PRIOR_SCALE: Final = 4.0
 #: Regularisation strength: L2 on the weights of standardised embeddings, which are departures from the prior, and on
 #: the bias.
@@ -46,7 +46,7 @@ _BIAS_PENALTY: Final = 0.01
 
 
 def tag_members() -> npt.NDArray[np.float32]:
-    """Which tags speak for which genre: 1.0 or 0.0, [tags, genres]."""
+    """1.0 if a tag belongs to a genre, else 0.0; [tags, genres]."""
     members = np.zeros((len(MSD_TAGS), len(GENRES)), np.float32)
     for column, genre in enumerate(GENRES):
         members[[MSD_TAGS.index(tag) for tag in TAGS_OF_GENRE[genre]], column] = 1.0
@@ -54,7 +54,7 @@ def tag_members() -> npt.NDArray[np.float32]:
 
 
 def tag_scores(tags: Floats) -> Floats:
-    """How strongly the tags speak for each genre: log-sum-exp of its tags, [n, tags] to [n, genres]."""
+    """The tag score of each genre: log-sum-exp over its tags, [n, tags] to [n, genres]."""
     scores: Floats = np.log(np.exp(tags.astype(np.float64)) @ tag_members())
     return scores
 
@@ -63,8 +63,8 @@ def tag_scores(tags: Floats) -> Floats:
 class Teacher:
     """Logits of the genres, linear in tag scores and embedding.
 
-    ``scale`` and ``offset`` [genres] belong to the tag scores, ``weights`` [200, genres] to the embedding, ``bias``
-    [genres] to neither.
+    ``scale`` and ``offset`` [genres] apply to the tag scores, ``weights`` [200, genres] to the embedding; ``bias`` is
+    [genres].
     """
 
     scale: Floats
@@ -81,12 +81,12 @@ class Teacher:
         reference: Floats,
         prior_scale: float = PRIOR_SCALE,
     ) -> Self:
-        """The teacher that fits n labelled segments best without going far from what their tags mean.
+        """The teacher fitted to n labelled segments, regularised towards the meaning of their tags.
 
         ``embeddings`` [n, 200] and ``tags`` [n, 50] are musicnn's, ``labels`` positions in GENRES, ``groups`` the
         artist of each segment; ``reference`` [m, 50] are tags of music of all kinds, against which the scores are
-        standardised. Genres count alike; within a genre an artist counts by the square root of his segments.
-        A standard deviation of tag scores is worth ``prior_scale`` logits; with 0 there is nothing but logistic
+        standardised. All genres have the same weight; within a genre an artist's weight is the square root of the
+        number of segments. A standard deviation of tag scores counts ``prior_scale`` logits; 0 leaves plain logistic
         regression on the embeddings.
         """
         scores, known = tag_scores(tags), tag_scores(reference)
@@ -103,7 +103,7 @@ class Teacher:
         return answers
 
     def probabilities(self, embeddings: Floats, tags: Floats) -> Floats:
-        """Their softmax."""
+        """The softmax of ``logits``."""
         probabilities: Floats = scipy.special.softmax(self.logits(embeddings, tags), axis=1)
         return probabilities
 

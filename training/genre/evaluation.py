@@ -25,10 +25,10 @@ _SMALLEST: Final = 1e-30
 
 
 def evaluate_model(folder: Path, model_folder: Path, split: SplitName, data: Workspace) -> GenreFigures:
-    """The figures of the model in ``model_folder`` on the clips of ``folder``, as it serves: all of them, or the test
-    tracks of the fault-filtered split. Every whole segment votes, silent ones too.
+    """The figures of the model in ``model_folder`` on the clips of ``folder``, as the product serves it: on all of
+    them, or on the test tracks of the fault-filtered split. Every whole segment votes, even a silent one.
 
-    ``leak`` says how many of the clips the model was trained on, as far as its manifest tells: figures on those are
+    ``leak`` says how many of the clips the model was trained on, as far as its manifest says: figures on those are
     flattered. Raises DataError, SplitError, ModelError.
     """
     model = GenreModel.load(model_folder, data.threads)
@@ -44,7 +44,7 @@ def evaluate_model(folder: Path, model_folder: Path, split: SplitName, data: Wor
         clips = [clips[i] for i in tested]
 
     def predict(features: Array) -> Array:
-        # The model gives calibrated probabilities. Its logits follow from them up to a constant, which is no matter.
+        # The model outputs calibrated probabilities. They determine its logits up to a constant, which does not matter.
         return np.log(np.maximum(model.predict(features), _SMALLEST)) * np.float32(manifest.temperature)
 
     held_out = logits_of(predict, clips, spec, "answers", data)
@@ -60,7 +60,8 @@ def evaluate_model(folder: Path, model_folder: Path, split: SplitName, data: Wor
 
 
 def leak(manifest: ModelManifest, clips: Sequence[Clip]) -> ClipLeak:
-    """How many of ``clips`` the model was trained on, by the content of their files; None where nothing tells."""
+    """How many of ``clips`` the model was trained on, by the content of their files; None if its manifest does not
+    say."""
     content_ids = trained_on(manifest.figures)
     if content_ids is None:
         return ClipLeak(clips=None, of=len(clips))

@@ -30,17 +30,17 @@ Array = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.floating]
 Indices = npt.NDArray[np.intp]
 
-#: What a recording sampled at 16 kHz holds, in Hz: the bandwidth that the answers are checked at.
+#: The bandwidth of a recording sampled at 16 kHz, in Hz. The answers are checked with it as well.
 LIMITED_HZ: Final = 8000
-#: Numbers of evenly spaced segments to judge a track by, to see what that costs.
+#: Numbers of evenly spaced segments per track, to measure the cost in accuracy.
 _FEWER: Final = (1, 2, 3, 5, 7)
 
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """What a network that did not train on them says of ``clips``: logits [segments, classes] of each.
+    """The answers of a network that was not trained on ``clips``: logits [segments, classes] per clip.
 
-    ``full`` of the segments as they are, ``limited`` of the same without anything above `LIMITED_HZ`.
+    ``full`` are those of the segments, ``limited`` those of the segments limited to `LIMITED_HZ`.
     """
 
     clips: Sequence[Clip]
@@ -58,7 +58,7 @@ class HeldOut:
 
     @property
     def track_of(self) -> Indices:
-        """The number of the clip that each segment is of."""
+        """The clip number of each segment."""
         return np.repeat(np.arange(len(self.clips)), [len(logits) for logits in self.full])
 
 
@@ -75,20 +75,20 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class Temperatures:
-    """Two temperatures: of a segment's logits, and of the mean of a track's calibrated segments (`tempered`)."""
+    """Two temperatures: for a segment's logits, and for the mean of a track's calibrated segments (`tempered`)."""
 
     segment: float
     track: float
 
     @classmethod
     def fit(cls, held_out: HeldOut) -> Self:
-        """Both at the least log loss over ``held_out``."""
+        """Both temperatures at the minimal log loss of ``held_out``."""
         logits, track_of, truth = np.concatenate(held_out.full), held_out.track_of, held_out.truth
         segment = fit_temperature(logits, truth[track_of])
         return cls(segment, fit_tempered(mean_by_track(softmax(logits, segment), track_of), truth))
 
     def answers(self, held_out: HeldOut) -> Answers:
-        """What the calibrated model says of each segment and each track."""
+        """The calibrated probabilities of each segment and each track."""
         logits, track_of = np.concatenate(held_out.full), held_out.track_of
         before, segments = softmax(logits), softmax(logits, self.segment)
         limited = softmax(np.concatenate(held_out.limited), self.segment)
@@ -102,7 +102,7 @@ class Temperatures:
 
 
 def answers_by_fold(held_out: HeldOut, fold_of: Indices) -> Answers:
-    """The answers for each fold, calibrated on the other folds: what a calibration is to be judged on.
+    """The answers of each fold, calibrated on the other folds, as needed to evaluate the calibration.
 
     ``fold_of`` is the fold of each clip.
     """
@@ -118,9 +118,9 @@ def answers_by_fold(held_out: HeldOut, fold_of: Indices) -> Answers:
 
 
 def figures(held_out: HeldOut, answers: Answers, threshold: float | None) -> GenreAnswers:
-    """Everything a report says of the answers.
+    """All figures of the answers.
 
-    Answers with a confidence below ``threshold`` are uncertain; None for a model that calls none so.
+    Answers with a confidence below ``threshold`` are uncertain; None for a model without a threshold.
     """
     clips, truth, track_of = held_out.clips, held_out.truth, held_out.track_of
     groups = [clip.group for clip in clips]
@@ -159,7 +159,7 @@ def figures(held_out: HeldOut, answers: Answers, threshold: float | None) -> Gen
 
 
 def _fewer_segments(segments: Floats, track_of: Indices, truth: Indices) -> tuple[FewerSegments, ...]:
-    """What judging a track by a few evenly spaced segments costs, for each number that leaves some out."""
+    """The accuracy from a few evenly spaced segments per track, for each number that leaves some out."""
     of_track = [segments[track_of == track] for track in range(len(truth))]
     whole = np.array([one.mean(axis=0).argmax() for one in of_track])
     longest = max(len(one) for one in of_track)
@@ -187,7 +187,7 @@ def _bins(probabilities: Floats, truth: Indices) -> tuple[Bin, ...]:
 def _uncertain(
     confidence: Floats, right: npt.NDArray[np.bool_], groups: Sequence[str], threshold: float | None
 ) -> Uncertain:
-    """How many tracks are called uncertain, and how often the answer is right for those and for the others."""
+    """How many tracks are uncertain, and how often the answer is right for those and for the others."""
     if threshold is None:
         return Uncertain(below=None)
     sure = confidence >= threshold

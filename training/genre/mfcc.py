@@ -1,8 +1,8 @@
-"""The training protocol of ``mfcc-lstm``: a student on 40 MFCCs, distilled from musicnn on any music there is.
+"""The training protocol of ``mfcc-lstm``: a student on 40 MFCCs, distilled from musicnn on all available music.
 
-Distillation as in Hinton, Vinyals and Dean 2015: the student learns the embedding and the tags that the pretrained
-network gives each segment, first of music without a genre, then of the clips and their variants, together with the
-genres as a teacher fitted to these very clips sees them. Of clips that are held out it hears nothing at any stage.
+Distillation as in Hinton, Vinyals and Dean 2015: the student learns the pretrained network's embedding and tags of each
+segment. First come segments of music without a genre, then the clips and their variants, with the genre probabilities
+of a teacher fitted to the same clips. No stage uses held-out clips.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _EPOCHS: Final = 14
 _RATE: Final = 1.2e-3
 #: Segments of other music in fine-tuning, so that the student does not forget its pre-training.
 _REMINDERS: Final = 4000
-#: Every n-th segment of other music stands for music at large when tag scores are standardised.
+#: Every n-th segment of other music is in the reference sample for standardising the tag scores.
 _REFERENCE_EVERY: Final = 7
 #: Share of the label in the genre target of a labelled segment. The rest is the teacher's.
 _LABEL_SHARE: Final = 0.3
@@ -88,12 +88,12 @@ class MfccLstm:
             self._pretrained = _pretrained(self._other, data)
 
     def fit(self, train_on: Indices, seed: int, keep: Callable[[Any], None] | None = None) -> Any:
-        """The student after fine-tuning: on ``train_on`` clips, with all their variants."""
+        """The student after fine-tuning: on the clips ``train_on`` with all their variants."""
         clips = self._examples()
         return self._fine_tuned(clips[clips.within(train_on)], seed, keep)
 
     def fit_segments(self, clip_of: Indices, position: Indices, seed: int) -> Any:
-        """The same on single original segments, without variants: those would hold pieces of other segments."""
+        """The same on single original segments. Variants are left out, because they contain parts of other segments."""
         return self._fine_tuned(self._examples().segments(clip_of, position), seed, None)
 
     def _examples(self) -> DistillationSet:
@@ -132,7 +132,7 @@ def fitted_teacher(
     groups: npt.NDArray[np.str_],
     prior_scale: float = PRIOR_SCALE,
 ) -> Teacher:
-    """The teacher of the clips in ``own``. ``labels`` and ``groups`` are those of all clips."""
+    """The teacher fitted to the clips in ``own``. ``labels`` and ``groups`` cover all clips."""
     pure = own[~own.mixed]
     reference = [pure.tags[pure.original], *([other.tags[::_REFERENCE_EVERY]] if other else [])]
     clip_of = pure.first
@@ -150,7 +150,7 @@ def genre_targets(material: DistillationSet, teacher: Teacher, labels: Indices, 
 
 
 def _pretrained(other: DistillationSet, data: Workspace) -> Path:
-    """The student pre-trained on ``other`` music, from the cache if there is one for exactly this music."""
+    """The student pre-trained on ``other`` music, from the cache if it was made from exactly this music."""
     digest = hashlib.sha256(f"{_PRETRAINING_EPOCHS}|{_PRETRAINING_RATE}|{tf.__version__}".encode())
     digest.update(Path(student.__file__).read_bytes())
     digest.update(other.embedding.tobytes())

@@ -1,6 +1,6 @@
-"""The protocol of ``musicnn-lstm``: a pretrained convolutional trunk, an LSTM over its steps, the meaning of its tags.
+"""The training protocol of ``musicnn-lstm``: a pretrained trunk, an LSTM over its time steps, and the tags as a prior.
 
-The trunk is that of musicnn and stays as it was published: a hundred clips can only spoil it.
+The trunk is musicnn's and stays frozen, because a hundred clips are too few to fine-tune it.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Projection:
 
     @classmethod
     def fit(cls, activations: npt.NDArray[np.float16]) -> Self:
-        """The directions in which ``activations`` [n, steps, 753] vary most, once each is standardised."""
+        """The principal components of the standardised ``activations`` [n, steps, 753]."""
         flat = activations[:: max(1, len(activations) // 3000)].reshape(-1, activations.shape[-1]).astype(np.float32)
         mean, deviation = flat.mean(axis=0), flat.std(axis=0) + 1e-2
         standardised = (flat - mean) / deviation
@@ -76,7 +76,7 @@ class Projection:
 
     def __call__(self, activations: npt.NDArray[np.float16]) -> Array:
         projected = np.empty((*activations.shape[:2], _DIRECTIONS), np.float32)
-        for position, one in enumerate(activations):  # one at a time: the whole in float32 would take gigabytes
+        for position, one in enumerate(activations):  # one at a time, because all in float32 would take gigabytes
             projected[position] = (one.astype(np.float32) - self.mean) @ self.matrix
         return projected
 
@@ -88,7 +88,8 @@ class MusicnnLstm:
     description = _DESCRIPTION
     notices = _NOTICES
     spec = LOG_MEL96
-    #: The trunk takes tens of milliseconds a segment. A minute, spread over the track, tells nearly as much as all.
+    #: The trunk takes tens of milliseconds per segment. One minute, spread over the track, is nearly as good as all of
+    #: it.
     max_segments = 20
 
     def __init__(self) -> None:
@@ -100,12 +101,12 @@ class MusicnnLstm:
         self._references: dict[str, dict[int, bool]] = {}
 
     def prepare(self, clips: Sequence[Clip], data: Workspace) -> None:
-        """What musicnn says of the clips, their variants and ``data.unlabelled``."""
+        """musicnn's outputs for the clips, their variants and ``data.unlabelled``."""
         self._groups = np.array([clip.group for clip in clips])
         self._labels = np.array([GENRES.index(clip.label) for clip in clips])
         self._clips = clip_examples(clips, data, without="decibels")
         other = music_examples(data.unlabelled, data, without="decibels")
-        # A slice would keep the whole in memory.
+        # A copy, because a slice would keep the whole array in memory.
         self._other = other and other[np.arange(0, len(other), _OTHER_EVERY)]
         self.notes = {
             "segments_of_clips_and_variants": len(self._clips),
@@ -113,17 +114,17 @@ class MusicnnLstm:
         }
 
     def fit(self, train_on: Indices, seed: int, keep: Callable[[Any], None] | None = None) -> Any:
-        """The network after training on ``train_on`` clips, with all their variants."""
+        """The network after training on the clips ``train_on`` with all their variants."""
         self._note_references(train_on)
         clips = self._examples()
         return self._trained(clips[clips.within(train_on)], seed, keep)
 
     def fit_segments(self, clip_of: Indices, position: Indices, seed: int) -> Any:
-        """The same on single original segments, without variants: those would hold pieces of other segments."""
+        """The same on single original segments. Variants are left out, because they contain parts of other segments."""
         return self._trained(self._examples().segments(clip_of, position), seed, None)
 
     def _note_references(self, train_on: Indices) -> None:
-        """How the trunk's answers do by themselves on the clips that are not trained on: what is to be beaten."""
+        """The accuracy of simple classifiers on the trunk's outputs for the held-out clips, as a baseline."""
         clips = self._examples()
         originals = clips[clips.original]
         own, rest = originals[originals.within(train_on)], originals[~originals.within(train_on)]

@@ -22,10 +22,10 @@ _BATCH: Final = 64
 class Hyperparameters:
     """How the network is trained.
 
-    ``offset`` is the deviation of a random constant added to each coefficient of a segment (another equaliser),
-    ``noise`` that of noise on every value, both in standard deviations of the coefficient; ``mixup`` the Beta
-    parameter of mixing pairs of segments (Zhang et al. 2018). With few artists they keep the network from learning
-    recordings by heart.
+    ``offset`` is the deviation of a random constant added to each coefficient of a segment (like another equaliser),
+    ``noise`` that of noise added to every value, both in standard deviations of the coefficient; ``mixup`` the Beta
+    parameter of mixing pairs of segments (Zhang et al. 2018). With few artists they prevent the network from memorising
+    recordings.
     """
 
     learning_rate: float = 2e-3
@@ -38,7 +38,7 @@ class Hyperparameters:
 
 @dataclass(frozen=True, slots=True)
 class Segments:
-    """The same segments in full and in limited bandwidth, [n, frames, coefficients], and their labels."""
+    """The same segments with full and with limited bandwidth, [n, frames, coefficients], and their labels."""
 
     full: Array
     limited: Array
@@ -49,7 +49,7 @@ class Segments:
 
 
 def build(frames: int, coefficients: int, classes: int, material: Segments) -> Any:
-    """The untrained network: features as they are in, logits out. Standardisation is its first layer."""
+    """The untrained network: from raw features to logits. Its first layer standardises."""
     inputs = keras.Input((frames, coefficients), name="features")
     standardise = keras.layers.Normalization(axis=-1, name="standardise")
     standardise.adapt(np.concatenate([material.full, material.limited]))
@@ -71,12 +71,12 @@ def train(
 ) -> None:
     """Train ``network`` in place; the learning rate rises for a few epochs, then falls along a cosine.
 
-    ``keep``, where given, is called with the network after each epoch.
+    ``keep``, if given, is called with the network after each epoch.
 
-    Each epoch hears every segment once, half of them (drawn anew) in limited bandwidth: what a recording lost above
-    8 kHz must be no cue to its genre. Deterministic for a seed, up to the order of additions in TensorFlow.
+    Each epoch uses every segment once, a random half of them with limited bandwidth, so that missing content above 8
+    kHz is no cue to the genre. Deterministic for a seed, up to the order of additions in TensorFlow.
     """
-    # A second model over the same layers is compiled, so that the first is saved without an optimiser.
+    # Compiles a second model over the same layers, so that the first is saved without an optimiser.
     trainer = keras.Model(network.inputs, network.outputs)
     steps = epochs * -(-len(material.labels) // _BATCH)
     trainer.compile(
@@ -112,7 +112,7 @@ def _varied(
     deviation = material.full.std(axis=(0, 1))
     features = features + hyperparameters.offset * deviation * random.standard_normal((count, 1, coefficients))
     features = features + hyperparameters.noise * deviation * random.standard_normal(features.shape)
-    # Begin each segment at another frame, its head behind its tail: where a phrase falls in it is chance anyway.
+    # Rotates each segment in time, because the position of a phrase in a segment is arbitrary.
     turned = (np.arange(frames) + random.integers(frames, size=(count, 1))) % frames
     features = features[np.arange(count)[:, None], turned]
     if hyperparameters.mixup > 0.0:

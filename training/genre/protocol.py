@@ -1,4 +1,4 @@
-"""What differs from one genre model to the next: its features and how it is trained. All else is common to them."""
+"""Training protocols: what differs between genre models, namely their features and their training."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Item = TypeVar("Item")
 
 
 class Progress(Protocol):
-    """Shows how far a long loop has come."""
+    """Shows the progress of long loops."""
 
     def track(self, iterable: Iterable[Item], label: str, total: int | None) -> Iterable[Item]:
-        """The items of ``iterable``, counted under ``label`` as they are taken; ``total`` where it is known."""
+        """The items of ``iterable``, counted under ``label`` as they are taken; ``total`` if it is known."""
         ...
 
 
@@ -34,9 +34,9 @@ class NoProgress:
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """Where computed things are kept, how many threads there are, and who follows the progress.
+    """The cache, the number of threads, and the progress display.
 
-    ``unlabelled`` are folders of music without genres, for protocols that learn from such.
+    ``unlabelled`` are folders of music without genres, for protocols that use them.
     """
 
     cache: Path
@@ -45,16 +45,17 @@ class Workspace:
     unlabelled: tuple[Path, ...] = ()
 
 
-#: The name of the note on simpler protocols, for comparison.
+#: The name of the note with the figures of simpler protocols, for comparison.
 REFERENCES: Final = "references"
 
 
 class TrainingProtocol(Protocol):
-    """One way to make a genre model. ``prepare`` comes first, once; then any number of fits, which keep nothing.
+    """One way to make a genre model.
 
-    ``description`` and ``notices`` are Markdown for the card: what the network is, and whose rights and licences it
-    stands on. ``max_segments`` is what the manifest advises. ``notes`` are further figures for the card, by name; under
-    `REFERENCES` the track accuracy of simpler protocols in the same folds.
+    Call ``prepare`` once, then any number of fits, which are independent of each other. ``description`` and ``notices``
+    are Markdown for the card: the network, and the rights and licences of others. ``max_segments`` is what the manifest
+    advises. ``notes`` are further figures for the card, by name; under `REFERENCES` the track accuracy of simpler
+    protocols in the same folds.
     """
 
     name: str
@@ -67,27 +68,27 @@ class TrainingProtocol(Protocol):
     def max_segments(self) -> int | None: ...
 
     def prepare(self, clips: Sequence[Clip], data: Workspace) -> None:
-        """Compute, or read from the cache, what all fits share about ``clips``. May take long."""
+        """Compute, or read from the cache, what all fits of ``clips`` share. May take long."""
         ...
 
     def fit(self, train_on: npt.NDArray[np.intp], seed: int, keep: Callable[[Any], None] | None = None) -> Any:
         """A Keras network, features float32 [n, frames, coefficients] to logits [n, 10], trained on whole clips.
 
-        ``train_on`` are positions in the clips that were prepared: nothing else of them may be learnt from. ``keep``,
-        where given, is called with the network after each epoch.
+        ``train_on`` are positions in the prepared clips: training must not use any other. ``keep``, if given, is called
+        with the network after each epoch.
         """
         ...
 
     def fit_segments(self, clip_of: npt.NDArray[np.intp], position: npt.NDArray[np.intp], seed: int) -> Any:
         """The same, trained on single segments: number ``position[i]`` of clip ``clip_of[i]``.
 
-        For the leaky figure only, that of a random split by segment.
+        Only for the leaky figure of a random split by segment.
         """
         ...
 
 
 def _of(module: str) -> Callable[[], TrainingProtocol]:
-    """The protocol that ``module.protocol()`` returns, imported only when asked for: TensorFlow takes seconds."""
+    """The protocol that ``module.protocol()`` returns, imported on demand, because TensorFlow takes seconds."""
 
     def protocol() -> TrainingProtocol:
         made: TrainingProtocol = import_module(module).protocol()
@@ -96,7 +97,7 @@ def _of(module: str) -> Callable[[], TrainingProtocol]:
     return protocol
 
 
-#: By the name that ``tonestream train genre --model`` takes.
+#: By the names of ``tonestream train genre --model``.
 PROTOCOLS: Final[dict[str, Callable[[], TrainingProtocol]]] = {
     "mfcc-lstm": _of("training.genre.mfcc"),
     "mfcc-lstm-seed": _of("training.genre.seed"),
@@ -109,7 +110,7 @@ class UnknownProtocolError(ValueError):
 
 
 def protocol_named(name: str, protocols: Mapping[str, Callable[[], TrainingProtocol]] = PROTOCOLS) -> TrainingProtocol:
-    """The protocol called ``name``. Raises UnknownProtocolError, which lists those there are."""
+    """The protocol called ``name``. Raises UnknownProtocolError, which lists the known ones."""
     if name not in protocols:
         raise UnknownProtocolError(
             f"there is no genre model {name!r} to train: choose from {', '.join(sorted(protocols))}"

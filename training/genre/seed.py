@@ -1,4 +1,4 @@
-"""``mfcc-lstm-seed``: the network most of the literature starts from, two layers of LSTM(64) on 13 MFCCs."""
+"""``mfcc-lstm-seed``: the usual baseline of the literature, two layers of LSTM(64) on 13 MFCCs."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from training.genre.protocol import Workspace
 
 Indices = npt.NDArray[np.intp]
 
-#: What a recording sampled at 16 kHz holds; some GTZAN clips exist only as such copies.
+#: The bandwidth of a recording sampled at 16 kHz, Hz. Some GTZAN clips exist only as such copies.
 _LIMITED_HZ: Final = 8000
 
 
 class SeedProtocol:
-    """A `TrainingProtocol`. Learns from nothing but the clips; half of the segments of each epoch end at 8 kHz."""
+    """A `TrainingProtocol`. Learns only from the clips. Half of the segments of each epoch are limited to 8 kHz."""
 
     name = "mfcc-lstm-seed"
     spec = MFCC13

@@ -30,15 +30,15 @@ Indices = npt.NDArray[np.intp]
 SplitName = Literal["artist", "fault-filtered"]
 
 _WEIGHTS: Final = "model.keras"
-#: A segment takes 10 MB on its way through the wide convolutions.
+#: Batch size of predictions. A segment takes 10 MB in the wide convolutions.
 _PREDICT_BATCH: Final = 32
-#: Clips whose features are in memory together while a network answers.
+#: Clips whose features are in memory together during prediction.
 _CLIPS_AT_ONCE: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """The clips that can be used, those that cannot, and how many segments each usable one has."""
+    """The usable clips, the unusable ones, and the number of segments of each usable one."""
 
     clips: Sequence[Clip]
     skipped: Sequence[Skipped]
@@ -55,7 +55,7 @@ class GenreEvaluation:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a protocol is tried: ``folds`` count for the split by artist; ``leaky`` adds the random split by segment."""
+    """How to evaluate a protocol: the number of ``folds`` by artist; ``leaky`` adds the random split by segment."""
 
     split: SplitName = "artist"
     folds: int = 5
@@ -64,7 +64,7 @@ class Plan:
 
 
 def load_material(folder: Path, protocol: TrainingProtocol, data: Workspace) -> Material:
-    """The clips of ``folder`` without files that are corrupt or too short. Raises DataError where none is left."""
+    """The clips of ``folder`` without files that are corrupt or too short. Raises DataError if none is left."""
     clips, skipped = usable_clips(read_clips(folder), protocol.spec, data.cache, data.threads, data.progress)
     if not clips:
         raise DataError(f"none of the {len(skipped)} clips in {folder} can be used: {skipped[0].reason}")
@@ -73,9 +73,9 @@ def load_material(folder: Path, protocol: TrainingProtocol, data: Workspace) -> 
 
 
 def try_protocol(protocol: TrainingProtocol, material: Material, plan: Plan, data: Workspace) -> GenreEvaluation:
-    """Train on a part of the clips, judge on the rest, as ``plan`` says. Prepares the protocol for all of them.
+    """Train on a part of the clips and evaluate on the rest, as ``plan`` says. Prepares the protocol for all of them.
 
-    Raises SplitError where the clips cannot be split.
+    Raises SplitError if the clips cannot be split.
     """
     clips = material.clips
     labels = [clip.label for clip in clips]
@@ -105,7 +105,7 @@ def try_protocol(protocol: TrainingProtocol, material: Material, plan: Plan, dat
 def train_model(
     folder: Path, protocol: TrainingProtocol, out: Path, plan: Plan, command: str, data: Workspace
 ) -> ModelManifest:
-    """Try ``protocol`` on the clips of ``folder``, train it on all of them, and write the model folder ``out``.
+    """Evaluate ``protocol`` on the clips of ``folder``, train it on all of them, and write the model folder ``out``.
 
     The folder gets weights, manifest, card and both plots. Raises DataError, SplitError, ModelError.
     """
@@ -142,7 +142,7 @@ def train_model(
 
 
 def cross_validate_protocol(folder: Path, protocol: TrainingProtocol, plan: Plan, data: Workspace) -> GenreFigures:
-    """The figures of ``protocol``, trained afresh on parts of the clips of ``folder``. Writes nothing but the cache.
+    """The figures of ``protocol``, trained on parts of the clips of ``folder``. Writes only to the cache.
 
     Raises DataError, SplitError.
     """
@@ -157,7 +157,7 @@ def cross_validate_protocol(folder: Path, protocol: TrainingProtocol, plan: Plan
 
 
 def described(protocol: TrainingProtocol) -> dict[str, Any]:
-    """What the protocol says of itself, for a manifest."""
+    """The protocol's description for a manifest."""
     return {
         "recipe": protocol.name,
         "description": protocol.description,
@@ -167,17 +167,18 @@ def described(protocol: TrainingProtocol) -> dict[str, Any]:
 
 
 def genre_figures(answers: GenreAnswers, **more: Any) -> GenreFigures:
-    """``answers`` with the split and what else there is to say."""
+    """The figures of ``answers``, with the split and further notes."""
     return GenreFigures.model_validate({**{name: getattr(answers, name) for name in answers.model_fields_set}, **more})
 
 
 def named(skipped: Sequence[Skipped]) -> tuple[SkippedFile, ...]:
-    """The files left out: by genre and name, so that nothing tells where they lie on a disk."""
+    """The skipped files by genre and name, without their paths."""
     return tuple(SkippedFile(file=f"{one.file.parent.name}/{one.file.name}", reason=one.reason) for one in skipped)
 
 
 def fault_filtered_split(clips: Sequence[Clip]) -> Split:
-    """The fault-filtered split: how many tracks of each list there are, and how many tests are by a known artist."""
+    """The fault-filtered split: how many tracks of each list are present, and how many test tracks are by an artist of
+    the training set."""
     parts = fault_filtered_positions([clip.name for clip in clips], [clip.label for clip in clips])
     known = {clips[i].group for i in parts["train"]}
     return Split(
@@ -191,7 +192,8 @@ def fault_filtered_split(clips: Sequence[Clip]) -> Split:
 def logits_of(
     predict: Callable[[Array], Array], clips: Sequence[Clip], spec: FeatureSpec, label: str, data: Workspace
 ) -> HeldOut:
-    """What ``predict`` ([n, frames, coefficients] to logits [n, classes]) says of ``clips``, in both bandwidths."""
+    """The answers of ``predict`` ([n, frames, coefficients] to logits [n, classes]) for ``clips``, in both
+    bandwidths."""
 
     def answered(bandwidth_hz: int | None, label: str) -> list[Array]:
         found: list[Array] = []
@@ -230,9 +232,9 @@ def _held_out(
 
 
 def _leaky(protocol: TrainingProtocol, material: Material, seed: int, data: Workspace) -> Leaky:
-    """What a random split by segment would have one believe: trained on 80% of the segments, tested on the rest.
+    """The figures of a random split by segment: trained on 80% of the segments, tested on the rest.
 
-    One split and not a fold for each fifth: the gap to the honest figure is far wider than the chance in it.
+    One split suffices, because the gap to the honest figure is far wider than its variance.
     """
     clip_of = np.repeat(np.arange(len(material.clips)), material.lengths)
     position = np.concatenate([np.arange(length) for length in material.lengths])
@@ -245,6 +247,6 @@ def _leaky(protocol: TrainingProtocol, material: Material, seed: int, data: Work
     return Leaky(
         train_segments=len(train_on),
         test_segments=len(test_on),
-        # As a tutorial would have it: each segment counts as independent, which it is not.
+        # As in tutorials, each segment counts as independent, which it is not.
         segment_accuracy=accuracy(chosen, truth, [str(i) for i in test_on]).rounded(),
     )

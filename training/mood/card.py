@@ -1,4 +1,4 @@
-"""The card of a mood model: what it learnt from, how good it is on Spotify's features and how good on measured ones."""
+"""The card of a mood model: its training data, and its quality on Spotify's features and on measured ones."""
 
 from __future__ import annotations
 

@@ -18,10 +18,10 @@ from shared.contracts.audio_features import AUDIO_FEATURES
 from shared.contracts.labels import MOODS
 from training.data.clips import DataError
 
-#: Every name that a feature's column may have.
+#: The possible column names of each feature.
 _COLUMNS: Final = {name: (name,) for name in AUDIO_FEATURES} | {"duration_ms": ("duration_ms", "length")}
 _DAY_MS: Final = 24 * 3600 * 1000.0
-#: What a feature can be at all, in Spotify's units: beyond it the column holds something else.
+#: The possible range of each feature in Spotify's units. Values outside mean that the column holds something else.
 _PLAUSIBLE: Final = {
     **dict.fromkeys(AUDIO_FEATURES, (0.0, 1.0)),
     "duration_ms": (1000.0, _DAY_MS),
@@ -47,7 +47,7 @@ class MoodRow:
 
     @property
     def content(self) -> str:
-        """What the model sees of the track, whatever it is called: a hash of its features, 16 hexadecimal digits."""
+        """The content ID of the track: a hash of its features, 16 hexadecimal digits."""
         return _content(self.features)
 
 
@@ -80,7 +80,7 @@ class MoodTable:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The names of the labellers, in order of name."""
+        """The names of the labellers, sorted."""
         return tuple(sorted({row.source for row in self.rows}))
 
     @property
@@ -93,9 +93,8 @@ def read_mood_table(path: Path) -> MoodTable:
     """The rows of a CSV with the columns of ``AUDIO_FEATURES`` (``length`` will do for ``duration_ms``) and ``mood``.
 
     ``artist`` and ``source`` (who gave the mood) are optional; other columns are ignored. Raises DataError for a file
-    that cannot be read, a missing column, an unknown mood, and a value that is no number or cannot be what its column
-    says; the message numbers the rows, from 1
-    for the first below the header.
+    that cannot be read, a missing column, an unknown mood, and a value that is not a number or is out of range. The
+    message numbers the rows, from 1 for the first below the header.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as opened:
@@ -118,7 +117,7 @@ def read_mood_table(path: Path) -> MoodTable:
 
 
 def check_enough(table: MoodTable, folds: int) -> None:
-    """Raises DataError where ``table`` cannot be cross-validated by artist in ``folds`` parts."""
+    """Raises DataError if ``table`` cannot be cross-validated by artist in ``folds`` parts."""
     missing = [mood for mood in MOODS if mood not in table.moods]
     if missing:
         raise DataError(f"there is no track of {', '.join(missing)}: all of {', '.join(MOODS)} are needed")
@@ -144,7 +143,7 @@ def _columns(path: Path, present: Sequence[str]) -> dict[str, str]:
 
 
 def _row(line: Mapping[str, str | None], columns: Mapping[str, str]) -> MoodRow | str:
-    """The row, or what is wrong with it."""
+    """The row, or its fault."""
     values = []
     for name in AUDIO_FEATURES:
         given = (line[columns[name]] or "").strip()

@@ -1,4 +1,4 @@
-"""Whether the measured features keep the order that music is known to have, and the tempo its beat."""
+"""Checks the measured features: known orders between genres, and known tempi."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def check_features(folder: Path, tagger: TagModel, data: Workspace) -> FeatureCh
 
 
 def orders(clips: Sequence[Clip], measured: Floats) -> tuple[Order, ...]:
-    """The orders of ``measured`` [n, 10] that the genres of ``clips`` can be checked for."""
+    """The orders of ``measured`` [n, 10] between the genres of ``clips``."""
     genres = np.array([clip.label for clip in clips])
     groups = np.array([clip.group for clip in clips])
     found = []
@@ -73,7 +73,7 @@ def orders(clips: Sequence[Clip], measured: Floats) -> tuple[Order, ...]:
 
 
 def tempo_agreement(measured: Floats, bpm: Floats) -> TempoAgreement:
-    """Shares of ``measured`` [n] tempi within 4% of ``bpm`` [n], NaN where that is unknown."""
+    """Shares of ``measured`` [n] tempi within 4% of ``bpm`` [n], NaN if that is unknown."""
     known = np.isfinite(bpm)
     ratio = measured[known] / bpm[known]
     near = np.stack([np.abs(ratio / octave - 1.0) < _TEMPO_TOLERANCE for octave in _OCTAVES])
@@ -86,7 +86,7 @@ def tempo_agreement(measured: Floats, bpm: Floats) -> TempoAgreement:
 
 def _chance_of_more(rows: Floats) -> float:
     above = rows[:, 1] > 0.5
-    if above.all() or not above.any():  # a bootstrap may draw artists of one side only
+    if above.all() or not above.any():  # a bootstrap sample may have artists of one side only
         return float("nan")
     ranks = scipy.stats.rankdata(rows[:, 0])
     wins = ranks[above].sum() - above.sum() * (above.sum() + 1) / 2

@@ -17,10 +17,10 @@ Integers = npt.NDArray[np.intp]
 
 
 def figures(table: MoodTable, before: Floats, after: Floats) -> MoodAnswers:
-    """Everything a report says of the answers.
+    """All figures of the answers.
 
     ``before`` and ``after`` are probabilities [n, moods] for the rows of ``table``, before and after calibration; each
-    must come from a model that did not see the row, or the figures are flattered.
+    must come from a model that was not trained on the row; otherwise the figures are flattered.
     """
     labels = table.labels
     right = after.argmax(axis=1) == labels
@@ -42,7 +42,7 @@ def figures(table: MoodTable, before: Floats, after: Floats) -> MoodAnswers:
 
 
 def accuracy_by_source(table: MoodTable, answers: Integers) -> dict[str, SourceAccuracy]:
-    """Number of tracks and share of right ``answers`` [n], of all and of each labeller, with 95% intervals."""
+    """Number of tracks and accuracy of ``answers`` [n], overall and by labeller, with 95% intervals."""
     groups, labels, source_of = np.array(table.groups), table.labels, table.source_of
     parts = {"all": np.ones(len(labels), bool)}
     if len(table.sources) > 1:
@@ -71,7 +71,7 @@ def repeated_accuracy(table: MoodTable, answers: Sequence[Integers]) -> Repeated
 
 
 def leak(table: MoodTable, trained_on: Sequence[str] | None) -> TrackLeak:
-    """How many rows are among ``trained_on`` (contents of rows); None where nothing tells."""
+    """How many rows are among ``trained_on`` (content IDs); None if that is unknown."""
     if trained_on is None:
         return TrackLeak(tracks=None, of=len(table.rows))
     known = set(trained_on)

@@ -1,4 +1,4 @@
-"""How far moods predicted from measured features agree with what listeners felt."""
+"""The agreement between moods predicted from measured features and listeners."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ Floats = npt.NDArray[np.floating]
 Integers = npt.NDArray[np.intp]
 Flags = npt.NDArray[np.bool_]
 
-#: Listeners clearly agree on a mood when its part of the four shares leads the next by so much.
+#: A clip has a clear mood if its part of the four shares exceeds the next by this much.
 _CLEAR_LEAD: Final = 0.2
-#: The other way to say so: a lead of one deviation when each mood's shares are standardised over the clips.
+#: The alternative definition: a lead of one deviation after standardising each mood's shares over the clips.
 _CLEAR_DEVIATIONS: Final = 1.0
-#: A confidence to tell by what the sure answers are worth.
+#: The confidence from which answers count as sure.
 _SURE: Final = 0.6
-#: Which share of listeners a feature should go along with, or against.
+#: The share of listeners with which each feature should correlate, and the sign.
 _FELT: Final = (
     ("energy", "energetic"),
     ("energy", "calm"),
@@ -47,7 +47,7 @@ _FELT: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Listened:
-    """Clips with what is measured of them and what was felt.
+    """Clips with their measured features and their listeners' moods.
 
     ``features`` [n, 10] in ``AUDIO_FEATURES`` order and units; ``shares`` [n, 4] of the listeners who felt a mood, the
     mean over its emotions, in ``MOODS`` order; ``groups`` are the artists.
@@ -59,13 +59,13 @@ class Listened:
 
     @property
     def top(self) -> Integers:
-        """The number of the mood that most felt of each clip, [n]."""
+        """The number of the most felt mood of each clip, [n]."""
         top: Integers = self.shares.argmax(axis=1)
         return top
 
 
 def listener_figures(listened: Listened, runs: Sequence[Floats], assignments: Sequence[Integers]) -> ListenerAnswers:
-    """Everything a card says of the held-out logits [n, 4] in ``runs``.
+    """All figures of the held-out logits [n, 4] in ``runs``.
 
     ``assignments`` hold the fold [n] of each clip in each run. A figure is the mean over the runs, with a 95% interval
     by bootstrap over artists; probabilities are calibrated by a temperature that was fitted to the other folds.
@@ -119,13 +119,14 @@ def clear_clips(shares: Floats) -> tuple[Flags, Integers]:
 
 
 def clear_clips_by_deviation(shares: Floats) -> tuple[Flags, Integers]:
-    """The same by shares that are standardised, mood by mood, over the clips: much for such a mood, not much at all."""
+    """The same by shares that are standardised, mood by mood, over the clips: strong relative to the mood, not in
+    absolute terms."""
     deviations = (shares - shares.mean(axis=0)) / np.maximum(shares.std(axis=0), 1e-9)
     return _lead(deviations) >= _CLEAR_DEVIATIONS, deviations.argmax(axis=1)
 
 
 def _clear_figures(answers: Integers, listened: Listened) -> dict[str, Any]:
-    """How often ``answers`` [repeats, n] are the mood most felt: of clear clips, by both definitions, and of all."""
+    """How often ``answers`` [repeats, n] are the most felt mood: for clear clips, by both definitions, and for all."""
     clear, truth = clear_clips(listened.shares)
     standardised, truth_standardised = clear_clips_by_deviation(listened.shares)
     confused = [confusion(run[clear], truth[clear], len(MOODS)) for run in answers]
@@ -145,7 +146,7 @@ def _clear_figures(answers: Integers, listened: Listened) -> dict[str, Any]:
 
 
 def _calibration(runs: Sequence[Floats], calibrated: Sequence[Floats], listened: Listened) -> dict[str, Any]:
-    """What a confidence is worth, against the mood that most felt: of all clips, in all runs."""
+    """The calibration against the most felt mood, over all clips and runs."""
     found: dict[str, Any] = {"temperature": round(_temperature(runs, listened.top), 4)}
     truth = np.tile(listened.top, len(runs))
     for when, probabilities in (("before", [softmax(run) for run in runs]), ("after", calibrated)):
@@ -160,7 +161,7 @@ def _temperature(runs: Sequence[Floats], top: Integers) -> float:
 
 
 def _sure_answers(probabilities: Floats, listened: Listened) -> Sure:
-    """How many of the answers to ``probabilities`` [repeats, n, 4] are sure, and how many of those right."""
+    """How many of the answers by ``probabilities`` [repeats, n, 4] are sure, and how many of those are right."""
     sure = probabilities.max(axis=2) >= _SURE
     right = sure & (probabilities.argmax(axis=2) == listened.top)
     rows = np.stack([right.sum(axis=0), sure.sum(axis=0)], axis=1).astype(np.float64)
@@ -173,7 +174,7 @@ def _sure_answers(probabilities: Floats, listened: Listened) -> Sure:
 
 
 def _rank_correlation(pairs: Floats) -> float:
-    """Spearman's, of pairs [n, 2]; 0 where one side is the same throughout: nothing can go along with it."""
+    """Spearman's rank correlation of pairs [n, 2]; 0 if one side is constant."""
     ranks = scipy.stats.rankdata(pairs, axis=0)
     return float(np.corrcoef(ranks.T)[0, 1]) if ranks.std(axis=0).all() else 0.0
 

@@ -1,9 +1,9 @@
-"""The mood from measured features, learnt from what listeners felt.
+"""The mood network for measured features, trained on listeners' answers.
 
 Listeners of Emotify (Aljanaki, Wiering and Veltkamp 2016, "Studying emotion induced by music through a crowdsourcing
-game") ticked what they felt of nine emotions. Six of those are next to the four moods (`EMOTIONS`). A small ensemble
-learns from the ten features of a clip, measured by the very code that serves, how its listeners share out among the
-moods.
+game") ticked which of nine emotions they felt. Six of those correspond to the four moods (`EMOTIONS`). A small ensemble
+learns to predict the distribution of a clip's listeners over the moods from its ten features, which are measured by the
+code that serves.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from training.reports.figures import ListenerFigures, MoodFigures
 Floats = npt.NDArray[np.floating]
 Integers = npt.NDArray[np.intp]
 
-#: Which emotion listeners were asked for is next to which mood.
+#: The emotions of the listeners that correspond to each mood.
 EMOTIONS: Final = {
     "calm": ("calmness", "tenderness"),
     "energetic": ("power", "tension"),
     "happy": ("joyful_activation",),
     "sad": ("sadness",),
 }
-#: A file may be a preview, an excerpt or a mix: how long it is says nothing of the song.
+#: Ignored, because a file may be a preview, an excerpt or a mix.
 _IGNORED: Final = ("duration_ms",)
 _MEMBERS: Final = 8
 _HIDDEN: Final = 32
@@ -52,16 +52,16 @@ _DROPOUT: Final = 0.2
 _STEPS: Final = 200
 _LEARNING_RATE: Final = 5e-3
 _WEIGHT_DECAY: Final = 0.02
-#: Added to every share: that none of some thirty listeners felt it does not make a mood impossible.
+#: Added to every share, because a mood that none of some thirty listeners felt is not impossible.
 _SMALLEST_SHARE: Final = 0.01
-#: Shares are divided by this power of their mean: at 0 sadness, which is ticked least, is hardly ever answered; at 1 a
-#: weak sadness outweighs a strong joy. Chosen between 0, 0.5 and 1 on repeated folds by artist.
+#: Shares are divided by this power of their mean. At 0, sadness is hardly ever predicted, because it is ticked least;
+#: at 1, a weak sadness outweighs a strong joy. Chosen between 0, 0.5 and 1 on repeated folds by artist.
 _EVENING_OUT: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class AudioMood:
-    """What a mood model needs for measured features.
+    """The part of a mood model for measured features.
 
     ``network`` is a Keras network, standardised features float32 [n, 10] to logits [n, 4] in ``MOODS`` order.
     """
@@ -78,9 +78,8 @@ def fit_audio_mood(
     """Cross-validate by artist on the clips in ``folder``, then train on all of them.
 
     ``folder`` holds recordings and an index.csv (track_id, group, a share of listeners for each emotion). ``genres`` is
-    a folder of clips by genre (`read_clips`), on which the order of the features is checked for the figures. Measures
-    with the installed tag model. Raises DataError, SplitError, ModelError, TonestreamError for a clip that cannot be
-    decoded.
+    a folder of clips by genre (`read_clips`), for the feature checks of the figures. Measures with the installed tag
+    model. Raises DataError, SplitError, ModelError, TonestreamError for a clip that cannot be decoded.
     """
     settings = Settings()
     tagger = TagModel.load(settings.models_dir / settings.tag_model, data.threads)
@@ -107,16 +106,16 @@ def fit_audio_mood(
 
 
 def installed_audio_mood() -> AudioMood:
-    """What the installed mood model has for measured features, as it is, with the figures of when it was learnt.
+    """The installed mood model's part for measured features, unchanged, with its figures.
 
-    ``figures`` names that model as ``taken_from``. Raises DataError where it was not learnt from listeners, ModelError.
+    ``figures`` names that model as ``taken_from``. Raises DataError if it was not trained on listeners, ModelError.
     """
     settings = Settings()
     folder = settings.models_dir / settings.mood_model
     manifest = load_manifest(folder)
     try:
         figures = MoodFigures.model_validate(manifest.figures).audio
-    except ValidationError:  # another kind of model, or one of another version
+    except ValidationError:  # a model of another kind or version
         figures = None
     if figures is None:
         raise DataError(f"{folder} knows no mood of measured features that could be kept: listeners are needed")
@@ -148,14 +147,15 @@ def read_listened(folder: Path, tagger: TagModel, data: Workspace) -> Listened:
 
 
 def scaler_for(features: Floats) -> Scaler:
-    """Mean and deviation of measured ``features`` [n, 10]. Duration is ignored: a clip is shorter than its song."""
+    """Mean and deviation of measured ``features`` [n, 10]. Duration is ignored, because a clip is shorter than its
+    song."""
     return scaler_of(features).model_copy(update={"ignored": _IGNORED})
 
 
 def targets(shares: Floats, usual: Floats) -> Floats:
-    """What a network learns from ``shares`` [n, 4] of listeners: rows that add up to 1.
+    """The targets for ``shares`` [n, 4] of listeners: rows that add up to 1.
 
-    ``usual`` [4] are the mean shares of the clips it learns from; half of what makes a mood common is evened out.
+    ``usual`` [4] are the mean shares of the training clips, which are evened out by half.
     """
     evened = (shares + _SMALLEST_SHARE) / (usual + _SMALLEST_SHARE) ** _EVENING_OUT
     rows: Floats = evened / evened.sum(axis=1, keepdims=True)
@@ -163,9 +163,9 @@ def targets(shares: Floats, usual: Floats) -> Floats:
 
 
 def train(features: Floats, soft_labels: Floats, seed: int) -> Any:
-    """A Keras network, standardised features float32 [n, 10] to logits [n, 4], that learnt ``soft_labels`` [n, 4].
+    """A Keras network, standardised features float32 [n, 10] to logits [n, 4], trained on ``soft_labels`` [n, 4].
 
-    The logits are the mean of those of its members, which differ by their random start and noise.
+    The logits are the mean over the ensemble's members, which differ in initialisation and noise.
     """
     keras.utils.set_random_seed(seed)
     inputs = keras.Input((len(AUDIO_FEATURES),), name="features")
@@ -186,7 +186,7 @@ def train(features: Floats, soft_labels: Floats, seed: int) -> Any:
 
 
 def held_out_logits(listened: Listened, fold_of: Integers, seed: int) -> Floats:
-    """Logits [n, 4] of each clip from a network that did not see its artist; scaler and targets did not either."""
+    """Logits [n, 4] of each clip from a network, scaler and targets without its artist."""
     logits = np.zeros_like(listened.shares)
     for train_on, test_on in train_and_test(fold_of):
         scaler = scaler_for(listened.features[train_on])
@@ -197,7 +197,7 @@ def held_out_logits(listened: Listened, fold_of: Integers, seed: int) -> Floats:
 
 
 def cross_validate(listened: Listened, folds: int, repeats: int, seed: int, data: Workspace) -> ListenerFigures:
-    """Figures of networks that are trained on all folds but one and judged on that one, ``repeats`` times anew."""
+    """Figures of networks that are trained on all folds but one and evaluated on that one, ``repeats`` times."""
     moods = [MOODS[mood] for mood in listened.top]
     assignments = [fold_of_each(moods, listened.groups, folds, seed + number) for number in range(repeats)]
     numbered = data.progress.track(list(enumerate(assignments)), "folds of listeners", repeats)

@@ -1,9 +1,8 @@
-"""The mood network: ten standardised features to one logit a mood, an ensemble that knows who gave the labels.
+"""The mood network: an ensemble from ten standardised features to one logit per mood, which models each labeller.
 
-Labellers do not mean the same by a mood. Each member therefore gives the probabilities of every labeller, as in "Who
-Said What" (Guan et al. 2018), and the answer is their mean, each weighted by the share of the tracks he labelled: who
-asks is no labeller, so none is known when it serves. The probabilities of several members, which differ by their random
-start and noise, are averaged in turn.
+Labellers disagree on the meaning of a mood. So each member predicts the probabilities of every labeller, as in "Who
+Said What" (Guan et al. 2018). The answer is their mean, weighted by the share of tracks of each labeller, because
+requests have no labeller. It is averaged over several members, which differ in initialisation and noise.
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ from shared.models.manifest import Scaler
 Floats = npt.NDArray[np.floating]
 Integers = npt.NDArray[np.intp]
 
-#: Ranks are scaled to the spread of a standardised feature, which is what the noise is chosen for.
+#: Ranks are scaled to the spread of a standardised feature, to match the noise.
 _RANK_SPREAD: Final = 3.4
 _KNOTS: Final = 32
 _NOISE: Final = 0.2
 _DROPOUT: Final = 0.3
 _LEARNING_RATE: Final = 5e-3
 _WEIGHT_DECAY: Final = 0.5
-#: The part of the loss that is about the labeller's own probabilities; the rest is about the answer.
+#: The weight of the loss on the labeller's own probabilities; the rest is on the answer.
 _OWN_SHARE: Final = 0.5
 _LARGEST_BATCH: Final = 1024
 _SMALLEST: Final = 1e-7
@@ -38,7 +37,7 @@ _SMALLEST: Final = 1e-7
 
 @dataclass(frozen=True, slots=True)
 class MoodNetworkPlan:
-    """How large the ensemble is and how long it trains: ``steps`` of up to 1024 tracks."""
+    """The size of the ensemble and the length of its training: ``steps`` of up to 1024 tracks."""
 
     members: int = 8
     hidden: int = 64
@@ -46,10 +45,10 @@ class MoodNetworkPlan:
 
 
 def fit(features: Floats, labels: Integers, source_of: Integers, plan: MoodNetworkPlan, seed: int) -> Any:
-    """A Keras network, standardised features float32 [n, 10] to logits [n, 4], trained on all that is given.
+    """A Keras network, standardised features float32 [n, 10] to logits [n, 4], trained on all rows.
 
-    ``labels`` [n] number the moods, ``source_of`` [n] the labellers from 0 on. The softmax of the logits is the
-    ensemble's mean probability.
+    ``labels`` [n] are the numbers of the moods, ``source_of`` [n] those of the labellers. The softmax of the logits is
+    the ensemble's mean probability.
     """
     keras.utils.set_random_seed(seed)
     features = np.asarray(features, np.float32)
@@ -76,9 +75,9 @@ def joined(spotify: Any, audio: Any) -> Any:
 
 
 def _ranks(inputs: Any, features: Floats) -> Any:
-    """The rank of each feature among those of ``features`` [n, 10], scaled to -1.7..1.7: skewed features become even.
+    """The rank of each feature among those of ``features`` [n, 10], scaled to -1.7..1.7 (skewed become uniform).
 
-    Piecewise linear between quantiles, put together from layers that any Keras can load.
+    Piecewise linear between quantiles, built from standard Keras layers.
     """
     knots = np.quantile(features, np.linspace(0.0, 1.0, _KNOTS + 1), axis=0)
     widths = np.maximum(np.diff(knots, axis=0), 1e-4)
@@ -109,7 +108,7 @@ def _members(ranks: Any, labellers: int, plan: MoodNetworkPlan) -> Any:
 def dense_by_member(members: int, units: int, deviation: float) -> Any:
     """A dense layer [n, members, inputs] to [n, members, units] with weights of its own for each member.
 
-    They start at random with ``deviation``: Keras' own choice would count the members among the inputs of each.
+    They are initialised with ``deviation``, because Keras' default would count the members among the inputs of each.
     """
     return keras.layers.EinsumDense(
         "nki,kio->nko",
@@ -148,7 +147,7 @@ def descend(network: Any, features: Floats, targets: npt.NDArray[Any], steps: in
 
 
 def _batches(features: Floats, targets: npt.NDArray[Any]) -> Any:
-    """The tracks over and over: all at once where they are few, else shuffled."""
+    """Endless batches of the tracks: all at once if they are few, else shuffled."""
     if len(features) <= _LARGEST_BATCH:
         return tf.data.Dataset.from_tensors((features, targets)).repeat()
     tracks = tf.data.Dataset.from_tensor_slices((features, targets))

@@ -1,4 +1,4 @@
-"""The plots of a mood model, drawn from the figures that stand in its manifest."""
+"""The plots of a mood model, drawn from the figures in its manifest."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from training.reports.plots import accuracy_of, draw_confusion, draw_reliability
 
 
 def write_plots(folder: Path, title: str, figures: MoodFigures) -> list[Path]:
-    """Write both plots into ``folder``: Spotify's features and, where ``figures`` has them, the measured ones beside.
+    """Write both plots into ``folder``: for Spotify's features and, if ``figures`` has them, for measured ones.
 
     Returns their paths.
     """
@@ -21,7 +21,7 @@ def write_plots(folder: Path, title: str, figures: MoodFigures) -> list[Path]:
 
 
 def _confusion_plot(title: str, spotify: MoodFigures, audio: ListenerFigures | None) -> Figure:
-    """Counts of tracks, truth in rows and answers in columns."""
+    """Counts of tracks, with the truth in rows and the answers in columns."""
     plot = Figure(figsize=(12 if audio else 6, 5.2), layout="constrained")
     plot.suptitle(title)
     left, *right = plot.subplots(1, 2 if audio else 1, squeeze=False)[0]

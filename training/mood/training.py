@@ -36,7 +36,7 @@ _SMALLEST: Final = 1e-30
 
 @dataclass(frozen=True, slots=True)
 class MoodPlan:
-    """How a model is tried: by artist in ``folds``, ``repeats`` times with other folds, the first with ``seed``."""
+    """How to evaluate a model: by artist in ``folds``, ``repeats`` times with other folds, the first with ``seed``."""
 
     folds: int = 10
     repeats: int = 5
@@ -54,10 +54,10 @@ class MoodEvaluation:
 
 @dataclass(frozen=True, slots=True)
 class AudioData:
-    """What the part of a model for measured features is learnt from, and what these are checked with.
+    """Training and check data of the part for measured features.
 
-    ``listeners`` is a folder of recordings with an index.csv of what listeners felt; without it that part is taken over
-    from the installed model. ``genres`` is a folder of clips by genre, for the checks.
+    ``listeners`` is a folder of recordings with an index.csv of listeners' answers; without it that part is copied from
+    the installed model. ``genres`` is a folder of clips by genre, for the checks.
     """
 
     listeners: Path | None = None
@@ -65,10 +65,10 @@ class AudioData:
 
 
 def try_model(table: MoodTable, plan: MoodPlan, data: Workspace) -> MoodEvaluation:
-    """Train on all folds but one and judge on that one, for every fold, as ``plan`` says.
+    """Train on all folds but one and evaluate on that one, for every fold, as ``plan`` says.
 
-    Scaler, network and the temperature that calibration is judged by are fitted to other folds only. Raises DataError
-    where there are too few artists.
+    Scaler, network and evaluated temperature are fitted to the other folds only. Raises DataError where there are too
+    few artists.
     """
     check_enough(table, plan.folds)
     labels = table.labels
@@ -98,9 +98,9 @@ def try_model(table: MoodTable, plan: MoodPlan, data: Workspace) -> MoodEvaluati
 def train_model(
     csv: Path, out: Path, audio_data: AudioData, plan: MoodPlan, command: str, data: Workspace
 ) -> ModelManifest:
-    """Try the model on the rows of ``csv``, train it on all of them, and write the model folder ``out``.
+    """Evaluate the model on the rows of ``csv``, train it on all of them, and write the model folder ``out``.
 
-    Spotify's features have their part of the model from the table, measured ones theirs from ``audio_data``. The folder
+    The part for Spotify's features is trained on the table, the part for measured ones on ``audio_data``. The folder
     gets weights, manifest, card and both plots. Raises DataError, SplitError, TonestreamError for a recording that
     cannot be decoded, ModelError.
     """
@@ -145,7 +145,7 @@ def train_model(
 
 
 def cross_validate_model(csv: Path, plan: MoodPlan, data: Workspace) -> MoodFigures:
-    """The figures of a model trained afresh on parts of the rows of ``csv``. Writes nothing. Raises DataError."""
+    """The figures of a model trained on parts of the rows of ``csv``. Writes nothing. Raises DataError."""
     table = read_mood_table(csv)
     prepare(plan.seed, data.threads)
     trial = try_model(table, plan, data)
@@ -153,9 +153,9 @@ def cross_validate_model(csv: Path, plan: MoodPlan, data: Workspace) -> MoodFigu
 
 
 def evaluate_model(csv: Path, folder: Path, data: Workspace) -> MoodFigures:
-    """The figures of the model in ``folder`` on the rows of ``csv``, as it serves Spotify's features.
+    """The figures of the model in ``folder`` on the rows of ``csv``, for Spotify's features.
 
-    ``leak`` says how many of the rows the model was trained on, as far as its manifest tells: figures on those are
+    ``leak`` says how many of the rows the model was trained on, as far as its manifest says: figures on those are
     flattered. Raises DataError, ModelError.
     """
     table = read_mood_table(csv)
@@ -176,7 +176,7 @@ def _mood_figures(answers: MoodAnswers, **more: Any) -> MoodFigures:
 
 
 def _held_out(table: MoodTable, fold_of: Integers, plan: MoodPlan, seed: int, data: Workspace, label: str) -> Floats:
-    """Logits [n, moods] from the network that did not see the artist."""
+    """Logits [n, moods] from the network without the artist."""
     features, labels, source_of = table.features, table.labels, table.source_of
     logits = np.zeros((len(labels), len(MOODS)))
     for train_on, test_on in _tracked(list(train_and_test(fold_of)), label, data):

@@ -1,8 +1,8 @@
-"""musicnn in Keras: the network of Pons and Serra 2019, with the weights they published, in a graph of our own.
+"""musicnn in Keras: the network of Pons and Serra 2019, with their published weights, in our own graph.
 
 "musicnn: pre-trained convolutional neural networks for music audio tagging" (late-breaking demo, ISMIR 2019). The
 package of that name on PyPI carries TensorFlow 1 checkpoints under the ISC licence (models/MUSICNN-LICENSE.md); its
-own graph code does not run on today's TensorFlow, so only the numbers are taken from it.
+graph code does not run on current TensorFlow, so only the weights are used.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Variables = Mapping[str, Array]
 #: The training set behind the weights: the Million Song Dataset, or MagnaTagATune.
 Corpus = Literal["MSD", "MTT"]
 
-#: What the networks were trained to tell, in the order of their last layer.
+#: The tags of the networks, in the order of their last layer.
 MSD_TAGS: Final = (
     "rock", "pop", "alternative", "indie", "electronic", "female vocalists", "dance", "00s", "alternative rock",
     "jazz", "beautiful", "metal", "chillout", "male vocalists", "classic rock", "soul", "indie rock", "mellow",
@@ -76,7 +76,7 @@ def tagger(variables: Variables, frames: int, prefix: str = "") -> Any:
     pooled = keras.layers.Concatenate()(
         [keras.layers.GlobalMaxPooling1D()(activations), keras.layers.GlobalAveragePooling1D()(activations)]
     )
-    # Maximum and mean of a channel lie side by side in the published weights, here they are two blocks.
+    # The published weights interleave maximum and mean of each channel; here they are two blocks.
     order = np.concatenate([np.arange(0, 1506, 2), np.arange(1, 1506, 2)])
     pooled = _normalise(variables, pooled, "batch_normalization_9", f"{prefix}pooled_norm", order)
     dense = _with_weights(
@@ -94,7 +94,7 @@ def tagger(variables: Variables, frames: int, prefix: str = "") -> Any:
 
 
 def _pooled_convolution(variables: Variables, x: Any, number: int, padding: str, name: str) -> Any:
-    """A convolution over time and bands, then the loudest band: [n, frames, bands, 1] to [n, frames, filters]."""
+    """Convolution over time and bands, then the maximum over the bands: [n, frames, bands, 1] to [n, frames, filters]."""
     suffix = f"_{number}" if number else ""
     kernel = variables[f"conv2d{suffix}/kernel"]
     convolution = _with_weights(

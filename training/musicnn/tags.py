@@ -1,6 +1,6 @@
 """Make the tag model: ``python -m training.musicnn.tags --out models/music-tags [--checkpoint DIR]``.
 
-Nothing is trained: the published weights of musicnn are put into our own graph of that network.
+Nothing is trained: this loads the published weights of musicnn into our own graph of the network.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def make_tag_model(checkpoint: Path, folder: Path, versions: dict[str, str], com
     """Write the model folder of musicnn's tagger, with its manifest and card.
 
     ``checkpoint`` is a folder as `fetch_checkpoint` gives it, trained on the Million Song Dataset. Raises
-    tf.errors.OpError where it holds no checkpoint, KeyError where it is that of another network.
+    tf.errors.OpError if it holds no checkpoint, KeyError if it is that of another network.
     """
     network = tagger(read_variables(checkpoint), LOG_MEL96.frames)
     folder.mkdir(parents=True, exist_ok=True)

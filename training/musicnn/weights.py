@@ -1,4 +1,4 @@
-"""The published weights of musicnn: fetched with pip, checked against a hash that stands here, unpacked."""
+"""The published weights of musicnn: downloaded with pip, checked against a hash, unpacked."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from training.musicnn.network import Corpus
 _RELEASE: Final = "musicnn-0.1.0"
 _REQUIREMENT: Final = "musicnn==0.1.0"
 _SHA256: Final = "674ccc1fb638e6894f99197cfc2794b90d96444292ea28cedee96de0f74c4abd"
-#: A TensorFlow 1 checkpoint whose name is empty: its files are called by their endings alone.
+#: A TensorFlow 1 checkpoint with an empty name, so its files have only extensions.
 _CHECKPOINT_FILES: Final = (".index", ".data-00000-of-00001")
 
 
 class WeightsError(RuntimeError):
-    """The published weights cannot be had, or are not what was published."""
+    """The published weights cannot be downloaded, or differ from the published ones."""
 
 
 def fetch_checkpoint(corpus: Corpus, cache: Path) -> Path:
     """The folder of the checkpoint trained on ``corpus``, for `training.musicnn.network.read_variables`.
 
-    What lies in ``cache`` already is used again; otherwise pip downloads the package (29 MB), from the index that it is
-    configured with. Raises WeightsError if that fails, or if the archive's SHA-256 is another.
+    A copy in ``cache`` is used; otherwise pip downloads the package (29 MB) from its configured index. Raises
+    WeightsError if that fails, or if the archive has another SHA-256.
     """
     folder = cache / _RELEASE / f"{corpus}_musicnn"
     if not all((folder / name).is_file() for name in _CHECKPOINT_FILES):
@@ -43,7 +43,7 @@ def _download(cache: Path) -> None:
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as work:
         wanted = Path(work) / "requirements.txt"
-        # pip compares the hash before it runs anything of the package: to learn its version it runs its setup.py.
+        # pip checks the hash before it runs the package's setup.py, which it does to learn the version.
         wanted.write_text(f"{_REQUIREMENT} --hash=sha256:{_SHA256}\n", encoding="ascii")
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
         command += ["--require-hashes", "--dest", str(cache), "--requirement", str(wanted)]
@@ -60,7 +60,7 @@ def _check(archive: Path) -> None:
 
 
 def _unpack(archive: Path, corpus: Corpus, folder: Path) -> None:
-    """The checkpoint's files and nothing else: no name in the archive decides where something is written."""
+    """Only the files of the checkpoint. No name in the archive decides where anything is written."""
     folder.mkdir(parents=True, exist_ok=True)
     with tarfile.open(archive) as opened:
         for name in _CHECKPOINT_FILES:

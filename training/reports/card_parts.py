@@ -1,4 +1,4 @@
-"""What the cards of all kinds of model are put together from: tables, figures with their intervals, the ending."""
+"""Parts of all model cards: tables, figures with their intervals, the last sections."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def decimals(value: float | None) -> str:
 
 
 def ending(manifest: ModelManifest, training_s: int | None, notice: str) -> str:
-    """The last sections of a card: rights, the command that made the model, its versions and weights."""
+    """The last sections of a card: rights, the command that made the model, versions and weights."""
     versions = ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
     return f"""
 ## Licence and notices

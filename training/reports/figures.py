@@ -1,4 +1,4 @@
-"""The figures of models, typed: what training measures, manifests keep as JSON, and cards and plots show.
+"""The figures of models, typed. Training measures them, manifests store them as JSON, cards and plots show them.
 
 Shares, accuracies and errors are in 0..1. An interval is the 95% interval by bootstrap over artists.
 """
@@ -17,11 +17,11 @@ class Figures(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     def as_json(self) -> dict[str, Any]:
-        """For a manifest: what was set, by name."""
+        """The fields that were set, by name, for a manifest."""
         return self.model_dump(mode="json", exclude_unset=True, by_alias=True)
 
     def with_more(self, **more: Any) -> Self:
-        """The same with more figures, which are checked."""
+        """A copy with more figures, which are validated."""
         return type(self).model_validate({**{name: getattr(self, name) for name in self.model_fields_set}, **more})
 
 
@@ -59,7 +59,7 @@ class Reliability(Figures):
 
 
 def trained_on(figures: Mapping[str, Any]) -> Sequence[str] | None:
-    """The content IDs of what a model was trained on, by its manifest, of whatever version; None if that is silent."""
+    """The content IDs of a model's training data by its manifest, of any version; None if it does not say."""
     found = figures.get("trained_on")
     return found if isinstance(found, list | tuple) else None
 
@@ -77,7 +77,7 @@ class Uncertain(Figures):
 
 
 class FewerSegments(Figures):
-    """What it costs to judge a track by so many evenly spaced segments."""
+    """The accuracy from this many evenly spaced segments per track."""
 
     segments: int
     track_accuracy: float | None
@@ -103,7 +103,7 @@ class SkippedFile(Figures):
 
 
 class Leaky(Figures):
-    """What a random split by segment would have one believe."""
+    """The figures of a random split by segment."""
 
     train_segments: int
     test_segments: int
@@ -111,7 +111,7 @@ class Leaky(Figures):
 
 
 class ClipLeak(Figures):
-    """How many of the ``of`` judged clips the model was trained on; None if its manifest is silent."""
+    """How many of the ``of`` judged clips the model was trained on; None if its manifest does not say."""
 
     clips: int | None
     of: int
@@ -168,10 +168,10 @@ class GenreAnswers(Figures):
 
 
 class GenreFigures(GenreAnswers):
-    """All that a manifest or a report holds of a genre model.
+    """All figures of a genre model in a manifest or a report.
 
-    A manifest adds what the training protocol says of itself and the content IDs of the clips that the shipped weights
-    were trained on. A report adds ``leak`` and the two temperatures.
+    A manifest adds the description by the training protocol and the content IDs of the training clips. A report adds
+    ``leak`` and the two temperatures.
     """
 
     split: Split
@@ -288,7 +288,7 @@ class ListenerAnswers(Figures):
 
 
 class ListenerFigures(ListenerAnswers):
-    """All that a manifest holds of the network for measured features. ``taken_from`` names the model it came with."""
+    """All figures of the network for measured features in a manifest. ``taken_from`` names the model it came with."""
 
     folds: int
     repeats: int
@@ -323,7 +323,7 @@ class MoodAnswers(Figures):
 
 
 class MoodFigures(MoodAnswers):
-    """All that a manifest or a report holds of a mood model. ``repeated`` comes with a cross-validation only."""
+    """All figures of a mood model in a manifest or a report. ``repeated`` comes only from a cross-validation."""
 
     repeated: Repeated | None = None
     folds: int | None = None
@@ -339,7 +339,7 @@ class MoodFigures(MoodAnswers):
 
 
 class TagFigures(Figures):
-    """What a manifest holds of the tag model, which is another's."""
+    """The figures of the tag model in its manifest. The model is a third party's."""
 
     notices: str
     parameters: int

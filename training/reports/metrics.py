@@ -1,4 +1,4 @@
-"""How good a model is, and how sure one can be of that."""
+"""Metrics of a model, and their uncertainty."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from training.reports.figures import Bin, Interval
 Floats = npt.NDArray[np.floating]
 Integers = npt.NDArray[np.intp]
 
-#: The confidence under which an answer is called uncertain. Confidence is calibrated, so such an answer is more likely
-#: wrong than right, whichever the model.
+#: Answers with a lower confidence are uncertain. Confidence is calibrated, so for any model such an answer is more
+#: likely wrong than right.
 UNCERTAIN_BELOW: Final = 0.5
 _RESAMPLES: Final = 1000
 _ECE_BINS: Final = 10
-#: Stands for a probability of zero where a logarithm is taken.
+#: Lower bound of probabilities in logarithms.
 _SMALLEST: Final = 1e-12
 
 
 def bootstrap(rows: Floats, groups: Sequence[str], statistic: Callable[[Floats], float], seed: int = 0) -> Interval:
     """``statistic`` of ``rows`` [n, ...] with a 95% interval by bootstrap over groups.
 
-    Groups (artists) are drawn, not rows: songs of one artist are right or wrong together, and an interval that takes
-    them for independent is too narrow. Draws without a value (NaN) are left out.
+    Groups (artists) are resampled, not rows. Songs of one artist are right or wrong together, so an interval that
+    treats them as independent is too narrow. Samples without a value (NaN) are left out.
     """
     _, group_of = np.unique(np.asarray(groups), return_inverse=True)
     members = [np.flatnonzero(group_of == group) for group in range(group_of.max() + 1)]
@@ -42,7 +42,7 @@ def bootstrap(rows: Floats, groups: Sequence[str], statistic: Callable[[Floats],
 
 
 def accuracy(predicted: Integers, truth: Integers, groups: Sequence[str]) -> Interval:
-    """Share of right answers in 0..1, with a 95% interval by bootstrap over groups."""
+    """Accuracy in 0..1, with a 95% interval by bootstrap over groups."""
     return bootstrap((predicted == truth).astype(np.float64), groups, lambda right: float(right.mean()))
 
 
@@ -54,7 +54,7 @@ def confusion(predicted: Integers, truth: Integers, classes: int) -> npt.NDArray
 
 
 def reliability(probabilities: Floats, truth: Integers) -> list[Bin]:
-    """Answers to ``probabilities`` [n, classes] in ten equal bins of confidence, those that hold any, in order."""
+    """Answers to ``probabilities`` [n, classes] in ten equal bins of confidence, in order, without empty bins."""
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == truth
     bin_of = np.minimum((confidence * _ECE_BINS).astype(int), _ECE_BINS - 1)
@@ -65,7 +65,7 @@ def reliability(probabilities: Floats, truth: Integers) -> list[Bin]:
 
 
 def expected_calibration_error(probabilities: Floats, truth: Integers) -> float:
-    """Mean gap between confidence and share of right answers, over ten equal bins of confidence, weighted by count.
+    """Mean gap between confidence and accuracy, over ten equal bins of confidence, weighted by count.
 
     Guo et al. 2017, "On Calibration of Modern Neural Networks". 0 is perfect. With few items even a perfect model shows
     an error: some 0.1 with a hundred, 0.03 with a thousand.
@@ -81,13 +81,13 @@ def softmax(logits: Floats, temperature: float = 1.0) -> Floats:
 
 
 def log_loss(logits: Floats, truth: Integers, temperature: float = 1.0) -> float:
-    """Mean negative log probability of the truth, nats."""
+    """Mean negative log probability of the true class, nats."""
     log_probabilities = scipy.special.log_softmax(logits / temperature, axis=1)
     return -float(log_probabilities[np.arange(len(truth)), truth].mean())
 
 
 def fit_temperature(logits: Floats, truth: Integers) -> float:
-    """The temperature, 0.05 to 20, at which the log loss is least. Fit it on items the model has not seen."""
+    """The temperature, 0.05 to 20, with the minimal log loss. Fit it on held-out items."""
     fitted = scipy.optimize.minimize_scalar(
         lambda log_temperature: log_loss(logits, truth, float(np.exp(log_temperature))),
         bounds=(np.log(0.05), np.log(20.0)),
@@ -97,17 +97,17 @@ def fit_temperature(logits: Floats, truth: Integers) -> float:
 
 
 def tempered(probabilities: Floats, temperature: float) -> Floats:
-    """``probabilities`` [n, classes] to the power of 1 / ``temperature``, each row normalised again."""
+    """``probabilities`` [n, classes] to the power of 1 / ``temperature``, each row renormalised."""
     return softmax(np.log(np.maximum(probabilities, _SMALLEST)), temperature)
 
 
 def fit_tempered(probabilities: Floats, truth: Integers) -> float:
-    """The temperature of `tempered` at which the log loss is least, 0.05 to 20."""
+    """The temperature of `tempered` with the minimal log loss, 0.05 to 20."""
     return fit_temperature(np.log(np.maximum(probabilities, _SMALLEST)), truth)
 
 
 def calibrated_by_fold(logits: Floats, truth: Integers, fold_of: Integers) -> Floats:
-    """Out-of-fold probabilities, each fold with the temperature fitted on the others: what calibration is judged on."""
+    """Out-of-fold probabilities, each fold with the temperature fitted on the others, to evaluate the calibration."""
     probabilities = np.empty_like(logits)
     for fold in np.unique(fold_of):
         own = fold_of == fold

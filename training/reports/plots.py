@@ -1,4 +1,4 @@
-"""The plots of a model folder, drawn from the figures that stand in its manifest."""
+"""The plots of a model folder, drawn from the figures in its manifest."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def write_plots(folder: Path, title: str, figures: GenreAnswers) -> list[Path]:
 
 
 def save_plots(folder: Path, confusion: Figure, reliability: Figure) -> list[Path]:
-    """Write both plots of a model, of whatever kind, into ``folder``; returns their paths."""
+    """Write both plots of a model, of any kind, into ``folder``; returns their paths."""
     drawn = {CONFUSION: confusion, RELIABILITY: reliability}
     for name, plot in drawn.items():
         plot.savefig(folder / name, dpi=_DPI)
@@ -38,7 +38,7 @@ def save_plots(folder: Path, confusion: Figure, reliability: Figure) -> list[Pat
 
 
 def confusion_plot(title: str, figures: GenreAnswers) -> Figure:
-    """Counts of tracks by genre, truth in rows and answers in columns."""
+    """Counts of tracks by genre, with the truth in rows and the answers in columns."""
     plot = Figure(figsize=(8, 7.4), layout="constrained")
     axes = plot.add_subplot()
     draw_confusion(axes, GENRES, figures.confusion, "tracks")
@@ -47,7 +47,7 @@ def confusion_plot(title: str, figures: GenreAnswers) -> Figure:
 
 
 def reliability_plot(title: str, figures: GenreAnswers) -> Figure:
-    """Share of right answers against confidence, for tracks and segments, before and after calibration, with counts."""
+    """Accuracy against confidence, for tracks and segments, before and after calibration, with counts."""
     plot = Figure(figsize=(10, 6.6), layout="constrained")
     plot.suptitle(title)
     grid = plot.add_gridspec(2, 2, height_ratios=(3, 1))
@@ -79,7 +79,7 @@ def draw_confusion(axes: Axes, labels: Sequence[str], confusion: Sequence[Sequen
 
 
 def draw_reliability(curves: Axes, counts: Axes, reliability: Reliability, what: str) -> None:
-    """Share of right answers against confidence, before and after calibration, and below it the number of ``what``."""
+    """Accuracy against confidence, before and after calibration, and below it the number of ``what``."""
     curves.plot([0, 1], [0, 1], color="0.6", linestyle="--", linewidth=1, label="perfect")
     for when, bins, error in (
         ("before", reliability.reliability_before, reliability.ece_before),
@@ -100,5 +100,5 @@ def draw_reliability(curves: Axes, counts: Axes, reliability: Reliability, what:
 
 
 def accuracy_of(what: str, interval: Interval) -> str:
-    """The share of ``what`` that was answered right, with its interval, for a title."""
+    """The accuracy over ``what`` with its interval, for a title."""
     return f"{interval.value:.2f} of {what} right (95% interval {interval.low:.2f} to {interval.high:.2f})"

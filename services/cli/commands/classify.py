@@ -53,7 +53,7 @@ def _classify(options: argparse.Namespace, settings: Settings) -> int:
         with ExitStack() as stack:
             stack.enter_context(board)
             pipeline = stack.enter_context(EmbeddedPipeline(settings))
-            stack.callback(board.stop)  # before the pipeline ends, which may take a moment
+            stack.callback(board.stop)  # before the pipeline shuts down, which may take a moment
             for result in _in_pipeline(pipeline, inputs):
                 well = well and result.status is Status.OK
                 if options.json:
@@ -69,7 +69,7 @@ def _classify(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def tell(left_out: LeftOut) -> None:
-    """Say on standard error what the folders hold that is not tried."""
+    """Report on standard error what the folders hold besides music."""
     if said := str(left_out):
         complain(said)
     for folder in left_out.empty:

@@ -1,4 +1,4 @@
-"""``tonestream dead-letters``: look at the records that no worker could handle, and send them on their way again."""
+"""``tonestream dead-letters``: inspect the records that no worker could handle, and replay them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 #: Records of one poll: a dead letter can have several megabytes.
 _BATCH: Final = 50
-#: Dead letters whose marks are asked for at once.
+#: Dead letters per look-up of replay marks.
 _MARKS: Final = 500
 _ID: Final = re.compile(r"\d{1,9}:\d{1,18}")
 #: At least as long as the dead letters themselves are kept.
@@ -171,7 +171,7 @@ def _requests(settings: Settings) -> Requests:
 
 def _list(options: argparse.Namespace, settings: Settings) -> int:
     redacted_logs.configure(settings, "text", client_noise=False)
-    # What is shown of each, without its value: of those there may be more than fit into memory.
+    # A summary of each without its value, because all values together may not fit into memory.
     found: deque[dict[str, Any]] = deque(maxlen=options.limit)
     with ExitStack() as stack:
         reader = _reader(_bus(settings, stack), Topics(settings.topic_prefix), stack)
@@ -248,7 +248,7 @@ def _show(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _bytes(content: bytes) -> str:
-    """Text as text and anything else as Python writes bytes, cut where it is long."""
+    """Text as text, anything else as a Python bytes literal, truncated if long."""
     more = f"... ({len(content)} bytes)" if len(content) > _SHOWN_BYTES else ""
     shown = content[:_SHOWN_BYTES]
     try:
@@ -258,7 +258,7 @@ def _bytes(content: bytes) -> str:
 
 
 def printable(text: str) -> str:
-    """``text`` without anything that a terminal would obey: strangers' bytes are shown, not executed."""
+    """``text`` with control characters escaped, so that a terminal shows them and does not execute them."""
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode("ascii") for sign in text)
 
 
@@ -310,7 +310,7 @@ def _of_request(letter: DeadLetter) -> str:
 def _not_yet_replayed(
     batches: Iterable[list[DeadLetter]], service: str | None, replays: Replays
 ) -> Iterator[list[DeadLetter]]:
-    """What --all means. A record that dies again while this reads on is not sent round for ever."""
+    """The dead letters of --all. A record that fails again meanwhile is not replayed twice."""
     sent: set[str] = set()
     for letters in batches:
         marked = replays.marked([letter.id for letter in letters])
@@ -327,10 +327,10 @@ def _not_yet_replayed(
 def replay_letters(
     letters: Sequence[DeadLetter], topics: Topics, requests: Requests, replays: Replays, publisher: Publisher
 ) -> tuple[list[DeadLetter], list[_Refusal]]:
-    """Publish the original records of those that can be replayed; returns these, and the others with the reason.
+    """Publish the original records of dead letters; returns the replayed ones, and the others with the reason.
 
-    First what Redis knows of their requests is forgotten, then they are published, then marked: a crash in between
-    replays too much rather than too little. Raises DependencyError and the errors of ``Publisher.publish``.
+    The order is: reopen the requests in Redis, publish, mark as replayed. A crash in between replays too much rather
+    than too little. Raises DependencyError and the errors of ``Publisher.publish``.
     """
     sent: list[DeadLetter] = []
     refusals: list[_Refusal] = []
@@ -349,7 +349,7 @@ def replay_letters(
 
 
 def _obstacle(letter: DeadLetter, topics: Topics, requests: Requests) -> str | None:
-    """Why a letter cannot be replayed; None where it can."""
+    """Why a letter cannot be replayed; None if it can."""
     try:
         channel = topics.channel(letter.topic)
     except ValueError:

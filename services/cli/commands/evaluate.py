@@ -72,7 +72,7 @@ def _evaluate_genre(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _recipe_name(given: str | None, settings: Settings) -> str:
-    """The protocol to train: by its own name, or that of a model folder."""
+    """The protocol to train: by its own name, or by that of a model folder."""
     from training.genre.protocol import PROTOCOLS
 
     if given in PROTOCOLS:
@@ -92,7 +92,7 @@ def _model_folder(given: str | None, settings: Settings) -> Path:
 
 
 def _report(title: str, figures: GenreFigures) -> str:
-    """The figures as Markdown, a warning first where they are flattered."""
+    """The figures as Markdown, with a warning first if they are flattered."""
     from training.reports.card import genre_report
 
     warning = None if figures.leak is None else leak_warning(figures.leak)
@@ -101,7 +101,7 @@ def _report(title: str, figures: GenreFigures) -> str:
 
 
 def leak_warning(leak: ClipLeak) -> str | None:
-    """What to think of figures on clips that the model may have been trained on; None where it was not."""
+    """A warning if the model may have been trained on some of the clips; else None."""
     clips, of = leak.clips, leak.of
     if clips is None:
         return (

@@ -137,7 +137,7 @@ def _plan(options: argparse.Namespace) -> MoodPlan:
 
 
 def _command(options: argparse.Namespace) -> str:
-    """What to type to get the same again."""
+    """The command that reproduces the model."""
     words = ["tonestream", "train", "mood", "--csv", options.csv, "--out", options.out]
     words += ["--listeners", options.listeners] if options.listeners is not None else []
     words += ["--genres", options.genres] if options.genres is not None else []
@@ -156,7 +156,7 @@ def _model_folder(given: str | None, settings: Settings) -> Path:
 
 
 def leak_warning(leak: TrackLeak) -> str | None:
-    """What to think of figures on tracks that the model may have been trained on; None where it was not."""
+    """A warning if the model may have been trained on some of the tracks; else None."""
     tracks, of = leak.tracks, leak.of
     if tracks is None:
         return (
@@ -172,7 +172,7 @@ def leak_warning(leak: TrackLeak) -> str | None:
 
 
 def _report(model: str, figures: MoodFigures) -> str:
-    """The figures as Markdown, a warning first where they are flattered."""
+    """The figures as Markdown, with a warning first if they are flattered."""
     from training.mood.card import mood_report
 
     warning = None if figures.leak is None else leak_warning(figures.leak)

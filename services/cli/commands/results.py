@@ -1,4 +1,4 @@
-"""``tonestream results``: what the workers answered, from Kafka."""
+"""``tonestream results``: the workers' results, from Kafka."""
 
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ def _results(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _read(reader: Reader, wanted: set[str] | None, follow: bool, timeout_s: float | None) -> Iterator[TrackResult]:
-    """Results in order, those in ``wanted`` (which shrinks by them) or all; to the end, or on and on."""
+    """Results in order: those in ``wanted`` (found ones are removed from it) or all. Ends at the end of the topic, or
+    never."""
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     while wanted is None or wanted:
         for record in reader.poll(max_records=500, timeout_s=0.5):

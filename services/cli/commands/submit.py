@@ -29,15 +29,15 @@ from shared.settings import Settings
 if TYPE_CHECKING:
     from shared.blobs.store import BlobStore
 
-#: Requests that are published, and named, at once.
+#: Requests per published batch.
 _AT_ONCE: Final = 100
-#: How texts of Windows begin that are not in UTF-8.
+#: Byte order marks of texts that are not in UTF-8, as Windows writes them.
 _UTF_16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """One input, and where it was given: a line of standard input, or None for an argument."""
+    """One input, and its line of standard input, or None for an argument."""
 
     input: Input
     line: int | None
@@ -76,7 +76,7 @@ def _submit(options: argparse.Namespace, settings: Settings) -> int:
         refused.append(one)
         complain(f"{_place(one)}: {why}")
 
-    # Mistakes that show without Kafka and the blob store come first: nobody waits for a server to learn of them.
+    # Check first what needs neither Kafka nor the blob store, so that mistakes show at once.
     good = [one for one in wanted if _passes(maker.check, one, refuse)]
     if good:
         topics = Topics(settings.topic_prefix)
@@ -111,7 +111,7 @@ class _Maker:
         self._blobs: BlobStore | None = None
 
     def check(self, given: Input) -> None:
-        """Raises UsageError for what no request can be made of."""
+        """Raises UsageError for an input that is no track."""
         stored = "blob_url" in self._settings.model_fields_set
         if given.kind == "file" and not stored and not self._is_within_reach(given.path):
             raise UsageError(
@@ -127,7 +127,7 @@ class _Maker:
             raise UsageError("there is no regular file of that name")
 
     def make(self, given: Input) -> TrackRequest:
-        """The request. A file is named where ingestion may read it, else copied to the blob store.
+        """The request. A file is passed by its path if ingestion may read it, else copied to the blob store.
 
         Raises UsageError, DependencyError.
         """
@@ -137,7 +137,7 @@ class _Maker:
         if given.kind != "file":
             return remote_request(given, request_id, self._force, self._model)
         try:
-            with given.path.open("rb"):  # the file's own faults, before the store's
+            with given.path.open("rb"):  # errors of the file before errors of the store
                 pass
         except OSError as error:
             raise UsageError(f"the file cannot be read: {reason(given.path, error)}") from error
@@ -151,20 +151,20 @@ class _Maker:
         return upload.model_copy(update={"source": shown_source(given)})
 
     def _is_within_reach(self, path: Path) -> bool:
-        """Whether ingestion reads that file where it is."""
+        """Whether ingestion can read the file in place."""
         folder = self._settings.local_files
         return folder is not None and _whole(path).is_relative_to(folder.absolute())
 
 
 def _whole(path: Path) -> Path:
-    """The absolute path without ``..``; links are followed by who reads the file."""
+    """The absolute path without ``..``. Links stay; the reader follows them."""
     return Path(os.path.normpath(path.absolute()))
 
 
 def _made(
     wanted: Iterable[_Wanted], maker: _Maker, refuse: Callable[[_Wanted, str], None]
 ) -> Iterator[tuple[TrackRequest, bool]]:
-    """The requests, each with whether it is to be published at once: what was copied must not wait for its request."""
+    """The requests, each with whether it must be published at once: a copied file must not wait for its request."""
     for one in wanted:
         try:
             yield maker.make(one.input), one.input.kind == "file"
@@ -193,7 +193,7 @@ def _passes(check: Callable[[Input], None], one: _Wanted, refuse: Callable[[_Wan
 
 
 def _place(one: _Wanted) -> str:
-    """Which input is meant, for a person who has to find it."""
+    """A description of the input for error messages."""
     shown = shown_source(one.input)
     shown = shown if len(shown) <= 200 else f"{shown[:199]}…"
     return f"{shown!r}" if one.line is None else f"line {one.line}: {shown!r}"
@@ -208,15 +208,15 @@ def _wanted(arguments: Iterable[str], left_out: LeftOut) -> Iterator[_Wanted]:
 
 
 def _lines(content: bytes) -> Iterator[tuple[int, str]]:
-    """The lines of a list or an M3U playlist with their numbers, without comments and what is empty.
+    """The lines of a list or an M3U playlist with their numbers, without comments and empty lines.
 
-    Names of files are bytes, so nothing fails for its encoding.
+    File names are bytes, so no encoding is an error.
     """
     if content.startswith(_UTF_16):
         content = content.decode("utf-16", "replace").encode()
     for number, line in enumerate(content.removeprefix(codecs.BOM_UTF8).splitlines(), 1):
         text = os.fsdecode(line)
-        # A name may begin with # or end with a space, where there is such a file.
+        # A name may begin with # or end with a space, if there is such a file.
         if not os.path.lexists(text):
             text = text.strip()
         if text and (not text.startswith("#") or os.path.lexists(text)):

@@ -1,4 +1,4 @@
-"""``tonestream topics``: what there is on the broker, and what is missing."""
+"""``tonestream topics``: the topics on the broker, and what is missing."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def reader_of(bus: Bus, topic: str) -> Reader:
 
 
 def require_topic(bus: Bus, topic: str) -> None:
-    """Raises BusError, with the command that helps, where there is no such topic."""
+    """Raises BusError, with the command that helps, if there is no such topic."""
     if not bus.existing([topic]):
         raise BusError(f"there is no topic {topic!r}. {_HELP}")
 
@@ -61,7 +61,7 @@ def _create(options: argparse.Namespace, settings: Settings) -> int:
         complain(text)
     if not created:
         print("all topics exist" + (", some with less than is wanted" if shortcomings else ""))
-    # All that is wanted works, if not at any size: what waits for this command may start.
+    # Everything works, although not at every message size. Services that wait for this command may start.
     return OK
 
 

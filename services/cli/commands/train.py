@@ -80,7 +80,7 @@ def warn_of_skipped(figures: GenreFigures) -> None:
 
 
 def _command(options: argparse.Namespace) -> str:
-    """What to type to get the same again."""
+    """The command that reproduces the model."""
     words = ["tonestream", "train", "genre", "--data", options.data, "--model", options.model, "--out", options.out]
     words += ["--split", options.split] if options.split != "artist" else ["--folds", options.folds]
     words += [word for folder in options.teach for word in ("--teach", folder)]

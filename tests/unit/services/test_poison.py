@@ -89,7 +89,7 @@ def loaded(kind: Kind, model: Any, folder: str) -> LoadedModels[Any]:
 
 
 def outcome(message: Message) -> ErrorCode | None:
-    """The code of the failure that a message tells; None where it tells of none."""
+    """The code of the failure that a message tells; None if it tells of none."""
     error = getattr(message, "error", None)
     if isinstance(message, TrackResult):
         error = message.errors[0] if message.errors else None

@@ -1,7 +1,8 @@
 """Corrections of kafka-python's group membership, and what a member owns.
 
 All of it concerns kafka-python 3.0.12, whose coordinator runs in an I/O thread of its own while the worker's thread
-polls and commits. ``tests/contract/test_kafka_fencing.py`` and ``test_kafka_rebalance.py`` fail when a patch can go.
+polls and commits. ``tests/contract/test_kafka_fencing.py`` and ``test_kafka_rebalance.py`` prove the behaviour of the
+patched bus.
 """
 
 from __future__ import annotations
