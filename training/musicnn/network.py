@@ -94,7 +94,7 @@ def tagger(variables: Variables, frames: int, prefix: str = "") -> Any:
 
 
 def _pooled_convolution(variables: Variables, x: Any, number: int, padding: str, name: str) -> Any:
-    """Convolution over time and bands, then the maximum over the bands: [n, frames, bands, 1] to [n, frames, filters]."""
+    """Convolution over time and bands, then the maximum over bands: [n, frames, bands, 1] to [n, frames, filters]."""
     suffix = f"_{number}" if number else ""
     kernel = variables[f"conv2d{suffix}/kernel"]
     convolution = _with_weights(
