@@ -38,7 +38,7 @@ lint: $(VENV)/.test ## ruff, mypy, and who imports whom
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-lock: $(VENV)/.test ## resolve the dependencies anew and write down their versions and hashes
+lock: $(VENV)/.test ## resolve the dependencies again and record their versions and hashes
 	$(VENV)/bin/pip install --quiet uv
 	deploy/setup/lock.sh $(VENV)/bin/uv
 
@@ -73,7 +73,7 @@ train: $(VENV)/.test ## train every model on DATA and write them to models/ (MUS
 	$(VENV)/bin/tonestream train mood --csv $(DATA)/moods/moods_dev.csv --listeners $(DATA)/emotify_dev \
 		--genres $(DATA)/gtzan_dev --out models/mood-ten
 
-docs: $(VENV)/.run ## write docs/settings.md and docs/asyncapi.json from the code
+docs: $(VENV)/.run ## write what docs/ says about settings, messages and architecture from the code
 	$(VENV)/bin/python -m services.docs
 
 clean: ## remove the virtual environment and caches
