@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ KEPT_BYTES: Final = 64 * 1024
 _CHUNK: Final = 1 << 16
 _LONGEST: Final = 300
 _HEAD: Final = b";FFMETADATA1\n"
+#: The last character of truncated metadata, which may not be whole. Whole metadata ends with a newline.
+_CUT_CHARACTER: Final = re.compile(rb"[\xc0-\xff][\x80-\xbf]{0,2}\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +36,10 @@ def parsed(metadata: bytes) -> FileTags:
     if not metadata.startswith(_HEAD):
         return FileTags()
     found: dict[str, str] = {}
-    for key, value in _entries(metadata[len(_HEAD) :].decode("utf-8", "replace")):
-        found.setdefault(key.lower(), value)
+    whole = _CUT_CHARACTER.sub(b"", metadata[len(_HEAD) :])
+    # One character per byte: bytes that are not UTF-8 affect only their own entry.
+    for key, value in _entries(whole.decode("latin-1")):
+        found.setdefault(key.lower(), _text(value.encode("latin-1")))
     return FileTags(_cleaned(found.get("title")), _cleaned(found.get("artist")))
 
 
@@ -58,6 +63,14 @@ def _entries(text: str) -> Iterator[tuple[str, str]]:
             part.append(sign)
     if in_value:
         yield key, "".join(part)
+
+
+def _text(value: bytes) -> str:
+    """UTF-8, or else Latin-1: ffmpeg copies the bytes of ID3v1, which names no encoding."""
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
 
 
 def _cleaned(text: str | None) -> str | None:

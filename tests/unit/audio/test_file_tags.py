@@ -87,6 +87,14 @@ def test_metadata_that_is_cut_anywhere_names_what_it_can(end: int) -> None:
     assert (tags.title or "") in "Für Elise" and (tags.artist or "") in "=B"
 
 
+@pytest.mark.parametrize("title", ["Für Elise", "Café", "Ü"])
+def test_letters_of_id3v1_come_through(title: str, tmp_path: Path) -> None:
+    bare = tagged(tmp_path / "a.mp3", options=("-id3v2_version", "0")).read_bytes()
+    file = tmp_path / "source"
+    file.write_bytes(bare + b"TAG" + title.encode("latin-1").ljust(30, b"\0") + b"Bj\xf6rk".ljust(94, b"\0") + b"\xff")
+    assert read_tags(file) == (title, "Björk")
+
+
 MAGICS = [
     b"",
     b"ID3\x03\0\0\0\0\x7f\x7f",
