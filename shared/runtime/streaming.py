@@ -32,6 +32,7 @@ from shared.runtime.envelope import salvaged_request_id
 from shared.runtime.loop import ServiceLoop
 from shared.runtime.service import AnyService
 from shared.runtime.settling import HeldPartitions, Settled
+from shared.system.fault_points import BATCH_BEGUN, fault_point
 
 log = logging.getLogger(__name__)
 
@@ -165,6 +166,7 @@ class StreamingLoop(ServiceLoop):
             return []
         begun = [one.record for one in self._in_hand() if one.started_at is not None or (one.held and one not in due)]
         crashes = self._in_flight.begin([*begun, *(one.record for one in due)])
+        fault_point(BATCH_BEGUN)
         for one in due:
             found = crashes.get(one.record.coordinates)
             one.suspect = found is not None and found.suspect
