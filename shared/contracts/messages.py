@@ -354,7 +354,7 @@ def _all_ten(features: dict[str, float]) -> dict[str, float]:
 class MoodPrediction(_Message):
     """mood_worker -> aggregator: the mood with the features it came from and their source, or why there is none.
 
-    ``calibration`` is the model's; None in messages of versions that did not say.
+    ``calibration`` is the model's; None in messages of older versions.
     """
 
     track_key: TrackKey
