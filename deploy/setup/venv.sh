@@ -37,5 +37,7 @@ if [ ! -x "$venv/bin/pip" ] && ! make_venv; then
 fi
 echo "installing Tonestream into $venv (a few minutes the first time)" >&2
 pip() { "$venv/bin/pip" --quiet --disable-pip-version-check "$@"; }
-pip install --require-hashes --requirement "deploy/requirements/$extra.txt"
+# The file names everything that is needed. Without --no-deps, pip before 24 looks beyond it: for the newest version of a
+# package with an extra, which then has no hash.
+pip install --no-deps --require-hashes --requirement "deploy/requirements/$extra.txt"
 pip install --no-deps --editable .
