@@ -88,6 +88,8 @@ class FeatureSpec(BaseModel):
 MFCC13 = FeatureSpec(id="mfcc13-22050hz-3s-v2", level_dbfs=REFERENCE_DBFS)
 #: 130 frames of 40 coefficients.
 MFCC40 = FeatureSpec(id="mfcc40-22050hz-3s-v2", n_mfcc=40, level_dbfs=REFERENCE_DBFS)
+#: 130 frames of 64 coefficients: enough to reconstruct a spectrogram of 64 bands.
+MFCC64 = FeatureSpec(id="mfcc64-22050hz-3s-v2", n_mfcc=64, level_dbfs=REFERENCE_DBFS)
 #: 188 frames of 96 bands, 0 to 8 kHz, from 3 s.
 LOG_MEL96 = FeatureSpec(
     id="logmel96-16000hz-3s-v2",

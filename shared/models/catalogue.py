@@ -76,7 +76,7 @@ class Catalogue:
         """The model in the folder that a setting names. Raises ModelError."""
         folder = self._models_dir / name
         manifest = load_manifest(folder)
-        if manifest.kind != kind:
+        if not manifest.serves_as(kind):
             raise ModelError(f"{folder} holds {manifest.model_id}: a {manifest.kind} model, where a {kind} one belongs")
         return Installed(folder, manifest)
 
@@ -86,7 +86,7 @@ class Catalogue:
             found = [
                 model
                 for _, model in self._read.values()
-                if model.manifest.kind == kind and model.manifest.model_id not in self._unusable
+                if model.manifest.serves_as(kind) and model.manifest.model_id not in self._unusable
             ]
         return sorted(found, key=lambda model: model.folder.name)
 

@@ -3,8 +3,9 @@
 A genre model maps the features of its own spec, [frames, coefficients], to one logit a label; a mood model maps
 the ten audio features, standardised, to one logit a label for each source of them (spotify, audio). Logits
 divided by ``temperature`` and put through a softmax are the calibrated probabilities. A tag model maps the
-features of its spec to an embedding and one logit a label, each put through a sigmoid: any number of tags may fit. Only
-the manifest knows the numbers of frames and coefficients.
+features of its spec to an embedding and one logit a label, each put through a sigmoid: any number of tags may fit. A
+genre model with ``tags`` is both: it has the outputs ``genres``, ``embedding`` and ``tags``, by name. Only the manifest
+knows the numbers of frames and coefficients.
 """
 
 from __future__ import annotations
@@ -71,7 +72,8 @@ class ModelManifest(_Frozen):
     probabilities of a whole track, raised to 1 / ``track_temperature`` (genre models) and normalised, are calibrated;
     if the best is below ``uncertain_below``, the label is a guess. ``max_segments`` (genre models) limits the analysed
     segments of a track, because each one costs time. It is advice: a setting overrides it, and it is not part of the
-    model ID. ``figures`` are the measurements that the card explains.
+    model ID. ``tags`` are the labels of a genre model's second head. ``figures`` are the measurements that the card
+    explains.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -79,6 +81,7 @@ class ModelManifest(_Frozen):
     model_id: Annotated[str, StringConstraints(min_length=1, max_length=200)]
     kind: Literal["genre", "mood", "tags"]
     labels: tuple[str, ...]
+    tags: tuple[str, ...] | None = None
     feature_spec: FeatureSpec | None = None
     scalers: dict[Literal["spotify", "audio"], Scaler] | None = None
     temperature: float = Field(gt=0.0)
@@ -104,6 +107,8 @@ class ModelManifest(_Frozen):
             raise ValueError("a mood model has scalers for spotify and audio, and no feature spec")
         if self.kind != "mood" and self.temperature_audio is not None:
             raise ValueError("only a mood model has a temperature for audio: only moods have two sources")
+        if self.tags is not None and (self.kind != "genre" or not self.tags or len(set(self.tags)) < len(self.tags)):
+            raise ValueError("only a genre model has tags beside its labels, at least one, and each once")
         if self.kind != "genre" and self.track_temperature != 1.0:
             raise ValueError("only a genre model has a track temperature: only genres are voted for")
         return self
@@ -112,6 +117,17 @@ class ModelManifest(_Frozen):
     def name(self) -> str:
         """The model ID without its hash."""
         return self.model_id.rpartition("-")[0]
+
+    def serves_as(self, kind: Literal["genre", "mood", "tags"]) -> bool:
+        """Whether the model is of that kind, or has what such a model has."""
+        return kind == self.kind or (kind == "tags" and self.tags is not None)
+
+    @property
+    def tag_labels(self) -> tuple[str, ...]:
+        """The tags that the model recognises. Raises ModelError if there are none."""
+        if not self.serves_as("tags"):
+            raise ModelError(f"{self.model_id} is a {self.kind} model without tags")
+        return self.tags or self.labels
 
     @property
     def calibration(self) -> Calibration:
@@ -129,6 +145,8 @@ class ModelManifest(_Frozen):
             parts["track_temperature"] = self.track_temperature
         if self.uncertain_below is not None:
             parts["uncertain_below"] = self.uncertain_below
+        if self.tags is not None:
+            parts["tags"] = self.tags
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:_HASH_DIGITS]
 
     def temperature_of(self, source: Literal["spotify", "audio"]) -> float:

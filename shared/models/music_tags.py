@@ -44,4 +44,4 @@ def music_tags(
     if not heard:
         return {}
     means = np.concatenate(heard).mean(axis=0)
-    return {label: float(p) for label, p in zip(model.manifest.labels, means, strict=True)}
+    return {label: float(p) for label, p in zip(model.labels, means, strict=True)}

@@ -38,7 +38,8 @@ class GenreModel:
         self.manifest = manifest
         self._shape = (spec.frames, spec.coefficients)
         self._batch_sizes = _BATCH_SIZES[spec.kind]
-        self._probabilities = _compiled(network, self._shape, manifest.temperature)
+        genres = network if manifest.tags is None else _branch(network, "genres")
+        self._probabilities = _compiled(genres, self._shape, manifest.temperature)
 
     @classmethod
     def load(cls, folder: Path, threads: int = 1) -> Self:
@@ -70,15 +71,21 @@ class GenreModel:
 
 
 class TagModel:
-    """Features of segments to an embedding and the probability of each tag. Safe from many threads."""
+    """Features of segments to an embedding and the probability of each tag. Safe from many threads.
+
+    Any model with tags, so a genre model with two heads as well. Raises ModelError for another one.
+    """
 
     def __init__(self, manifest: ModelManifest, network: Any) -> None:
         spec = manifest.require_feature_spec()
         self.manifest = manifest
         self._shape = (spec.frames, spec.coefficients)
 
+        self.labels = manifest.tag_labels
+
         def heard(batch: Any) -> Any:
-            embedding, logits = network(batch, training=False)
+            outputs = network(batch, training=False)
+            embedding, logits = outputs if manifest.kind == "tags" else (outputs["embedding"], outputs["tags"])
             return embedding, tf.sigmoid(logits)
 
         signature = [tf.TensorSpec((None, *self._shape), tf.float32)]
@@ -88,12 +95,11 @@ class TagModel:
     def load(cls, folder: Path, threads: int = 1) -> Self:
         """The model in ``folder``, with TensorFlow held to ``threads`` threads. Raises ModelError."""
         manifest = load_manifest(folder)
-        if manifest.kind != "tags":
-            raise ModelError(f"{manifest.model_id} is a {manifest.kind} model: it knows no tags")
+        _ = manifest.tag_labels  # raises before TensorFlow loads the network
         return cls(manifest, _network(folder, manifest, threads))
 
     def predict(self, features: Array) -> tuple[Array, Array]:
-        """(embedding float32 [n, 200], tag probabilities float32 [n, labels]) of features float32 [n, frames,
+        """(embedding float32 [n, 200], tag probabilities float32 [n, ``labels``]) of features float32 [n, frames,
         coefficients].
 
         Each tag's probability stands alone; a row does not add up to 1. Raises ValueError for features of another
@@ -161,11 +167,11 @@ def _limit_threads(threads: int) -> None:
         log.debug("TensorFlow keeps %d threads", tf.config.threading.get_intra_op_parallelism_threads())
 
 
-def _branch(network: Any, source: str) -> Any:
-    """The part of a mood network for features from ``source``, with the interface of the whole."""
+def _branch(network: Any, output: str) -> Any:
+    """The output called ``output`` of a network with several, with the interface of a network with one."""
 
     def branch(batch: Any, training: bool) -> Any:
-        return network(batch, training=training)[source]
+        return network(batch, training=training)[output]
 
     return branch
 

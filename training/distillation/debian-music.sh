@@ -1,20 +1,33 @@
 #!/bin/sh
-# Music to be taught from, with no need for genres: the free music of games in Debian, as links in one folder.
-#   sudo training/distillation/debian-music.sh .cache/music
+# Music to learn from, with no need for genres: the free music of games in Debian, in one folder. Nothing is installed.
+#   training/distillation/debian-music.sh .cache/music
+# Needs apt-get (with package lists: apt-get update), dpkg-deb and unzip. Downloads 4 GB; some 2 GB of music remain.
 set -eu
-folder=${1:?a folder to put it in}
-packages="asc-music drascula-music fretsonfire-songs-muldjord fretsonfire-songs-sectoid hyperrogue-music nexuiz-music
-    singularity-music ufoai-music warzone2100-music wesnoth-1.16-music"
-# shellcheck disable=SC2086
-apt-get install -y -q --no-install-recommends $packages unzip >&2
-mkdir -p "$folder"
+folder=$(mkdir -p "${1:?a folder to put it in}" && cd "$1" && pwd)
+packages="adonthell-data amoebax-data ardentryst asc-music btanks-data caveexpress-data cube2-data drascula-music
+    enigma-data extremetuxracer-data fillets-ng-data flare-game freedink-data freedroidrpg-data freeorion-data
+    fretsonfire-songs-muldjord fretsonfire-songs-sectoid gigalomania-data glob2-data gunroar-data hedgewars-data
+    hex-a-hop-data hyperrogue-music krank lincity-ng-data lugaru-data marsshooter-data megaglest-data mu-cade-data
+    naev-data nexuiz-music openarena-088-data openclonk-data parsec47-data pathological planetblupi-music-ogg
+    powermanga-data pushover-data singularity-music starfighter-data supertux-data supertuxkart-data titanion-data
+    torus-trooper-data trackballs-data tumiki-fighters-data tuxmath-data ufoai-music unknown-horizons
+    warmux-data warzone2100-music wesnoth-1.16-music widelands-data wizznic-data xmoto-data zaz-data"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
 for package in $packages; do
-    mkdir -p "$folder/$package"
-    dpkg -L "$package" | grep -E '\.(ogg|opus|mp3|flac)$' | while read -r file; do
-        ln -sf "$file" "$folder/$package/$(basename "$(dirname "$file")")-$(basename "$file")"
+    if [ -d "$folder/$package" ]; then continue; fi
+    rm -rf "${work:?}"/*
+    (cd "$work" && apt-get download -q "$package" >&2) || { echo "left out: $package" >&2; continue; }
+    dpkg-deb -x "$work"/*.deb "$work/files"
+    # Some games keep their music in archives.
+    find "$work/files" -type f \( -name '*.pk3' -o -name '*.zip' \) | while read -r archive; do
+        unzip -q -o "$archive" -d "$archive.unpacked" || true
     done
-    # Two games keep their music in archives of their own.
-    dpkg -L "$package" | grep -E '\.pk3$' | while read -r archive; do
-        unzip -q -o "$archive" '*.ogg' -d "$folder/$package"
-    done
+    mkdir "$work/music"
+    # Files of less than 100 KB are sounds, not music.
+    find "$work/files" -type f \( -name '*.ogg' -o -name '*.opus' -o -name '*.mp3' -o -name '*.flac' \) -size +100k |
+        while read -r file; do
+            cp "$file" "$work/music/$(basename "$(dirname "$file")")-$(basename "$file")"
+        done
+    mv "$work/music" "$folder/$package"
 done

@@ -28,7 +28,7 @@ from shared.audio.segment_features import log_mel, mfcc
 from shared.audio.segment_features.extraction import segment_features
 from shared.audio.segment_features.mfcc import mel_power
 from shared.audio.segments import chosen_segments, is_silent
-from shared.audio.spec import LOG_MEL96, MFCC40
+from shared.audio.spec import LOG_MEL96, MFCC64
 from shared.contracts.errors import TonestreamError, TransientError
 from shared.models.manifest import load_manifest
 from training.data.clips import Clip, audio_files, content_id
@@ -48,7 +48,12 @@ _MIXES: Final = 20
 _MIX_LEVEL_DB: Final = 9.0
 _MIX_RMS: Final = 10.0 ** (audio_level.REFERENCE_DBFS / 20.0)
 #: Evenly spaced segments per file without a genre, so that long files do not outweigh short ones.
-_SEGMENTS_A_FILE: Final = 60
+_SEGMENTS_A_FILE: Final = 32
+#: As many more are played faster or slower, at a speed and a place drawn for each.
+_PLAYED_SEGMENTS: Final = 16
+_PLAYED_SPEEDS: Final = (0.82, 1.22)
+#: Shorter files are mostly sounds and jingles.
+_FEWEST_SEGMENTS: Final = 8
 _BATCH: Final = 16
 #: Frames of the trunk per time step of the LSTM (their mean).
 STEP_FRAMES: Final = 8
@@ -168,15 +173,17 @@ def clip_examples(clips: Sequence[Clip], data: Workspace, without: Large | None 
 def music_examples(folders: Iterable[Path], data: Workspace, without: Large | None = None) -> DistillationSet | None:
     """The examples of all music in ``folders``, which needs no genre; None if there is none.
 
-    Files that cannot be decoded are skipped, because such folders hold other files, too.
+    Files that cannot be decoded are skipped, because such folders hold other files, too; so are those of fewer than
+    8 segments. A part of the segments is played faster or slower.
     """
     listener = Listener()
+    computation = f"music|{_SEGMENTS_A_FILE}|{_PLAYED_SEGMENTS}|{_PLAYED_SPEEDS}|{_FEWEST_SEGMENTS}"
     # A recording with two names counts once.
     files = list({content_id(file): file for folder in folders for file in audio_files(folder)}.values())
 
     def heard(file: Path) -> DistillationSet | None:
         try:
-            found = _kept(data.cache, f"music|{_SEGMENTS_A_FILE}", [file], without, lambda: _music(file, listener))
+            found = _kept(data.cache, computation, [file], without, lambda: _music(file, listener))
         except TransientError:
             raise
         except TonestreamError:
@@ -190,11 +197,11 @@ def music_examples(folders: Iterable[Path], data: Workspace, without: Large | No
 
 
 def _variants(path: Path, listener: Listener) -> dict[str, npt.NDArray[Any]]:
-    segments = read_segments(path, MFCC40)
+    segments = read_segments(path, MFCC64)
     track = segments.ravel()
-    parts = [segments, _segmented(track[MFCC40.segment_samples // 2 :])]
+    parts = [segments, _segmented(track[MFCC64.segment_samples // 2 :])]
     for speed in _SPEEDS:
-        played = soxr.resample(track, MFCC40.sample_rate, MFCC40.sample_rate / speed)
+        played = soxr.resample(track, MFCC64.sample_rate, MFCC64.sample_rate / speed)
         parts.append(_segmented(np.asarray(played, np.float32)))
     found = listener.hear(np.concatenate(parts))
     return {**found, "original": np.arange(len(found["level"])) < len(segments)}
@@ -203,12 +210,12 @@ def _variants(path: Path, listener: Listener) -> dict[str, npt.NDArray[Any]]:
 def _mixes(paths: Sequence[Path], seed: int, listener: Listener) -> dict[str, npt.NDArray[Any]]:
     """The first of ``paths`` with each of the others, at places and a difference in level drawn by ``seed``."""
     random = np.random.default_rng(seed)
-    tracks = {path: read_segments(path, MFCC40).ravel() for path in paths}
+    tracks = {path: read_segments(path, MFCC64).ravel() for path in paths}
 
     def excerpt(path: Path) -> Array:
         track = tracks[path]
-        start = random.integers(len(track) - MFCC40.segment_samples + 1)
-        return _at_level(track[start : start + MFCC40.segment_samples])
+        start = random.integers(len(track) - MFCC64.segment_samples + 1)
+        return _at_level(track[start : start + MFCC64.segment_samples])
 
     level = 10.0 ** (random.uniform(-_MIX_LEVEL_DB, _MIX_LEVEL_DB, len(paths) - 1) / 20.0)
     mixed = [_at_level(excerpt(paths[0]) + gain * excerpt(path)) for gain, path in zip(level, paths[1:], strict=True)]
@@ -217,17 +224,31 @@ def _mixes(paths: Sequence[Path], seed: int, listener: Listener) -> dict[str, np
 
 
 def _music(file: Path, listener: Listener) -> dict[str, npt.NDArray[Any]]:
-    segments = read_segments(file, MFCC40)
-    segments = segments[[not is_silent(segment) for segment in segments]] if len(segments) else segments
-    segments = segments[np.asarray(chosen_segments(len(segments), _SEGMENTS_A_FILE), np.intp)]
-    if not len(segments):
+    segments = read_segments(file, MFCC64)
+    sounding = segments[[not is_silent(segment) for segment in segments]] if len(segments) else segments
+    if len(sounding) < _FEWEST_SEGMENTS:
         return {"level": np.empty(0, np.float32)}
-    return {**listener.hear(segments), "original": np.zeros(len(segments), bool)}
+    chosen = sounding[np.asarray(chosen_segments(len(sounding), _SEGMENTS_A_FILE), np.intp)]
+    heard = np.concatenate([chosen, _played(segments.ravel())])
+    return {**listener.hear(heard), "original": np.zeros(len(heard), bool)}
+
+
+def _played(track: Array) -> Array:
+    """Segments of ``track`` at other speeds, without silent ones."""
+    random = np.random.default_rng(len(track))
+    length, segments = MFCC64.segment_samples, []
+    for speed in random.uniform(*_PLAYED_SPEEDS, _PLAYED_SEGMENTS):
+        needed = min(len(track), round(length * speed) + MFCC64.sample_rate // 10)
+        start = random.integers(len(track) - needed + 1)
+        played = soxr.resample(track[start : start + needed], MFCC64.sample_rate, MFCC64.sample_rate / speed)
+        segments.append(np.asarray(played[:length], np.float32))
+    sounding = [segment for segment in segments if not is_silent(segment)]
+    return np.array(sounding, np.float32).reshape(-1, length)
 
 
 def _segmented(track: Array) -> Array:
-    count = len(track) // MFCC40.segment_samples
-    return track[: count * MFCC40.segment_samples].reshape(count, MFCC40.segment_samples)
+    count = len(track) // MFCC64.segment_samples
+    return track[: count * MFCC64.segment_samples].reshape(count, MFCC64.segment_samples)
 
 
 def _at_level(samples: Array) -> Array:
@@ -236,7 +257,7 @@ def _at_level(samples: Array) -> Array:
 
 
 def _decibels(segments: Array) -> tuple[npt.NDArray[np.uint8], Array]:
-    spec = MFCC40
+    spec = MFCC64
     decibels = np.empty((len(segments), spec.frames, spec.n_mels), np.uint8)
     level = np.empty(len(segments), np.float32)
     for position, segment in enumerate(segments):

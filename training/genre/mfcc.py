@@ -1,4 +1,4 @@
-"""The training protocol of ``mfcc-lstm``: a student on 40 MFCCs, distilled from musicnn on all available music.
+"""The training protocol of ``mfcc-lstm``: a student on 64 MFCCs, distilled from musicnn on all available music.
 
 Distillation as in Hinton, Vinyals and Dean 2015: the student learns the pretrained network's embedding and tags of each
 segment. First come segments of music without a genre, then the clips and their variants, with the genre probabilities
@@ -15,35 +15,49 @@ from typing import Any, Final
 import keras
 import numpy as np
 import numpy.typing as npt
+import scipy.special
+import scipy.stats
 import tensorflow as tf
 
-from shared.audio.spec import MFCC40
+from shared.audio.spec import MFCC64
 from shared.contracts.labels import GENRES
 from training.data.clips import Clip
 from training.distillation import student
 from training.distillation.distillation_set import DistillationSet, clip_examples, music_examples
-from training.distillation.student import Scale, Schedule, build, learn, with_genres
+from training.distillation.student import (
+    Scale,
+    Schedule,
+    build,
+    distillation_loss,
+    learn,
+    mfccs,
+    two_heads,
+    with_genres,
+)
 from training.distillation.teacher import PRIOR_SCALE, Teacher
-from training.genre.protocol import Workspace
+from training.genre.protocol import TAG_AGREEMENT, Workspace
+from training.musicnn.network import MSD_TAGS
 
 Array = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.intp]
 
-_PRETRAINING_EPOCHS: Final = 22
+_PRETRAINING_EPOCHS: Final = 14
 _PRETRAINING_RATE: Final = 2e-3
-_EPOCHS: Final = 14
-_RATE: Final = 1.2e-3
+_EPOCHS: Final = 6
+_RATE: Final = 1e-3
 #: Segments of other music in fine-tuning, so that the student does not forget its pre-training.
 _REMINDERS: Final = 4000
+#: The batch size of predictions.
+_PREDICT_BATCH: Final = 64
 #: Every n-th segment of other music is in the reference sample for standardising the tag scores.
 _REFERENCE_EVERY: Final = 7
 #: Share of the label in the genre target of a labelled segment. The rest is the teacher's.
 _LABEL_SHARE: Final = 0.3
 _GENRE_WEIGHT: Final = 1.0
 
-_DESCRIPTION: Final = f"""Three convolutions over time halve the frames twice, a bidirectional LSTM(96) reads what is
-left, attention pools it, and one hidden layer ends in the distillation targets (musicnn's embedding and tags) and in
-one logit a genre. Input: {MFCC40.n_mfcc} MFCCs, standardised by the network's first layer.
+_DESCRIPTION: Final = f"""A fixed layer turns {MFCC64.n_mfcc} MFCCs back into as many mel bands, four convolutions over
+time and bands shrink them, a bidirectional LSTM(96) reads what is left, attention pools it, and one hidden layer ends
+in two heads: one logit a genre, and musicnn's embedding with its 50 tags.
 
 It was distilled from musicnn (Pons and Serra 2019, pretrained on the Million Song Dataset): from its answers, first to
 music without a genre, then to the clips and to copies of them, half a segment later, faster and slower, and mixed in
@@ -63,8 +77,9 @@ class MfccLstm:
     name = "mfcc-lstm"
     description = _DESCRIPTION
     notices = _NOTICES
-    spec = MFCC40
+    spec = MFCC64
     max_segments = None
+    tags: tuple[str, ...] | None = MSD_TAGS
 
     def __init__(self) -> None:
         self.notes: dict[str, Any] = {}
@@ -73,6 +88,8 @@ class MfccLstm:
         self._clips: DistillationSet | None = None
         self._other: DistillationSet | None = None
         self._pretrained: Path | None = None
+        #: By held-out clip: the student's tags and musicnn's.
+        self._by_clip: dict[int, tuple[Array, Array]] = {}
 
     def prepare(self, clips: Sequence[Clip], data: Workspace) -> None:
         """The distillation set of the clips and of ``data.unlabelled``; pre-training of the student on the latter."""
@@ -90,11 +107,28 @@ class MfccLstm:
     def fit(self, train_on: Indices, seed: int, keep: Callable[[Any], None] | None = None) -> Any:
         """The student after fine-tuning: on the clips ``train_on`` with all their variants."""
         clips = self._examples()
-        return self._fine_tuned(clips[clips.within(train_on)], seed, keep)
+        network = self._fine_tuned(clips[clips.within(train_on)], seed, keep)
+        self._note_agreement(network, train_on)
+        return network
 
     def fit_segments(self, clip_of: Indices, position: Indices, seed: int) -> Any:
         """The same on single original segments. Variants are left out, because they contain parts of other segments."""
         return self._fine_tuned(self._examples().segments(clip_of, position), seed, None)
+
+    def _note_agreement(self, network: Any, train_on: Indices) -> None:
+        """The rank correlation of the student's tags with musicnn's on the held-out clips."""
+        clips = self._examples()
+        originals = clips[clips.original]
+        rest = originals[~originals.within(train_on)]
+        if not len(rest):
+            return
+        heard = mfccs(rest.decibels, rest.level).numpy()
+        found = tag_probabilities(network.predict(heard, batch_size=_PREDICT_BATCH, verbose=0)["tags"], rest.first)
+        wanted = tag_probabilities(rest.tags, rest.first)
+        for clip, own, taught in zip(np.unique(rest.first), found, wanted, strict=True):
+            self._by_clip[int(clip)] = (own, taught)
+        own, taught = (np.array(side) for side in zip(*self._by_clip.values(), strict=True))
+        self.notes[TAG_AGREEMENT] = round(float(np.mean(tag_agreement(own, taught))), 3)
 
     def _examples(self) -> DistillationSet:
         if self._clips is None:
@@ -112,11 +146,11 @@ class MfccLstm:
         distilled = scale.standardised(material)
         network = keras.models.load_model(self._pretrained) if self._pretrained else build(material, distilled.shape[1])
         whole = with_genres(network, teacher, scale)
-        answer = keras.Model(whole.input, whole.outputs[1], name="mfcc_lstm")
+        answer = two_heads(whole, scale)
 
         def loss(answers: Any, wanted: Any, genres: Any) -> Any:
             called = tf.nn.softmax_cross_entropy_with_logits(genres, answers[1])
-            return tf.reduce_mean((answers[0] - wanted) ** 2) + _GENRE_WEIGHT * tf.reduce_mean(called)
+            return distillation_loss(answers[0], wanted) + _GENRE_WEIGHT * tf.reduce_mean(called)
 
         targets = (distilled, genre_targets(material, teacher, self._labels, _LABEL_SHARE))
         for _ in learn(whole, material, targets, loss, Schedule(_EPOCHS, _RATE, seed)):
@@ -149,6 +183,20 @@ def genre_targets(material: DistillationSet, teacher: Teacher, labels: Indices, 
     return targets.astype(np.float32)
 
 
+def tag_probabilities(logits: Array, clip_of: Indices) -> Array:
+    """Mean probability of each tag by clip, [clips, tags], from the ``logits`` [n, tags] of segments."""
+    probabilities = scipy.special.expit(logits)
+    means: Array = np.stack([probabilities[clip_of == clip].mean(axis=0) for clip in np.unique(clip_of)])
+    return means
+
+
+def tag_agreement(own: Array, taught: Array) -> Array:
+    """Spearman's rank correlation of each tag over the clips, [tags]; both arguments are [clips, tags]."""
+    ranked = [scipy.stats.rankdata(side, axis=0) for side in (own, taught)]
+    agreement: Array = np.array([np.corrcoef(*pair)[0, 1] for pair in zip(*(side.T for side in ranked), strict=True)])
+    return agreement
+
+
 def _pretrained(other: DistillationSet, data: Workspace) -> Path:
     """The student pre-trained on ``other`` music, from the cache if it was made from exactly this music."""
     digest = hashlib.sha256(f"{_PRETRAINING_EPOCHS}|{_PRETRAINING_RATE}|{tf.__version__}".encode())
@@ -160,11 +208,8 @@ def _pretrained(other: DistillationSet, data: Workspace) -> Path:
         scale = Scale.of(other)
         targets = scale.standardised(other)
         network = build(other, targets.shape[1])
-
-        def loss(answer: Any, wanted: Any) -> Any:
-            return tf.reduce_mean((answer - wanted) ** 2)
-
-        rounds = learn(network, other, (targets,), loss, Schedule(_PRETRAINING_EPOCHS, _PRETRAINING_RATE, 0))
+        schedule = Schedule(_PRETRAINING_EPOCHS, _PRETRAINING_RATE, 0)
+        rounds = learn(network, other, (targets,), distillation_loss, schedule)
         for _ in data.progress.track(rounds, "pre-training", _PRETRAINING_EPOCHS):
             pass
         stored.parent.mkdir(parents=True, exist_ok=True)

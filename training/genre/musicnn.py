@@ -91,6 +91,7 @@ class MusicnnLstm:
     #: The trunk takes tens of milliseconds per segment. One minute, spread over the track, is nearly as good as all of
     #: it.
     max_segments = 20
+    tags = None
 
     def __init__(self) -> None:
         self.notes: dict[str, Any] = {}

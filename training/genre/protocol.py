@@ -47,12 +47,16 @@ class Workspace:
 
 #: The name of the note with the figures of simpler protocols, for comparison.
 REFERENCES: Final = "references"
+#: The name of the note with the mean rank correlation of a student's tags with its teacher's, on held-out clips.
+TAG_AGREEMENT: Final = "tags_rank_correlation_with_musicnn"
 
 
 class TrainingProtocol(Protocol):
     """One way to make a genre model.
 
-    Call ``prepare`` once, then any number of fits, which are independent of each other. ``description`` and ``notices``
+    Call ``prepare`` once, then any number of fits, which are independent of each other. ``tags`` are the labels of a
+    second head, if there is one: then the network's output is a dict as `shared.models.manifest` describes it, with the
+    logits of the genres under ``genres``. ``description`` and ``notices``
     are Markdown for the card: the network, and the rights and licences of others. ``max_segments`` is what the manifest
     advises. ``notes`` are further figures for the card, by name; under `REFERENCES` the track accuracy of simpler
     protocols in the same folds.
@@ -67,12 +71,16 @@ class TrainingProtocol(Protocol):
     @property
     def max_segments(self) -> int | None: ...
 
+    @property
+    def tags(self) -> tuple[str, ...] | None: ...
+
     def prepare(self, clips: Sequence[Clip], data: Workspace) -> None:
         """Compute, or read from the cache, what all fits of ``clips`` share. May take long."""
         ...
 
     def fit(self, train_on: npt.NDArray[np.intp], seed: int, keep: Callable[[Any], None] | None = None) -> Any:
-        """A Keras network, features float32 [n, frames, coefficients] to logits [n, 10], trained on whole clips.
+        """A Keras network, features float32 [n, frames, coefficients] to logits [n, 10] (or a dict, see above), trained
+        on whole clips.
 
         ``train_on`` are positions in the prepared clips: training must not use any other. ``keep``, if given, is called
         with the network after each epoch.

@@ -28,6 +28,7 @@ class SeedProtocol:
     name = "mfcc-lstm-seed"
     spec = MFCC13
     max_segments = None
+    tags = None
     description = (
         "Two layers of LSTM(64) over the frames, Dense(64, ReLU), Dropout(0.3), one logit a genre. Each coefficient is "
         "standardised by the network's first layer. So that bandwidth is no cue to a genre, half of the segments of "

@@ -127,6 +127,7 @@ def train_model(
         track_temperature=round(trial.calibration.track, 4),
         uncertain_below=UNCERTAIN_BELOW,
         max_segments=protocol.max_segments,
+        tags=protocol.tags,
         weights=_WEIGHTS,
         versions=versions,
         command=command,
@@ -225,7 +226,8 @@ def _held_out(
     network: Any, protocol: TrainingProtocol, clips: Sequence[Clip], positions: Indices, data: Workspace
 ) -> HeldOut:
     def predict(features: Array) -> Array:
-        logits: Array = network.predict(features, batch_size=_PREDICT_BATCH, verbose=0)
+        outputs = network.predict(features, batch_size=_PREDICT_BATCH, verbose=0)
+        logits: Array = outputs if protocol.tags is None else outputs["genres"]
         return logits
 
     return logits_of(predict, [clips[i] for i in positions], protocol.spec, "answers", data)

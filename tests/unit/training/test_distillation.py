@@ -7,21 +7,22 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import scipy.fft
 import soundfile
 
 from shared.audio.level import LevelMeter, track_level
 from shared.audio.segment_features.extraction import segment_features
-from shared.audio.spec import LOG_MEL96, MFCC40
+from shared.audio.spec import LOG_MEL96, MFCC64
 from shared.contracts.labels import GENRES
 from training.data.clips import Clip
 from training.distillation import distillation_set as examples
 from training.distillation import student
 from training.distillation.distillation_set import DistillationSet, clip_examples, music_examples
-from training.distillation.student import Scale, augmented, build, with_genres
+from training.distillation.student import Scale, augmented, build, mfccs, two_heads, with_genres
 from training.distillation.teacher import TAGS_OF_GENRE, Teacher, tag_members, tag_scores
 from training.genre import mfcc as genre_mfcc
 from training.genre import musicnn as genre_musicnn
-from training.genre.protocol import REFERENCES, Workspace
+from training.genre.protocol import REFERENCES, TAG_AGREEMENT, Workspace
 from training.musicnn.network import MSD_TAGS
 
 RATE = 22050
@@ -46,8 +47,8 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Clip]:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory, clips: list[Clip]) -> Workspace:
     music = tmp_path_factory.mktemp("music")
-    soundfile.write(music / "one.wav", noise(10.0, 10), RATE)
-    soundfile.write(music / "the same.wav", noise(10.0, 10), RATE)
+    soundfile.write(music / "one.wav", noise(25.0, 10), RATE)
+    soundfile.write(music / "the same.wav", noise(25.0, 10), RATE)
     soundfile.write(music / "silent.wav", np.zeros(7 * RATE, np.float32), RATE)
     soundfile.write(music / "short.wav", noise(1.0, 11), RATE)
     (music / "broken.mp3").write_bytes(b"no music")
@@ -108,7 +109,7 @@ def test_lessons_hold_the_segments_their_variants_and_mixes(heard: DistillationS
     assert len(own) == 2 + 1 + sum(int(6.0 / speed // 3.0) for speed in examples._SPEEDS)
     assert own.original.sum() == 2
     assert len(heard) - len(pure) <= 3 * len(clips)
-    assert heard.decibels.shape[1:] == (MFCC40.frames, MFCC40.n_mels)
+    assert heard.decibels.shape[1:] == (MFCC64.frames, MFCC64.n_mels)
     assert heard.embedding.shape[1:] == (200,)
     assert heard.tags.shape[1:] == (len(MSD_TAGS),)
     assert heard.activations.shape[1:] == (LOG_MEL96.frames // examples.STEP_FRAMES, 753)
@@ -140,7 +141,8 @@ def test_lessons_are_read_again_and_not_computed_again(
 def test_other_music_is_heard_once_and_what_cannot_be_heard_is_passed_over(data: Workspace) -> None:
     other = music_examples(data.unlabelled, data)
     assert other is not None
-    assert len(other) == 3
+    # 25 s: eight segments as they are, the others at speeds of their own.
+    assert len(other) == 8 + examples._PLAYED_SEGMENTS
     assert (other.first == -1).all()
 
 
@@ -157,14 +159,15 @@ def test_without_chance_augmentation_leaves_the_mfccs_that_serve(
     monkeypatch.setattr("training.distillation.student.tf.roll", lambda values, *_: values)
     originals = heard[heard.original]
     samples, _ = soundfile.read(clips[0].path, dtype="float32")
-    meter = LevelMeter(MFCC40.sample_rate)
+    meter = LevelMeter(MFCC64.sample_rate)
     meter.add(samples)
-    segments = samples[: 2 * MFCC40.segment_samples].reshape(2, -1)
-    served = segment_features(segments, MFCC40, track_level(meter.read()[0]))
+    segments = samples[: 2 * MFCC64.segment_samples].reshape(2, -1)
+    served = segment_features(segments, MFCC64, track_level(meter.read()[0]))
     learnt_from = augmented(originals.decibels[:2], originals.level[:2]).numpy()
     # A third of a decibel a step, and 16-bit samples on the way.
     assert np.abs(learnt_from - served).max() < 1.0
     assert np.abs(learnt_from - served).mean() < 0.1
+    assert np.abs(mfccs(originals.decibels[:2], originals.level[:2]).numpy() - served).max() < 1.0
 
 
 def test_the_students_logits_begin_as_the_teachers_rule(heard: DistillationSet) -> None:
@@ -172,7 +175,7 @@ def test_the_students_logits_begin_as_the_teachers_rule(heard: DistillationSet) 
     labels = np.array([0, 0, 6, 6])
     teacher = genre_mfcc.fitted_teacher(heard, None, labels, np.array(list("abcd")))
     network = build(heard, len(scale.mean))
-    targets, logits = with_genres(network, teacher, scale).predict(np.zeros((1, 130, 40), np.float32), verbose=0)
+    targets, logits = with_genres(network, teacher, scale).predict(np.zeros((1, 130, 64), np.float32), verbose=0)
     told = targets * scale.deviation + scale.mean
     wanted = told[:, -10:] * teacher.scale + told[:, :200] @ teacher.weights + teacher.bias
     np.testing.assert_allclose(logits, wanted, rtol=1e-3, atol=1e-3)
@@ -196,12 +199,48 @@ def test_a_recipe_trains_on_clips_and_on_segments_and_its_network_can_be_loaded(
         np.random.default_rng(0).normal(size=(2, protocol.spec.frames, protocol.spec.coefficients)).astype(np.float32)
     )
     batch = np.abs(batch)
-    logits = network.predict(batch, verbose=0)
-    assert logits.shape == (2, 10)
+    outputs = network.predict(batch, verbose=0)
     network.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False)
-    np.testing.assert_allclose(loaded.predict(batch, verbose=0), logits, rtol=1e-4, atol=1e-4)
+    again = keras.saving.load_model(tmp_path / "model.keras", compile=False).predict(batch, verbose=0)
+    if protocol.tags is None:
+        outputs, again = {"genres": outputs}, {"genres": again}
+    else:
+        assert outputs["tags"].shape == (2, len(protocol.tags))
+        assert outputs["embedding"].shape == (2, 200)
+        assert -1.0 <= protocol.notes[TAG_AGREEMENT] <= 1.0
+    assert outputs["genres"].shape == (2, 10)
+    for name in outputs:
+        np.testing.assert_allclose(again[name], outputs[name], rtol=1e-4, atol=1e-4)
     assert protocol.notes["segments_of_other_music"] > 0
+
+
+def test_the_second_head_is_in_the_units_of_the_pretrained_network(heard: DistillationSet) -> None:
+    scale = Scale.of(heard)
+    teacher = genre_mfcc.fitted_teacher(heard, None, np.array([0, 0, 6, 6]), np.array(list("abcd")))
+    whole = with_genres(build(heard, len(scale.mean)), teacher, scale)
+    batch = np.zeros((1, 130, 64), np.float32)
+    standardised, logits = whole.predict(batch, verbose=0)
+    heads = two_heads(whole, scale).predict(batch, verbose=0)
+    told = standardised * scale.deviation + scale.mean
+    np.testing.assert_allclose(heads["embedding"], told[:, :200], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(heads["tags"], told[:, 200:250], rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(heads["genres"], logits)
+
+
+def test_the_students_first_layer_turns_mfccs_back_into_a_spectrogram(heard: DistillationSet) -> None:
+    network = build(heard, 4)
+    bands = keras.Model(network.input, network.get_layer("bands").output)
+    smooth = np.cos(np.linspace(0.0, 3.0, 128)) * 20.0 - 40.0
+    cepstrum = scipy.fft.dct(smooth, norm="ortho")[:64].astype(np.float32)
+    found = bands.predict(np.tile(cepstrum, (1, 130, 1)), verbose=0)[0, 0]
+    # Half as many bands of an orthonormal transform are larger by the root of two.
+    np.testing.assert_allclose(found / np.sqrt(2.0), smooth.reshape(64, 2).mean(axis=1), atol=0.1)
+
+
+def test_the_agreement_of_tags_is_their_rank_correlation() -> None:
+    taught = np.random.default_rng(1).random((12, 3)).astype(np.float32)
+    np.testing.assert_allclose(genre_mfcc.tag_agreement(taught**3, taught), 1.0)
+    np.testing.assert_allclose(genre_mfcc.tag_agreement(-taught, taught), -1.0)
 
 
 def test_the_musicnn_recipe_notes_what_it_has_to_beat(

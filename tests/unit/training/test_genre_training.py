@@ -58,6 +58,7 @@ class TinyProtocol:
     notices = "Nobody's rights."
     spec = MFCC13
     max_segments = 12
+    tags = None
 
     def __init__(self) -> None:
         self.notes: dict[str, Any] = {"centres": 10}
