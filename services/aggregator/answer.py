@@ -14,6 +14,7 @@ from shared.contracts.messages import (
     Calibration,
     ErrorReport,
     Genre,
+    GenreAlternative,
     IngestedTrack,
     Mood,
     SegmentGenre,
@@ -21,12 +22,14 @@ from shared.contracts.messages import (
     Stage,
     Status,
     Track,
+    TrackAudioFeatures,
     TrackResult,
 )
 from shared.settings import VoteStrategy
 from shared.state.requests import RequestState
 
 _DECIMALS: Final = 6
+_ALTERNATIVES: Final = 2
 #: What the timings of a result can hold.
 _LONGEST_MS: Final = 1e15
 _MOST_STAGES: Final = 16
@@ -58,6 +61,8 @@ def answer(
         track=_track(track),
         genre=genre,
         mood=mood,
+        audio_features=_audio_features(mood),
+        tags=() if state.mood is None else state.mood.tags,
         errors=errors,
         timings_ms=_timings(track, state, predictions),
     )
@@ -70,6 +75,8 @@ def _as_asked(cached: TrackResult, track: IngestedTrack) -> TrackResult:
         update={
             "request_id": track.request_id,
             "cached": True,
+            # An older version may have computed it, without this field.
+            "audio_features": cached.audio_features or _audio_features(cached.mood),
             "track": cached.track.model_copy(
                 update={
                     "key": names.key,
@@ -125,10 +132,15 @@ def _genre(
     calibration = _calibration(model, predictions[0].calibration, calibrations)
     elected = vote(segments, starts_s, strategy, calibration.track_temperature)
     confidence = _rounded(elected.probabilities[elected.winner])
+    others = [place for place in np.argsort(-elected.probabilities, kind="stable") if place != elected.winner]
     genre = Genre(
         label=GENRES[elected.winner],
         confidence=confidence,
         uncertain=calibration.uncertain(confidence),
+        alternatives=tuple(
+            GenreAlternative(label=GENRES[place], confidence=_rounded(elected.probabilities[place]))
+            for place in others[:_ALTERNATIVES]
+        ),
         agreement=_rounded(elected.agreement),
         probabilities={label: _rounded(p) for label, p in zip(GENRES, elected.probabilities, strict=True)},
         segments=tuple(_segment(prediction) for prediction in predictions),
@@ -169,6 +181,10 @@ def _mood(state: RequestState, calibrations: Calibrations) -> tuple[Mood | None,
         ),
         mood.error,
     )
+
+
+def _audio_features(mood: Mood | None) -> TrackAudioFeatures | None:
+    return None if mood is None else TrackAudioFeatures(source=mood.source, **mood.features)
 
 
 def _calibration(model: str, brought: Calibration | None, installed: Calibrations) -> Calibration:

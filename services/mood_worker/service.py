@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Self
@@ -17,7 +18,7 @@ from shared.audio.track_features.measures import measure_wav
 from shared.blobs.store import BlobStore
 from shared.contracts.audio_features import AUDIO_FEATURES, AudioFeatures
 from shared.contracts.errors import ErrorCode, HeldError, TonestreamError
-from shared.contracts.messages import ErrorReport, IngestedTrack, MoodPrediction, MoodSource
+from shared.contracts.messages import MOST_TAGS, ErrorReport, IngestedTrack, MoodPrediction, MoodSource, Tag
 from shared.models.catalogue import Catalogue, held_by
 from shared.models.loaded import LoadedModels
 from shared.models.music_tags import music_tags
@@ -99,6 +100,7 @@ class MoodWorker(TrackByTrackService[IngestedTrack, MoodPrediction]):
                     source=heard.source,
                     model=model.manifest.model_id,
                     calibration=model.manifest.calibration,
+                    tags=likeliest(heard.tags),
                     timings_ms={self.stage.value: (time.perf_counter() - started) * 1000},
                 ),
             )
@@ -112,7 +114,7 @@ class MoodWorker(TrackByTrackService[IngestedTrack, MoodPrediction]):
         if track.spotify_id is not None and self._spotify is not None:
             try:
                 features = self._spotify.audio_features(track.spotify_id)
-                return _Heard(features, features, "spotify")
+                return _Heard(features, features, "spotify", {})
             except TonestreamError as error:
                 if track.audio is None:
                     raise
@@ -132,7 +134,7 @@ class MoodWorker(TrackByTrackService[IngestedTrack, MoodPrediction]):
                 raise TonestreamError(ErrorCode.SILENT_AUDIO, "the track is silent from beginning to end")
             wav.seek(0)
             measured = measure_wav(wav, tags, sounding=sounding, track_level_dbfs=level_dbfs)
-        return _Heard(measured.features, measured.levelled, "audio")
+        return _Heard(measured.features, measured.levelled, "audio", tags)
 
     @staticmethod
     def _no_audio(track: IngestedTrack) -> TonestreamError:
@@ -143,11 +145,21 @@ class MoodWorker(TrackByTrackService[IngestedTrack, MoodPrediction]):
 
 @dataclass(frozen=True, slots=True)
 class _Heard:
-    """The ten ``features`` of the result, and those that the mood network ``judged``: if measured, at one level."""
+    """The ten ``features`` of the result, and those that the mood network ``judged``: if measured, at one level.
+
+    ``tags`` are their probabilities, by name; empty if the audio was not heard.
+    """
 
     features: AudioFeatures
     judged: AudioFeatures
     source: MoodSource
+    tags: Mapping[str, float]
+
+
+def likeliest(tags: Mapping[str, float]) -> tuple[Tag, ...]:
+    """The tags for a result: the most probable ones, best first."""
+    best = sorted(tags, key=lambda label: -tags[label])[:MOST_TAGS]
+    return tuple(Tag(label=label, probability=round(tags[label], 4)) for label in best)
 
 
 class AlreadyReportedError(TonestreamError):

@@ -351,10 +351,23 @@ def _all_ten(features: dict[str, float]) -> dict[str, float]:
     return features
 
 
+class Tag(_Frozen):
+    """A word that listeners gave to songs, such as "acoustic", and how likely it fits. Several tags may fit."""
+
+    label: Annotated[str, StringConstraints(min_length=1, max_length=100)]
+    probability: Probability
+
+
+#: How many tags a result holds: the likeliest.
+MOST_TAGS: Final = 8
+Tags = Annotated[tuple[Tag, ...], Field(max_length=MOST_TAGS)]
+
+
 class MoodPrediction(_Message):
     """mood_worker -> aggregator: the mood with the features it came from and their source, or why there is none.
 
-    ``calibration`` is the model's; None in messages of older versions.
+    ``calibration`` is the model's; None in messages of older versions. ``tags`` are the likeliest, best first; empty if
+    the audio was not heard.
     """
 
     track_key: TrackKey
@@ -363,6 +376,7 @@ class MoodPrediction(_Message):
     source: MoodSource | None = None
     model: ModelId | None = None
     calibration: Calibration | None = None
+    tags: Tags = ()
     error: ErrorReport | None = None
     timings_ms: Timings = Field(default_factory=dict)
 
@@ -393,15 +407,23 @@ class Track(_Frozen):
     duration_s: Seconds | None = None
 
 
+class GenreAlternative(_Frozen):
+    """The next best genre."""
+
+    label: str
+    confidence: Probability
+
+
 class Genre(_Frozen):
     """The genre with its evidence. ``agreement`` is the share of segments that name the same genre.
 
-    ``uncertain``: no genre is likely enough; ``label`` is the best guess.
+    ``uncertain``: no genre is likely enough; ``label`` is the best guess. ``alternatives`` are the two next ones.
     """
 
     label: str
     confidence: Probability
     uncertain: bool = False
+    alternatives: tuple[GenreAlternative, ...] = ()
     agreement: Probability
     probabilities: GenreProbabilities
     segments: tuple[SegmentGenre, ...]
@@ -423,6 +445,22 @@ class Mood(_Frozen):
     model: ModelId
 
 
+class TrackAudioFeatures(_Frozen):
+    """The ten audio features of a track and their source, with Spotify's names, units and ranges."""
+
+    source: MoodSource
+    duration_ms: float = Field(description="milliseconds")
+    tempo: float = Field(description="beats per minute")
+    loudness: float = Field(description="dB relative to full scale, about -60 to 0")
+    energy: float = Field(description="0 to 1: how intense")
+    danceability: float = Field(description="0 to 1: how fit for dancing")
+    acousticness: float = Field(description="0 to 1: confidence that the instruments are acoustic")
+    instrumentalness: float = Field(description="0 to 1: confidence that nobody sings")
+    liveness: float = Field(description="0 to 1: confidence that there is an audience")
+    speechiness: float = Field(description="0 to 1: share of spoken words")
+    valence: float = Field(description="0 to 1: how positive")
+
+
 class Status(StrEnum):
     OK = "ok"
     PARTIAL = "partial"
@@ -432,6 +470,7 @@ class Status(StrEnum):
 class TrackResult(_Message):
     """aggregator -> user: the one answer to a request.
 
+    ``audio_features`` and ``tags`` (the likeliest, best first) describe the track; the mood follows from them.
     ``cached``: it was computed for another request. ``timings_ms`` holds the milliseconds of work by stage. ``total``
     is the time since the request: since the timestamp of its record, or since ingestion first saw it if that timestamp
     is implausible (in the future, or older than the retention of the topic).
@@ -441,6 +480,8 @@ class TrackResult(_Message):
     track: Track
     genre: Genre | None = None
     mood: Mood | None = None
+    audio_features: TrackAudioFeatures | None = None
+    tags: Tags = ()
     errors: tuple[ErrorReport, ...] = ()
     cached: bool = False
     timings_ms: Timings = Field(default_factory=dict)

@@ -32,6 +32,7 @@ from shared.contracts.messages import (
     SilentSegment,
     Stage,
     Status,
+    Tag,
     TrackResult,
 )
 from shared.contracts.topics import Topics
@@ -215,6 +216,27 @@ def test_a_request_is_answered_when_its_last_part_came_in_whatever_order(bench: 
         assert result.genre.agreement == pytest.approx(2 / 3, abs=1e-6)
         assert result.mood is not None and result.mood.label == "calm"
         assert result.timings_ms["genre-worker"] == 3.0
+
+
+def test_a_result_tells_the_next_genres_the_audio_features_and_the_tags(bench: Bench) -> None:
+    tagged = mood().model_copy(update={"tags": (Tag(label="acoustic", probability=0.4),)})
+    blues = prediction(0, "blues").model_copy(update={"probabilities": {**one_hot("jazz", 0.6), "blues": 0.3}})
+    blues = blues.model_copy(update={"probabilities": {k: v / 1.2556 for k, v in blues.probabilities.items()}})
+    parts: list[Part] = [track(segments=1), blues, tagged]
+    (result,) = results(bench.worker().handle([bench.deliver(part) for part in parts]))
+    assert result.genre is not None and result.audio_features is not None
+    assert [result.genre.label, *(one.label for one in result.genre.alternatives)] == ["jazz", "blues", "classical"]
+    assert result.genre.alternatives[0].confidence == result.genre.probabilities["blues"]
+    assert result.tags == tagged.tags
+    assert (result.audio_features.source, result.audio_features.valence) == ("audio", 0.5)
+
+
+def test_a_result_that_an_older_version_cached_has_audio_features_too(bench: Bench) -> None:
+    parts: list[Part] = [track(segments=1), prediction(0), mood()]
+    (made,) = results(bench.worker().handle([bench.deliver(part) for part in parts]))
+    older = made.model_copy(update={"audio_features": None, "request_id": "r0"})
+    (again,) = results(bench.worker().handle([bench.deliver(track("r2", cached=older))]))
+    assert again.audio_features == made.audio_features
 
 
 def test_a_batch_that_was_not_committed_is_answered_again_with_the_same_words(bench: Bench) -> None:

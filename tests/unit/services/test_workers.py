@@ -24,6 +24,7 @@ from shared.contracts.codec import Message, decode_message, encode_message
 from shared.contracts.errors import ErrorCode, TonestreamError
 from shared.contracts.labels import GENRES
 from shared.contracts.messages import (
+    MOST_TAGS,
     AnswerKey,
     ErrorReport,
     IngestedAudio,
@@ -260,6 +261,9 @@ def test_the_mood_of_audio_says_that_it_was_measured(blobs: BlobStore, tmp_path:
     assert isinstance(mood, MoodPrediction)
     assert mood.source == "audio" and mood.features is not None
     assert mood.features["duration_ms"] == pytest.approx(12_000)
+    assert len(mood.tags) == MOST_TAGS
+    probabilities = [tag.probability for tag in mood.tags]
+    assert probabilities == sorted(probabilities, reverse=True)
 
 
 def test_music_among_long_silence_has_the_mood_of_the_music(blobs: BlobStore, tmp_path: Path) -> None:
