@@ -23,6 +23,7 @@ from shared.audio.spec import MFCC64
 from shared.contracts.labels import GENRES
 from training.data.clips import Clip
 from training.distillation import student
+from training.distillation import teacher as teacher_module
 from training.distillation.distillation_set import DistillationSet, clip_examples, music_examples
 from training.distillation.student import (
     Scale,
@@ -88,11 +89,13 @@ class MfccLstm:
         self._clips: DistillationSet | None = None
         self._other: DistillationSet | None = None
         self._pretrained: Path | None = None
+        self._cache = Path()
         #: By held-out clip: the student's tags and musicnn's.
         self._by_clip: dict[int, tuple[Array, Array]] = {}
 
     def prepare(self, clips: Sequence[Clip], data: Workspace) -> None:
         """The distillation set of the clips and of ``data.unlabelled``; pre-training of the student on the latter."""
+        self._cache = data.cache
         self._groups = np.array([clip.group for clip in clips])
         self._labels = np.array([GENRES.index(clip.label) for clip in clips])
         self._clips = clip_examples(clips, data, without="activations")
@@ -136,6 +139,23 @@ class MfccLstm:
         return self._clips
 
     def _fine_tuned(self, own: DistillationSet, seed: int, keep: Callable[[Any], None] | None) -> Any:
+        stored = self._cache / "students" / f"{self._digest(own, seed)}.keras"
+        if keep is None and stored.exists():
+            return keras.models.load_model(stored)
+        network = self._newly_fine_tuned(own, seed, keep)
+        _store(network, stored)
+        return network
+
+    def _digest(self, own: DistillationSet, seed: int) -> str:
+        """Hash of everything that determines a student."""
+        parts = (_EPOCHS, _RATE, _REMINDERS, _LABEL_SHARE, _GENRE_WEIGHT, seed, tf.__version__)
+        digest = hashlib.sha256(repr((parts, self._pretrained and self._pretrained.name)).encode())
+        digest.update(Path(student.__file__).read_bytes() + Path(teacher_module.__file__).read_bytes())
+        for values in (own.embedding, own.first, self._labels, self._groups):
+            digest.update(values.tobytes())
+        return digest.hexdigest()
+
+    def _newly_fine_tuned(self, own: DistillationSet, seed: int, keep: Callable[[Any], None] | None) -> Any:
         teacher = fitted_teacher(own, self._other, self._labels, self._groups)
         keras.utils.set_random_seed(seed)
         material = own
@@ -212,11 +232,15 @@ def _pretrained(other: DistillationSet, data: Workspace) -> Path:
         rounds = learn(network, other, (targets,), distillation_loss, schedule)
         for _ in data.progress.track(rounds, "pre-training", _PRETRAINING_EPOCHS):
             pass
-        stored.parent.mkdir(parents=True, exist_ok=True)
-        part = stored.with_suffix(".part.keras")
-        network.save(part)
-        part.replace(stored)
+        _store(network, stored)
     return stored
+
+
+def _store(network: Any, stored: Path) -> None:
+    stored.parent.mkdir(parents=True, exist_ok=True)
+    part = stored.with_suffix(".part.keras")
+    network.save(part)
+    part.replace(stored)
 
 
 def protocol() -> MfccLstm:
