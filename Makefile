@@ -71,6 +71,7 @@ train: $(VENV)/.test ## train every model on DATA and write them to models/ (MUS
 		--teach $(DATA)/emotify_dev --teach $(MUSIC)
 	@# Not taught by Emotify: the mood network is measured on Emotify, with this model's tags.
 	$(VENV)/bin/tonestream train genre --data $(DATA)/gtzan_dev --model mfcc-lstm --out models/mfcc-lstm --teach $(MUSIC)
+	$(VENV)/bin/tonestream train key --data $(DATA)/gtzan_dev
 	$(VENV)/bin/tonestream train mood --csv $(DATA)/moods/moods_dev.csv --listeners $(DATA)/emotify_dev \
 		--genres $(DATA)/gtzan_dev --out models/mood-ten
 

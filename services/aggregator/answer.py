@@ -62,6 +62,7 @@ def answer(
         genre=genre,
         mood=mood,
         audio_features=_audio_features(mood),
+        key=None if state.mood is None else state.mood.key,
         tags=() if state.mood is None else state.mood.tags,
         errors=errors,
         timings_ms=_timings(track, state, predictions),

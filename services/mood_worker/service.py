@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Self
 
 from services.topology import MOOD_WORKER
 from shared.audio.segments import Stretch
+from shared.audio.track_features.key import Key
 from shared.audio.track_features.measures import measure_wav
 from shared.blobs.store import BlobStore
 from shared.contracts.audio_features import AUDIO_FEATURES, AudioFeatures
 from shared.contracts.errors import ErrorCode, HeldError, TonestreamError
-from shared.contracts.messages import MOST_TAGS, ErrorReport, IngestedTrack, MoodPrediction, MoodSource, Tag
+from shared.contracts.messages import MOST_TAGS, ErrorReport, IngestedTrack, MoodPrediction, MoodSource, MusicalKey, Tag
 from shared.models.catalogue import Catalogue, held_by
 from shared.models.loaded import LoadedModels
 from shared.models.music_tags import music_tags
@@ -101,6 +102,7 @@ class MoodWorker(TrackByTrackService[IngestedTrack, MoodPrediction]):
                     model=model.manifest.model_id,
                     calibration=model.manifest.calibration,
                     tags=likeliest(heard.tags),
+                    key=heard.key,
                     timings_ms={self.stage.value: (time.perf_counter() - started) * 1000},
                 ),
             )
@@ -114,7 +116,7 @@ class MoodWorker(TrackByTrackService[IngestedTrack, MoodPrediction]):
         if track.spotify_id is not None and self._spotify is not None:
             try:
                 features = self._spotify.audio_features(track.spotify_id)
-                return _Heard(features, features, "spotify", {})
+                return _Heard(features, features, "spotify", {}, None)
             except TonestreamError as error:
                 if track.audio is None:
                     raise
@@ -134,7 +136,7 @@ class MoodWorker(TrackByTrackService[IngestedTrack, MoodPrediction]):
                 raise TonestreamError(ErrorCode.SILENT_AUDIO, "the track is silent from beginning to end")
             wav.seek(0)
             measured = measure_wav(wav, tags, sounding=sounding, track_level_dbfs=level_dbfs)
-        return _Heard(measured.features, measured.levelled, "audio", tags)
+        return _Heard(measured.features, measured.levelled, "audio", tags, musical_key(measured.key))
 
     @staticmethod
     def _no_audio(track: IngestedTrack) -> TonestreamError:
@@ -154,6 +156,13 @@ class _Heard:
     judged: AudioFeatures
     source: MoodSource
     tags: Mapping[str, float]
+    key: MusicalKey | None
+
+
+def musical_key(key: Key | None) -> MusicalKey | None:
+    """The key for a result."""
+    fields = key and {"tonic": key.tonic, "mode": key.mode, "confidence": round(key.confidence, 4)}
+    return MusicalKey.model_validate(fields) if fields else None
 
 
 def likeliest(tags: Mapping[str, float]) -> tuple[Tag, ...]:

@@ -363,11 +363,19 @@ MOST_TAGS: Final = 8
 Tags = Annotated[tuple[Tag, ...], Field(max_length=MOST_TAGS)]
 
 
+class MusicalKey(_Frozen):
+    """The key of a track. ``confidence``: the probability that tonic and mode are both right."""
+
+    tonic: Literal["C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B"]
+    mode: Literal["major", "minor"]
+    confidence: Probability
+
+
 class MoodPrediction(_Message):
     """mood_worker -> aggregator: the mood with the features it came from and their source, or why there is none.
 
     ``calibration`` is the model's; None in messages of older versions. ``tags`` are the likeliest, best first; empty if
-    the audio was not heard.
+    the audio was not heard, and so is ``key``.
     """
 
     track_key: TrackKey
@@ -377,6 +385,7 @@ class MoodPrediction(_Message):
     model: ModelId | None = None
     calibration: Calibration | None = None
     tags: Tags = ()
+    key: MusicalKey | None = None
     error: ErrorReport | None = None
     timings_ms: Timings = Field(default_factory=dict)
 
@@ -470,7 +479,8 @@ class Status(StrEnum):
 class TrackResult(_Message):
     """aggregator -> user: the one answer to a request.
 
-    ``audio_features`` and ``tags`` (the likeliest, best first) describe the track; the mood follows from them.
+    ``audio_features``, ``key`` and ``tags`` (the likeliest, best first) describe the track; the mood follows from
+    them.
     ``cached``: it was computed for another request. ``timings_ms`` holds the milliseconds of work by stage. ``total``
     is the time since the request: since the timestamp of its record, or since ingestion first saw it if that timestamp
     is implausible (in the future, or older than the retention of the topic).
@@ -481,6 +491,7 @@ class TrackResult(_Message):
     genre: Genre | None = None
     mood: Mood | None = None
     audio_features: TrackAudioFeatures | None = None
+    key: MusicalKey | None = None
     tags: Tags = ()
     errors: tuple[ErrorReport, ...] = ()
     cached: bool = False

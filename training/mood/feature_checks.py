@@ -49,7 +49,7 @@ def check_features(folder: Path, tagger: TagModel, data: Workspace) -> FeatureCh
     clips = read_clips(folder)
     measured = measured_features([clip.path for clip in clips], data.cache, data.threads, tagger, data.progress)
     found = FeatureChecks(clips=len(clips), orders=orders(clips, measured))
-    bpm = _known_tempi(folder / "index.csv", clips)
+    bpm = known_tempi(folder / "index.csv", clips)
     if np.isfinite(bpm).any():
         found = found.with_more(tempo=tempo_agreement(measured[:, AUDIO_FEATURES.index("tempo")], bpm))
     return found
@@ -93,7 +93,8 @@ def _chance_of_more(rows: Floats) -> float:
     return float(wins / (above.sum() * (~above).sum()))
 
 
-def _known_tempi(index: Path, clips: Sequence[Clip]) -> Floats:
+def known_tempi(index: Path, clips: Sequence[Clip]) -> Floats:
+    """The ``tempo_bpm`` of each clip in the table ``index``, NaN if unknown."""
     by_name: dict[str, str] = {}
     if index.exists():
         with index.open(newline="", encoding="utf-8-sig") as opened:

@@ -26,6 +26,10 @@ def add_parsers(commands: argparse._SubParsersAction[Any]) -> None:
     add_genre_options(genre)
     genre.set_defaults(run=_train_genre)
     mood_commands.add_train(kinds)
+    key = kinds.add_parser("key", help="fit the key profiles to clips whose index.csv has a column key")
+    key.add_argument("--data", type=Path, required=True, metavar="DIR", help="clips as genre/track.ext with index.csv")
+    add_work_options(key)
+    key.set_defaults(run=_train_key)
 
 
 def add_genre_options(parser: argparse.ArgumentParser) -> None:
@@ -69,6 +73,16 @@ def _train_genre(options: argparse.Namespace, settings: Settings) -> int:
     warn_of_skipped(figures)
     report = genre_report(figures, manifest.temperature, manifest.track_temperature)
     print(f"# {manifest.model_id}\n\n{report}\nWritten to {options.out}")
+    return OK
+
+
+def _train_key(options: argparse.Namespace, settings: Settings) -> int:
+    data = workspace(options, settings)
+    from training.key.profiles import train_keys
+
+    command = shlex.join(["tonestream", "train", "key", "--data", str(options.data), "--seed", str(options.seed)])
+    with faults_of_data():
+        print(train_keys(existing_folder(options.data), command, options.seed, data))
     return OK
 
 

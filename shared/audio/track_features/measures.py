@@ -39,6 +39,7 @@ from shared.audio.level import BLOCK_S, SILENCE_DBFS, LevelMeter, at_gain, gain_
 from shared.audio.segment_features.mel_filters import mel_basis
 from shared.audio.segment_features.mfcc import power_spectrum
 from shared.audio.segments import Stretch, is_silent
+from shared.audio.track_features.key import Key, key_of
 from shared.audio.track_features.loudness import block_powers, integrated_loudness
 from shared.audio.track_features.rhythm import Rhythm, onset_strength, rhythm
 from shared.audio.track_features.tag_scores import likely
@@ -107,10 +108,14 @@ def measure_wav(
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """The ten ``features`` of a track as recorded, and ``levelled``: with its loudness at the reference level."""
+    """The ten ``features`` of a track as recorded, and ``levelled``: with its loudness at the reference level.
+
+    ``key`` is None if nothing has a pitch.
+    """
 
     features: AudioFeatures
     levelled: AudioFeatures
+    key: Key | None
 
 
 def _own_level(excerpts: Sequence[Array]) -> float:
@@ -184,7 +189,8 @@ def _measured(excerpts: Sequence[Array], tags: Tags, duration_s: float, level_db
     heard = any(_sounds(part, level_dbfs) for part in flat)
     sound = _listen(at_reference, levelled_lufs) if heard else None
     levelled = _features(sound, tags, duration_s, _in_range(levelled_lufs))
-    return Measured(replace(levelled, loudness=_in_range(levelled_lufs - gain)), levelled)
+    key = key_of(at_reference) if heard else None
+    return Measured(replace(levelled, loudness=_in_range(levelled_lufs - gain)), levelled, key)
 
 
 def _in_range(loudness: float) -> float:
