@@ -66,7 +66,7 @@ scale: ## run N workers of SERVICE, e.g. make scale SERVICE=genre-worker N=3
 
 train: $(VENV)/.test ## train every model on DATA and write them to models/ (MUSIC: a folder to be taught from)
 	@test -n "$(DATA)" || { echo "make train DATA=folder-with-gtzan_dev-moods-and-emotify_dev"; exit 2; }
-	@test -d $(MUSIC) || { echo "no music in $(MUSIC): training/distillation/debian-music.sh $(MUSIC)"; exit 2; }
+	@test -d $(MUSIC) || { echo "no music in $(MUSIC): training/distillation/debian-audio.sh music $(MUSIC)"; exit 2; }
 	$(VENV)/bin/tonestream train genre --data $(DATA)/gtzan_dev --model musicnn-lstm --out models/musicnn-lstm \
 		--teach $(DATA)/emotify_dev --teach $(MUSIC)
 	@# Not taught by Emotify: the mood network is measured on Emotify, with this model's tags.

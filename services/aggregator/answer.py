@@ -63,6 +63,7 @@ def answer(
         mood=mood,
         audio_features=_audio_features(mood),
         key=None if state.mood is None else state.mood.key,
+        content=None if state.mood is None else state.mood.content,
         tags=() if state.mood is None else state.mood.tags,
         errors=errors,
         timings_ms=_timings(track, state, predictions),
@@ -142,6 +143,7 @@ def _genre(
             GenreAlternative(label=GENRES[place], confidence=_rounded(elected.probabilities[place]))
             for place in others[:_ALTERNATIVES]
         ),
+        fit=None if state.mood is None else state.mood.fit,
         agreement=_rounded(elected.agreement),
         probabilities={label: _rounded(p) for label, p in zip(GENRES, elected.probabilities, strict=True)},
         segments=tuple(_segment(prediction) for prediction in predictions),

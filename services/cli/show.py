@@ -31,6 +31,8 @@ _ANSWER: Final[tuple[_Column, ...]] = (
 )
 #: What is left out where the terminal is narrow, the first first: the name gives way first, the answer never.
 _GIVES_WAY: Final = ("from", "agree", "length")
+#: Tags that describe a track of none of the genres.
+_TAGS_SHOWN: Final = 4
 _STYLES: Final = {Status.OK: "green", Status.PARTIAL: "yellow", Status.FAILED: "red"}
 
 
@@ -80,6 +82,8 @@ class Board:
             self._headed = True
             self._print(self._heading())
         self._print(self._row(result))
+        if remark := _remark(result):
+            self._print(_text(encodable(f"{_GAP}{remark}"), "yellow"))
         for fault in result.errors:
             said = f"{_GAP}{fault.code.value} ({fault.stage.value}): {fault.message}"
             self._print(_text(encodable(printable(said))))
@@ -164,7 +168,7 @@ def line(result: TrackResult) -> str:
     """One result as a line of text, for a terminal that follows."""
     why = "; ".join(f"{error.code.value}: {error.message}" for error in result.errors)
     parts = (result.request_id, result.status.value, _name(result), _answer(result.genre), _answer(result.mood))
-    return "\t".join(part for part in (*parts, printable(why)) if part)
+    return "\t".join(part for part in (*parts, _remark(result), printable(why)) if part)
 
 
 def _name(result: TrackResult) -> str:
@@ -174,6 +178,18 @@ def _name(result: TrackResult) -> str:
         return encodable(printable(track.source))
     dash = "–" if has("–") else "-"
     return encodable(printable(f"{track.artist} {dash} {track.title}" if track.artist else track.title))
+
+
+def _remark(result: TrackResult) -> str:
+    """What the labels do not say: that there is no music, or music of another kind."""
+    content = result.content
+    if content is not None and content.label != "music":
+        return f"no music? {'speech' if content.label == 'speech' else 'other sounds'} {content.confidence:.0%}"
+    fit = result.genre and result.genre.fit
+    if not fit or not fit.outside:
+        return ""
+    tags = ", ".join(printable(tag.label) for tag in result.tags[:_TAGS_SHOWN])
+    return f"none of the ten? {tags}" if tags else "none of the ten?"
 
 
 def _answer(half: Genre | Mood | None) -> str:

@@ -48,8 +48,11 @@ def workspace(options: argparse.Namespace, settings: Settings) -> Workspace:
 
     if options.threads is not None and options.threads < 1:
         raise UsageError(f"--threads takes 1 or more, not {options.threads}")
-    unlabelled = tuple(existing_folder(folder) for folder in getattr(options, "teach", ()))
-    return Workspace(options.cache, options.threads or worker_threads(settings), progress(), unlabelled)
+    folders = [
+        tuple(existing_folder(folder) for folder in getattr(options, kind, ()))
+        for kind in ("teach", "speech", "sounds")
+    ]
+    return Workspace(options.cache, options.threads or worker_threads(settings), progress(), *folders)
 
 
 def require_training() -> None:

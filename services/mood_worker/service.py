@@ -19,10 +19,20 @@ from shared.audio.track_features.measures import measure_wav
 from shared.blobs.store import BlobStore
 from shared.contracts.audio_features import AUDIO_FEATURES, AudioFeatures
 from shared.contracts.errors import ErrorCode, HeldError, TonestreamError
-from shared.contracts.messages import MOST_TAGS, ErrorReport, IngestedTrack, MoodPrediction, MoodSource, MusicalKey, Tag
+from shared.contracts.messages import (
+    MOST_TAGS,
+    Content,
+    ErrorReport,
+    GenreFit,
+    IngestedTrack,
+    MoodPrediction,
+    MoodSource,
+    MusicalKey,
+    Tag,
+)
 from shared.models.catalogue import Catalogue, held_by
+from shared.models.heard_track import HeardTrack, hear_track
 from shared.models.loaded import LoadedModels
-from shared.models.music_tags import music_tags
 from shared.runtime.service import Delivery, Origin, Outcome, TrackByTrackService
 from shared.settings import Settings
 from shared.spotify.client import SpotifyClient, spotify_client
@@ -101,8 +111,10 @@ class MoodWorker(TrackByTrackService[IngestedTrack, MoodPrediction]):
                     source=heard.source,
                     model=model.manifest.model_id,
                     calibration=model.manifest.calibration,
-                    tags=likeliest(heard.tags),
-                    key=heard.key,
+                    tags=likeliest(heard.track.tags),
+                    key=musical_key(heard.key),
+                    content=content_of(heard.track),
+                    fit=fit_of(heard.track, heard.unfit_below),
                     timings_ms={self.stage.value: (time.perf_counter() - started) * 1000},
                 ),
             )
@@ -116,7 +128,7 @@ class MoodWorker(TrackByTrackService[IngestedTrack, MoodPrediction]):
         if track.spotify_id is not None and self._spotify is not None:
             try:
                 features = self._spotify.audio_features(track.spotify_id)
-                return _Heard(features, features, "spotify", {}, None)
+                return _Heard(features, features, "spotify", HeardTrack(), None, None)
             except TonestreamError as error:
                 if track.audio is None:
                     raise
@@ -131,12 +143,13 @@ class MoodWorker(TrackByTrackService[IngestedTrack, MoodPrediction]):
         level_dbfs = track.audio.level_dbfs
         sounding = tuple(Stretch(start_s, end_s) for start_s, end_s in track.audio.sounding)
         with self._blobs.open(track.audio.blob) as wav:
-            tags = music_tags(wav, tagger, sounding=sounding, track_level_dbfs=level_dbfs)
-            if not tags:
+            heard = hear_track(wav, tagger, sounding=sounding, track_level_dbfs=level_dbfs)
+            if not heard.tags:
                 raise TonestreamError(ErrorCode.SILENT_AUDIO, "the track is silent from beginning to end")
             wav.seek(0)
-            measured = measure_wav(wav, tags, sounding=sounding, track_level_dbfs=level_dbfs)
-        return _Heard(measured.features, measured.levelled, "audio", tags, musical_key(measured.key))
+            measured = measure_wav(wav, heard.tags, sounding=sounding, track_level_dbfs=level_dbfs)
+        threshold = tagger.manifest.unfit_below
+        return _Heard(measured.features, measured.levelled, "audio", heard, measured.key, threshold)
 
     @staticmethod
     def _no_audio(track: IngestedTrack) -> TonestreamError:
@@ -149,14 +162,32 @@ class MoodWorker(TrackByTrackService[IngestedTrack, MoodPrediction]):
 class _Heard:
     """The ten ``features`` of the result, and those that the mood network ``judged``: if measured, at one level.
 
-    ``tags`` are their probabilities, by name; empty if the audio was not heard.
+    ``track`` is what the tag model heard, empty if the audio was not heard; ``unfit_below`` is its threshold.
     """
 
     features: AudioFeatures
     judged: AudioFeatures
     source: MoodSource
-    tags: Mapping[str, float]
-    key: MusicalKey | None
+    track: HeardTrack
+    key: Key | None
+    unfit_below: float | None
+
+
+def content_of(track: HeardTrack) -> Content | None:
+    """The content for a result; None if the model does not tell it."""
+    if track.content is None:
+        return None
+    probabilities = {name: round(p, 6) for name, p in track.content.items()}
+    label = max(probabilities, key=lambda name: probabilities[name])
+    return Content(label=label, confidence=probabilities[label], probabilities=probabilities)
+
+
+def fit_of(track: HeardTrack, unfit_below: float | None) -> GenreFit | None:
+    """The fit for a result; None if the model does not tell it."""
+    if track.fit is None:
+        return None
+    probability = round(track.fit, 4)
+    return GenreFit(probability=probability, outside=unfit_below is not None and probability < unfit_below)
 
 
 def musical_key(key: Key | None) -> MusicalKey | None:

@@ -1,4 +1,4 @@
-"""The classes: genres and moods, in the order of every model and every array."""
+"""The classes: genres, moods and contents, in the order of every model and every array."""
 
 from __future__ import annotations
 
@@ -9,3 +9,6 @@ GENRES: Final = (
 )  # fmt: skip
 
 MOODS: Final = ("calm", "energetic", "happy", "sad")
+
+#: What a recording holds.
+CONTENTS: Final = ("music", "speech", "other")

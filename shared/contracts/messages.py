@@ -25,7 +25,7 @@ from pydantic import (
 
 from shared.contracts.audio_features import AUDIO_FEATURES
 from shared.contracts.errors import ErrorCode, TonestreamError
-from shared.contracts.labels import GENRES, MOODS
+from shared.contracts.labels import CONTENTS, GENRES, MOODS
 from shared.contracts.tracks import (
     MAX_BLOB_LENGTH,
     MAX_URL_LENGTH,
@@ -76,6 +76,7 @@ def _distribution_over(labels: tuple[str, ...]) -> Any:
 
 
 GenreProbabilities = Annotated[dict[str, Probability], _distribution_over(GENRES)]
+ContentProbabilities = Annotated[dict[str, Probability], _distribution_over(CONTENTS)]
 MoodProbabilities = Annotated[dict[str, Probability], _distribution_over(MOODS)]
 
 
@@ -371,11 +372,30 @@ class MusicalKey(_Frozen):
     confidence: Probability
 
 
+class Content(_Frozen):
+    """What a recording holds: music, speech or other sounds."""
+
+    label: str
+    confidence: Probability
+    probabilities: ContentProbabilities
+
+
+class GenreFit(_Frozen):
+    """How well a track fits the ten genres at all.
+
+    ``probability`` is calibrated as if half of all tracks were of another kind. ``outside``: it is below the threshold
+    of the model, so the track probably belongs to none of the ten.
+    """
+
+    probability: Probability
+    outside: bool
+
+
 class MoodPrediction(_Message):
     """mood_worker -> aggregator: the mood with the features it came from and their source, or why there is none.
 
     ``calibration`` is the model's; None in messages of older versions. ``tags`` are the likeliest, best first; empty if
-    the audio was not heard, and so is ``key``.
+    the audio was not heard, and so are ``key``, ``content`` and ``fit``.
     """
 
     track_key: TrackKey
@@ -386,6 +406,8 @@ class MoodPrediction(_Message):
     calibration: Calibration | None = None
     tags: Tags = ()
     key: MusicalKey | None = None
+    content: Content | None = None
+    fit: GenreFit | None = None
     error: ErrorReport | None = None
     timings_ms: Timings = Field(default_factory=dict)
 
@@ -427,12 +449,14 @@ class Genre(_Frozen):
     """The genre with its evidence. ``agreement`` is the share of segments that name the same genre.
 
     ``uncertain``: no genre is likely enough; ``label`` is the best guess. ``alternatives`` are the two next ones.
+    ``fit`` says whether the track is of one of the ten genres at all; None if the tag model does not know.
     """
 
     label: str
     confidence: Probability
     uncertain: bool = False
     alternatives: tuple[GenreAlternative, ...] = ()
+    fit: GenreFit | None = None
     agreement: Probability
     probabilities: GenreProbabilities
     segments: tuple[SegmentGenre, ...]
@@ -479,8 +503,8 @@ class Status(StrEnum):
 class TrackResult(_Message):
     """aggregator -> user: the one answer to a request.
 
-    ``audio_features``, ``key`` and ``tags`` (the likeliest, best first) describe the track; the mood follows from
-    them.
+    ``audio_features``, ``key``, ``tags`` (the likeliest, best first) and ``content`` describe the track; the mood
+    follows from the features.
     ``cached``: it was computed for another request. ``timings_ms`` holds the milliseconds of work by stage. ``total``
     is the time since the request: since the timestamp of its record, or since ingestion first saw it if that timestamp
     is implausible (in the future, or older than the retention of the topic).
@@ -493,6 +517,7 @@ class TrackResult(_Message):
     audio_features: TrackAudioFeatures | None = None
     key: MusicalKey | None = None
     tags: Tags = ()
+    content: Content | None = None
     errors: tuple[ErrorReport, ...] = ()
     cached: bool = False
     timings_ms: Timings = Field(default_factory=dict)

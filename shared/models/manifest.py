@@ -4,8 +4,9 @@ A genre model maps the features of its own spec, [frames, coefficients], to one 
 the ten audio features, standardised, to one logit a label for each source of them (spotify, audio). Logits
 divided by ``temperature`` and put through a softmax are the calibrated probabilities. A tag model maps the
 features of its spec to an embedding and one logit a label, each put through a sigmoid: any number of tags may fit. A
-genre model with ``tags`` is both: it has the outputs ``genres``, ``embedding`` and ``tags``, by name. Only the manifest
-knows the numbers of frames and coefficients.
+genre model with ``tags`` is both: it has the outputs ``genres``, ``embedding`` and ``tags``, by name. It may have two
+more: ``fit``, the log odds that a track is of one of the genres (the mean over its segments counts), and ``content``,
+logits of CONTENTS. Only the manifest knows the numbers of frames and coefficients.
 """
 
 from __future__ import annotations
@@ -72,7 +73,8 @@ class ModelManifest(_Frozen):
     probabilities of a whole track, raised to 1 / ``track_temperature`` (genre models) and normalised, are calibrated;
     if the best is below ``uncertain_below``, the label is a guess. ``max_segments`` (genre models) limits the analysed
     segments of a track, because each one costs time. It is advice: a setting overrides it, and it is not part of the
-    model ID. ``tags`` are the labels of a genre model's second head. ``figures`` are the measurements that the card
+    model ID. ``tags`` are the labels of a genre model's second head. A track whose fit is below
+    ``unfit_below`` probably belongs to none of the genres. ``figures`` are the measurements that the card
     explains.
     """
 
@@ -82,6 +84,7 @@ class ModelManifest(_Frozen):
     kind: Literal["genre", "mood", "tags"]
     labels: tuple[str, ...]
     tags: tuple[str, ...] | None = None
+    unfit_below: float | None = Field(None, ge=0.0, le=1.0)
     feature_spec: FeatureSpec | None = None
     scalers: dict[Literal["spotify", "audio"], Scaler] | None = None
     temperature: float = Field(gt=0.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
@@ -70,6 +71,21 @@ class GenreModel:
             self.predict(np.zeros((size, *self._shape), np.float32))
 
 
+@dataclass(frozen=True, slots=True)
+class HeardSegments:
+    """What a tag model hears in n segments, float32.
+
+    ``embedding`` [n, 200]; ``tags`` [n, labels], probabilities that stand alone: a row does not add up to 1. Not of
+    every model: ``fit`` [n], log odds that the segment is of one of the ten genres, and ``content`` [n, 3],
+    probabilities of CONTENTS.
+    """
+
+    embedding: Array
+    tags: Array
+    fit: Array | None = None
+    content: Array | None = None
+
+
 class TagModel:
     """Features of segments to an embedding and the probability of each tag. Safe from many threads.
 
@@ -85,8 +101,14 @@ class TagModel:
 
         def heard(batch: Any) -> Any:
             outputs = network(batch, training=False)
-            embedding, logits = outputs if manifest.kind == "tags" else (outputs["embedding"], outputs["tags"])
-            return embedding, tf.sigmoid(logits)
+            if manifest.kind == "tags":
+                outputs = dict(zip(("embedding", "tags"), outputs, strict=True))
+            found = {"embedding": outputs["embedding"], "tags": tf.sigmoid(outputs["tags"])}
+            if "fit" in outputs:
+                found["fit"] = outputs["fit"][:, 0]
+            if "content" in outputs:
+                found["content"] = tf.nn.softmax(outputs["content"])
+            return found
 
         signature = [tf.TensorSpec((None, *self._shape), tf.float32)]
         self._heard = tf.function(heard, input_signature=signature)
@@ -98,17 +120,14 @@ class TagModel:
         _ = manifest.tag_labels  # raises before TensorFlow loads the network
         return cls(manifest, _network(folder, manifest, threads))
 
-    def predict(self, features: Array) -> tuple[Array, Array]:
-        """(embedding float32 [n, 200], tag probabilities float32 [n, ``labels``]) of features float32 [n, frames,
-        coefficients].
+    def predict(self, features: Array) -> HeardSegments:
+        """What is heard in segments, of their features float32 [n, frames, coefficients].
 
-        Each tag's probability stands alone; a row does not add up to 1. Raises ValueError for features of another
-        shape than the model's spec gives.
+        Raises ValueError for features of another shape than the model's spec gives.
         """
         if features.ndim != 3 or features.shape[1:] != self._shape:
             raise ValueError(f"features [n, {self._shape[0]}, {self._shape[1]}] are needed, not {features.shape}")
-        embedding, tags = self._heard(features)
-        return embedding.numpy(), tags.numpy()
+        return HeardSegments(**{name: values.numpy() for name, values in self._heard(features).items()})
 
     def warm_up(self) -> None:
         """Trace and run once, so that the first track does not pay for it."""

@@ -17,15 +17,15 @@ import numpy.typing as npt
 import scipy.signal
 
 import shared.audio
-from shared.audio.decode import DecodedAudio, DecodeLimits, decode, find_ffmpeg
+from shared.audio.decode import SAMPLE_RATE, DecodedAudio, DecodeLimits, decode, find_ffmpeg
 from shared.audio.level import brought_to, track_level
 from shared.audio.segment_features.extraction import segment_features
 from shared.audio.spec import FeatureSpec
 from shared.audio.track_features.measures import measure_wav
-from shared.audio.wav import iter_segments
+from shared.audio.wav import iter_segments, open_wav, read_samples
 from shared.contracts.audio_features import AUDIO_FEATURES
 from shared.contracts.errors import ErrorCode, TonestreamError, TransientError
-from shared.models.music_tags import music_tags
+from shared.models.heard_track import hear_track
 from training.data.clips import Clip
 from training.genre.protocol import NoProgress, Progress
 
@@ -110,7 +110,7 @@ def measured_features(
     def compute(path: Path) -> Array:
         with _decoded(path) as decoded, decoded.path.open("rb") as opened:
             level_dbfs = track_level(decoded.levels_dbfs)
-            tags = music_tags(opened, tagger, track_level_dbfs=level_dbfs)
+            tags = hear_track(opened, tagger, track_level_dbfs=level_dbfs).tags
             opened.seek(0)
             measured = measure_wav(opened, tags, track_level_dbfs=level_dbfs).levelled.as_dict()
         return np.array([measured[name] for name in AUDIO_FEATURES], np.float32)
@@ -131,6 +131,14 @@ def read_segments(path: Path, spec: FeatureSpec) -> Array:
         batches = [samples for _, samples in iter_segments(opened, spec, _BATCH)]
     segments = np.concatenate([np.empty((0, spec.segment_samples), np.float32), *batches])
     return brought_to(spec.level_dbfs, segments, track_level(decoded.levels_dbfs))
+
+
+def read_audio(path: Path, level_dbfs: float | None) -> Array:
+    """All samples of an audio file at 22.05 kHz, float32 [n], at that level (as it is if None)."""
+    with _decoded(path) as decoded, decoded.path.open("rb") as opened, open_wav(opened, SAMPLE_RATE) as wav:
+        samples = read_samples(wav, wav.getnframes())
+    levelled: Array = brought_to(level_dbfs, samples[None], track_level(decoded.levels_dbfs))[0]
+    return levelled
 
 
 @contextmanager

@@ -131,7 +131,7 @@ class Listener:
 
     def hear(self, segments: Array) -> dict[str, npt.NDArray[Any]]:
         """The fields of `DistillationSet` that follow from ``segments`` [n, samples], n > 0."""
-        decibels, level = _decibels(segments)
+        decibels, level = in_decibels(segments)
         heard = [
             [part.numpy() for part in self._answer(segment_features(segments[start : start + _BATCH], LOG_MEL96))]
             for start in range(0, len(segments), _BATCH)
@@ -256,7 +256,8 @@ def _at_level(samples: Array) -> Array:
     return levelled
 
 
-def _decibels(segments: Array) -> tuple[npt.NDArray[np.uint8], Array]:
+def in_decibels(segments: Array) -> tuple[npt.NDArray[np.uint8], Array]:
+    """The fields ``decibels`` and ``level`` of `DistillationSet` for ``segments`` [n, samples]."""
     spec = MFCC64
     decibels = np.empty((len(segments), spec.frames, spec.n_mels), np.uint8)
     level = np.empty(len(segments), np.float32)

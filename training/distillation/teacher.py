@@ -13,10 +13,10 @@ from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
-import scipy.optimize
 import scipy.special
 
 from shared.contracts.labels import GENRES
+from training.distillation.logistic import multinomial
 from training.musicnn.network import MSD_TAGS
 
 Floats = npt.NDArray[np.floating]
@@ -93,7 +93,8 @@ class Teacher:
         scale = prior_scale / known.std(axis=0)
         prior = (scores - known.mean(axis=0)) * scale
         mean, deviation = embeddings.mean(axis=0), embeddings.std(axis=0) + 1e-6
-        weights, bias = _fit((embeddings - mean) / deviation, prior, labels, _fair_weights(labels, groups))
+        importance = _fair_weights(labels, groups)
+        weights, bias = multinomial((embeddings - mean) / deviation, prior, labels, importance, _PENALTY, _BIAS_PENALTY)
         own = weights / deviation[:, None]
         return cls(scale, own, bias - mean @ own - known.mean(axis=0) * scale)
 
@@ -106,25 +107,6 @@ class Teacher:
         """The softmax of ``logits``."""
         probabilities: Floats = scipy.special.softmax(self.logits(embeddings, tags), axis=1)
         return probabilities
-
-
-def _fit(inputs: Floats, prior: Floats, labels: Integers, importance: Floats) -> tuple[Floats, Floats]:
-    """Multinomial logistic regression around fixed ``prior`` logits; weights [features, genres] and bias."""
-    features, classes = inputs.shape[1], prior.shape[1]
-    targets = np.eye(classes)[labels]
-
-    def loss(flat: Floats) -> tuple[float, Floats]:
-        weights, bias = flat[: features * classes].reshape(features, classes), flat[features * classes :]
-        log_probabilities = scipy.special.log_softmax(inputs @ weights + bias + prior, axis=1)
-        error = (np.exp(log_probabilities) - targets) * importance[:, None]
-        value = -(importance * log_probabilities[np.arange(len(labels)), labels]).sum()
-        value += (_PENALTY * (weights**2).sum() + _BIAS_PENALTY * (bias**2).sum()) / 2
-        slope = np.concatenate([(inputs.T @ error + _PENALTY * weights).ravel(), error.sum(0) + _BIAS_PENALTY * bias])
-        return float(value), slope
-
-    start = np.zeros((features + 1) * classes)
-    flat = scipy.optimize.minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 300}).x
-    return flat[: features * classes].reshape(features, classes), flat[features * classes :]
 
 
 def _fair_weights(labels: Integers, groups: Sequence[str]) -> Floats:

@@ -23,11 +23,13 @@ from shared.audio.spec import MFCC64
 from shared.contracts.labels import GENRES
 from training.data.clips import Clip
 from training.distillation import student
-from training.distillation import teacher as teacher_module
+from training.distillation.content_set import content_examples
 from training.distillation.distillation_set import DistillationSet, clip_examples, music_examples
+from training.distillation.heads import ContentRule, FitTrial, GenreRegions, content_figures, with_heads
 from training.distillation.student import (
     Scale,
     Schedule,
+    augmented,
     build,
     distillation_loss,
     learn,
@@ -36,8 +38,9 @@ from training.distillation.student import (
     with_genres,
 )
 from training.distillation.teacher import PRIOR_SCALE, Teacher
-from training.genre.protocol import TAG_AGREEMENT, Workspace
+from training.genre.protocol import TAG_AGREEMENT, Finished, Workspace
 from training.musicnn.network import MSD_TAGS
+from training.reports.figures import ContentFigures
 
 Array = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.intp]
@@ -48,6 +51,8 @@ _EPOCHS: Final = 6
 _RATE: Final = 1e-3
 #: Segments of other music in fine-tuning, so that the student does not forget its pre-training.
 _REMINDERS: Final = 4000
+#: Segments of other music beside those of speech and sounds.
+_CONTENT_MUSIC: Final = 2000
 #: The batch size of predictions.
 _PREDICT_BATCH: Final = 64
 #: Every n-th segment of other music is in the reference sample for standardising the tag scores.
@@ -89,13 +94,15 @@ class MfccLstm:
         self._clips: DistillationSet | None = None
         self._other: DistillationSet | None = None
         self._pretrained: Path | None = None
-        self._cache = Path()
+        self._data = Workspace(Path(), 1)
+        self._fit_trial: FitTrial | None = None
         #: By held-out clip: the student's tags and musicnn's.
         self._by_clip: dict[int, tuple[Array, Array]] = {}
 
     def prepare(self, clips: Sequence[Clip], data: Workspace) -> None:
         """The distillation set of the clips and of ``data.unlabelled``; pre-training of the student on the latter."""
-        self._cache = data.cache
+        self._data = data
+        self._fit_trial = None
         self._groups = np.array([clip.group for clip in clips])
         self._labels = np.array([GENRES.index(clip.label) for clip in clips])
         self._clips = clip_examples(clips, data, without="activations")
@@ -118,15 +125,58 @@ class MfccLstm:
         """The same on single original segments. Variants are left out, because they contain parts of other segments."""
         return self._fine_tuned(self._examples().segments(clip_of, position), seed, None)
 
-    def _note_agreement(self, network: Any, train_on: Indices) -> None:
-        """The rank correlation of the student's tags with musicnn's on the held-out clips."""
+    def finished(self, network: Any) -> Finished:
+        """``network`` with the heads `fit` and `content`, if there were clips to calibrate them on."""
+        if self._fit_trial is None:
+            return Finished(network)
         clips = self._examples()
         originals = clips[clips.original]
-        rest = originals[~originals.within(train_on)]
+        tags = self._heard(network, originals)["tags"]
+        regions = GenreRegions.of(tags, self._labels[originals.first])
+        rule, content = self._content(network, originals)
+        whole = with_heads(network, regions, self._fit_trial.calibrated(), rule)
+        return Finished(whole, self._fit_trial.figures(), content)
+
+    def _content(self, network: Any, originals: DistillationSet) -> tuple[ContentRule | None, ContentFigures | None]:
+        """The rule for the head `content` and its figures; None without recordings of speech."""
+        if not self._data.speech or self._other is None:
+            return None, None
+        no_music = content_examples(self._data.speech, self._data.sounds, self._data)
+        music = self._other[:: max(1, len(self._other) // _CONTENT_MUSIC)]
+        hidden_layer = keras.Model(network.input, network.get_layer("hidden").output)
+
+        def hidden(decibels: Any, level: Any) -> Array:
+            # As recorded, and varied: bandwidth and noise are no cue.
+            heard = [mfccs(decibels, level).numpy(), augmented(decibels, level).numpy()]
+            values: Array = hidden_layer.predict(np.concatenate(heard), batch_size=_PREDICT_BATCH, verbose=0)
+            return values
+
+        keras.utils.set_random_seed(0)
+        spoken, musical = hidden(no_music.decibels, no_music.level), hidden(music.decibels, music.level)
+        labels = np.concatenate([no_music.labels, no_music.labels, np.zeros(2 * len(music), np.intp)])
+        sources = (*no_music.sources, *no_music.sources, *["music"] * 2 * len(music))
+        examples = np.concatenate([spoken, musical])
+        clips = hidden(originals.decibels, originals.level)[: len(originals)]
+        return ContentRule.fit(examples, labels), content_figures(examples, labels, sources, clips)
+
+    def _heard(self, network: Any, segments: DistillationSet) -> dict[str, Array]:
+        found: dict[str, Array] = network.predict(
+            mfccs(segments.decibels, segments.level).numpy(), batch_size=_PREDICT_BATCH, verbose=0
+        )
+        return found
+
+    def _note_agreement(self, network: Any, train_on: Indices) -> None:
+        """The rank correlation of the student's tags with musicnn's, and the fit, on the held-out clips."""
+        clips = self._examples()
+        originals = clips[clips.original]
+        held_out = ~originals.within(train_on)
+        rest = originals[held_out]
         if not len(rest):
             return
-        heard = mfccs(rest.decibels, rest.level).numpy()
-        found = tag_probabilities(network.predict(heard, batch_size=_PREDICT_BATCH, verbose=0)["tags"], rest.first)
+        tags = self._heard(network, originals)["tags"]
+        self._fit_trial = self._fit_trial or FitTrial(self._labels, self._groups.tolist())
+        self._fit_trial.add(tags, originals.first, np.unique(rest.first))
+        found = tag_probabilities(tags[held_out], rest.first)
         wanted = tag_probabilities(rest.tags, rest.first)
         for clip, own, taught in zip(np.unique(rest.first), found, wanted, strict=True):
             self._by_clip[int(clip)] = (own, taught)
@@ -139,7 +189,7 @@ class MfccLstm:
         return self._clips
 
     def _fine_tuned(self, own: DistillationSet, seed: int, keep: Callable[[Any], None] | None) -> Any:
-        stored = self._cache / "students" / f"{self._digest(own, seed)}.keras"
+        stored = self._data.cache / "students" / f"{self._digest(own, seed)}.keras"
         if keep is None and stored.exists():
             return keras.models.load_model(stored)
         network = self._newly_fine_tuned(own, seed, keep)
@@ -150,8 +200,9 @@ class MfccLstm:
         """Hash of everything that determines a student."""
         parts = (_EPOCHS, _RATE, _REMINDERS, _LABEL_SHARE, _GENRE_WEIGHT, seed, tf.__version__)
         digest = hashlib.sha256(repr((parts, self._pretrained and self._pretrained.name)).encode())
-        digest.update(Path(student.__file__).read_bytes() + Path(teacher_module.__file__).read_bytes())
-        for values in (own.embedding, own.first, self._labels, self._groups):
+        digest.update(Path(student.__file__).read_bytes())
+        teacher = fitted_teacher(own, self._other, self._labels, self._groups)
+        for values in (own.embedding, own.first, self._labels, teacher.weights, teacher.bias):
             digest.update(values.tobytes())
         return digest.hexdigest()
 

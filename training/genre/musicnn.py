@@ -25,7 +25,7 @@ from training.distillation.distillation_set import (
 )
 from training.distillation.teacher import PRIOR_SCALE, Teacher, tag_members
 from training.genre.mfcc import fitted_teacher, genre_targets
-from training.genre.protocol import REFERENCES, Workspace
+from training.genre.protocol import REFERENCES, Finished, Workspace
 
 Array = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.intp]
@@ -119,6 +119,9 @@ class MusicnnLstm:
         self._note_references(train_on)
         clips = self._examples()
         return self._trained(clips[clips.within(train_on)], seed, keep)
+
+    def finished(self, network: Any) -> Finished:
+        return Finished(network)
 
     def fit_segments(self, clip_of: Indices, position: Indices, seed: int) -> Any:
         """The same on single original segments. Variants are left out, because they contain parts of other segments."""

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from shared.audio.spec import FeatureSpec
 from training.data.clips import Clip
+from training.reports.figures import ContentFigures, FitFigures
 
 Item = TypeVar("Item")
 
@@ -36,19 +37,31 @@ class NoProgress:
 class Workspace:
     """The cache, the number of threads, and the progress display.
 
-    ``unlabelled`` are folders of music without genres, for protocols that use them.
+    For protocols that use them, ``unlabelled`` are folders of music without genres, ``speech`` and ``sounds`` folders
+    of what is no music, with a subfolder a source.
     """
 
     cache: Path
     threads: int
     progress: Progress = field(default_factory=NoProgress)
     unlabelled: tuple[Path, ...] = ()
+    speech: tuple[Path, ...] = ()
+    sounds: tuple[Path, ...] = ()
 
 
 #: The name of the note with the figures of simpler protocols, for comparison.
 REFERENCES: Final = "references"
 #: The name of the note with the mean rank correlation of a student's tags with its teacher's, on held-out clips.
 TAG_AGREEMENT: Final = "tags_rank_correlation_with_musicnn"
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A network to ship, and the figures of its further outputs: of `fit`, and of `content`."""
+
+    network: Any
+    fit: FitFigures | None = None
+    content: ContentFigures | None = None
 
 
 class TrainingProtocol(Protocol):
@@ -85,6 +98,11 @@ class TrainingProtocol(Protocol):
         ``train_on`` are positions in the prepared clips: training must not use any other. ``keep``, if given, is called
         with the network after each epoch.
         """
+        ...
+
+    def finished(self, network: Any) -> Finished:
+        """``network``, as the last fit returned it, as it is shipped. It may have more outputs, calibrated on the clips
+        that earlier fits did not train on."""
         ...
 
     def fit_segments(self, clip_of: npt.NDArray[np.intp], position: npt.NDArray[np.intp], seed: int) -> Any:

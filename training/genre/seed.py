@@ -14,7 +14,7 @@ from shared.contracts.labels import GENRES
 from training.data.clips import Clip
 from training.data.features import clip_features
 from training.genre.network import Hyperparameters, Segments, build, train
-from training.genre.protocol import Workspace
+from training.genre.protocol import Finished, Workspace
 
 Indices = npt.NDArray[np.intp]
 
@@ -51,6 +51,9 @@ class SeedProtocol:
 
     def fit(self, train_on: Indices, seed: int, keep: Callable[[Any], None] | None = None) -> Any:
         return self._trained(np.flatnonzero(np.isin(self._clip_of, train_on)), seed, keep)
+
+    def finished(self, network: Any) -> Finished:
+        return Finished(network)
 
     def fit_segments(self, clip_of: Indices, position: Indices, seed: int) -> Any:
         return self._trained(self._first[clip_of] + position, seed, None)

@@ -113,10 +113,10 @@ def train_model(
     versions = prepare(plan.seed, data.threads)
     material = load_material(folder, protocol, data)
     trial = try_protocol(protocol, material, plan, data)
-    network = protocol.fit(np.arange(len(material.clips)), plan.seed)
+    finished = protocol.finished(protocol.fit(np.arange(len(material.clips)), plan.seed))
 
     out.mkdir(parents=True, exist_ok=True)
-    network.save(out / _WEIGHTS)
+    finished.network.save(out / _WEIGHTS)
     manifest = write_manifest(
         out,
         out.resolve().name,
@@ -128,11 +128,14 @@ def train_model(
         uncertain_below=UNCERTAIN_BELOW,
         max_segments=protocol.max_segments,
         tags=protocol.tags,
+        unfit_below=finished.fit and finished.fit.below,
         weights=_WEIGHTS,
         versions=versions,
         command=command,
         figures=trial.figures.with_more(
             **described(protocol),
+            **({"fit": finished.fit} if finished.fit else {}),
+            **({"content": finished.content} if finished.content else {}),
             trained_on=sorted({content_id(clip.path) for clip in material.clips}),
             training_s=round(time.perf_counter() - started),
         ).as_json(),

@@ -20,8 +20,8 @@ from pydantic import ValidationError
 
 from shared.contracts.audio_features import AUDIO_FEATURES
 from shared.contracts.labels import MOODS
+from shared.models.heard_track import TAG_SEGMENTS
 from shared.models.manifest import Scaler, load_manifest
-from shared.models.music_tags import TAG_SEGMENTS
 from shared.models.networks import TagModel
 from shared.settings import Settings
 from training.data.clips import DataError, audio_files

@@ -117,6 +117,32 @@ class ClipLeak(Figures):
     of: int
 
 
+class FitFigures(Figures):
+    """How well tracks of a genre that was left out are told from those of the others (area under the ROC curve).
+
+    With the threshold ``below`` a share ``found`` of them is recognised, and ``false_alarms`` of the known ones.
+    """
+
+    auroc: Interval
+    auroc_by_genre: dict[str, float]
+    below: float
+    found: float
+    false_alarms: float
+
+
+class ContentFigures(Figures):
+    """How well speech and other sounds are told from music, by source; each source was left out in turn.
+
+    ``right`` is the share of its segments that are recognised, ``music_right`` that of the clips' segments, of which
+    nothing was trained on.
+    """
+
+    auroc_against_music: dict[str, float]
+    right: dict[str, float]
+    music_right: float
+    segments: dict[str, int]
+
+
 class GenreAnswers(Figures):
     """What was measured of the answers of a genre model."""
 
@@ -177,6 +203,8 @@ class GenreFigures(GenreAnswers):
     split: Split
     skipped: tuple[SkippedFile, ...]
     leaky: Leaky | None = None
+    fit: FitFigures | None = None
+    content: ContentFigures | None = None
     recipe: str = ""
     description: str = ""
     notices: str = ""

@@ -52,6 +52,15 @@ def add_genre_options(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="music of any kind to learn from, without genres; may be given more than once",
     )
+    for kind, what in (("speech", "people who speak"), ("sounds", "sounds that are neither music nor speech")):
+        parser.add_argument(
+            f"--{kind}",
+            type=Path,
+            action="append",
+            default=[],
+            metavar="DIR",
+            help=f"recordings of {what}, a subfolder a source, to tell music from; may be given more than once",
+        )
     parser.add_argument(
         "--no-leaky", action="store_true", help="leave out the random split by segment, which takes one more training"
     )
@@ -97,6 +106,7 @@ def _command(options: argparse.Namespace) -> str:
     """The command that reproduces the model."""
     words = ["tonestream", "train", "genre", "--data", options.data, "--model", options.model, "--out", options.out]
     words += ["--split", options.split] if options.split != "artist" else ["--folds", options.folds]
-    words += [word for folder in options.teach for word in ("--teach", folder)]
+    for kind in ("teach", "speech", "sounds"):
+        words += [word for folder in getattr(options, kind) for word in (f"--{kind}", folder)]
     words += ["--seed", options.seed, *(["--no-leaky"] if options.no_leaky else [])]
     return shlex.join(str(word) for word in words)

@@ -47,7 +47,7 @@ from shared.audio.wav import open_wav, read_samples
 from shared.contracts.audio_features import AudioFeatures
 
 Array = npt.NDArray[np.float32]
-#: Probabilities of tags by name, from `shared.models.music_tags`. A missing tag counts as average.
+#: Probabilities of tags by name, from `shared.models.heard_track`. A missing tag counts as average.
 Tags = Mapping[str, float]
 
 #: No tags are known: every tag counts as average.

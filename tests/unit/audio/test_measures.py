@@ -218,7 +218,7 @@ def test_a_track_of_which_nothing_is_left_above_8_khz_measures_like_its_original
 
 
 def test_the_measures_need_no_tensorflow() -> None:
-    modules = "shared.audio.track_features.measures, shared.models.music_tags"
+    modules = "shared.audio.track_features.measures, shared.models.heard_track"
     script = f"import sys, {modules}; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 

@@ -13,8 +13,8 @@ import pytest
 
 from shared.audio.spec import LOG_MEL96
 from shared.audio.track_features.tag_scores import contrast, likely
+from shared.models.heard_track import HeardTrack, hear_track
 from shared.models.manifest import ModelError, load_manifest, write_manifest
-from shared.models.music_tags import music_tags
 from shared.models.networks import TagModel
 from shared.settings import Settings
 from tests.support.wav_files import wav_bytes
@@ -27,7 +27,7 @@ RATE = 22050
 @pytest.fixture(scope="module")
 def tag_model() -> TagModel:
     settings = Settings()
-    return TagModel.load(settings.models_dir / settings.tag_model)
+    return TagModel.load(settings.models_dir / "music-tags")
 
 
 def pcm(seconds: float) -> np.ndarray:
@@ -36,10 +36,10 @@ def pcm(seconds: float) -> np.ndarray:
 
 def test_the_shipped_model_takes_log_mel_and_carries_its_licence() -> None:
     settings = Settings()
-    manifest = load_manifest(settings.models_dir / settings.tag_model)
+    manifest = load_manifest(settings.models_dir / "music-tags")
     assert manifest.kind == "tags" and manifest.require_feature_spec() == LOG_MEL96
     assert len(manifest.labels) == 50 and {"sad", "happy", "hip-hop"} <= set(manifest.labels)
-    card = (settings.models_dir / settings.tag_model / "CARD.md").read_text(encoding="utf-8")
+    card = (settings.models_dir / "music-tags" / "CARD.md").read_text(encoding="utf-8")
     assert manifest.model_id in card and manifest.sha256 in card and "ISC" in card
     licence = (settings.models_dir / "MUSICNN-LICENSE.md").read_text(encoding="utf-8")
     assert "Jordi Pons" in licence and "Permission to use, copy, modify" in licence
@@ -47,12 +47,13 @@ def test_the_shipped_model_takes_log_mel_and_carries_its_licence() -> None:
 
 def test_the_answer_for_a_segment_does_not_depend_on_the_others(tag_model: TagModel) -> None:
     batch = np.random.default_rng(1).uniform(0, 2, (3, 188, 96)).astype(np.float32)
-    embedding, tags = tag_model.predict(batch)
-    assert embedding.shape == (3, 200) and tags.shape == (3, 50)
-    assert ((tags > 0) & (tags < 1)).all()
+    heard = tag_model.predict(batch)
+    assert heard.embedding.shape == (3, 200) and heard.tags.shape == (3, 50)
+    assert ((heard.tags > 0) & (heard.tags < 1)).all()
+    assert heard.fit is None and heard.content is None
     alone = tag_model.predict(batch[1:2])
-    np.testing.assert_allclose(alone[0][0], embedding[1], atol=1e-4)
-    np.testing.assert_allclose(alone[1][0], tags[1], atol=1e-5)
+    np.testing.assert_allclose(alone.embedding[0], heard.embedding[1], atol=1e-4)
+    np.testing.assert_allclose(alone.tags[0], heard.tags[1], atol=1e-5)
 
 
 def test_features_of_another_shape_are_refused(tag_model: TagModel) -> None:
@@ -62,8 +63,8 @@ def test_features_of_another_shape_are_refused(tag_model: TagModel) -> None:
 
 def test_a_model_of_another_kind_is_refused() -> None:
     settings = Settings()
-    with pytest.raises(ModelError, match="knows no tags"):
-        TagModel.load(settings.models_dir / settings.genre_model)
+    with pytest.raises(ModelError, match="without tags"):
+        TagModel.load(settings.models_dir / "musicnn-lstm")
 
 
 @pytest.mark.parametrize("labels", [(), ("sad", "sad")])
@@ -75,12 +76,12 @@ def test_a_tag_model_names_each_tag_once(tmp_path: Path, labels: tuple[str, ...]
 
 
 def test_a_track_is_tagged_from_a_few_segments_and_silent_ones_say_nothing(tag_model: TagModel) -> None:
-    sounding = music_tags(io.BytesIO(wav_bytes(np.tile(pcm(3.0), 2))), tag_model)
+    sounding = hear_track(io.BytesIO(wav_bytes(np.tile(pcm(3.0), 2))), tag_model).tags
     assert tuple(sounding) == tag_model.manifest.labels
-    half_silent = music_tags(io.BytesIO(wav_bytes(np.concatenate([pcm(3.0), np.zeros(3 * RATE)]))), tag_model)
+    half_silent = hear_track(io.BytesIO(wav_bytes(np.concatenate([pcm(3.0), np.zeros(3 * RATE)]))), tag_model).tags
     assert half_silent == pytest.approx(sounding, abs=1e-5)
-    assert music_tags(io.BytesIO(wav_bytes(np.zeros(6 * RATE))), tag_model) == {}
-    assert music_tags(io.BytesIO(wav_bytes(pcm(2.0))), tag_model) == {}
+    assert hear_track(io.BytesIO(wav_bytes(np.zeros(6 * RATE))), tag_model) == HeardTrack()
+    assert hear_track(io.BytesIO(wav_bytes(pcm(2.0))), tag_model) == HeardTrack()
 
 
 def test_a_long_track_costs_no_more_than_its_chosen_segments(
@@ -94,7 +95,7 @@ def test_a_long_track_costs_no_more_than_its_chosen_segments(
         return predict(batch)
 
     monkeypatch.setattr(tag_model, "predict", counted)
-    music_tags(io.BytesIO(wav_bytes(pcm(30.0))), tag_model, limit=4)
+    hear_track(io.BytesIO(wav_bytes(pcm(30.0))), tag_model, limit=4)
     assert sum(heard) == 4
 
 

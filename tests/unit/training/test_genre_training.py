@@ -34,7 +34,14 @@ from training.data.splits import (
 from training.genre.evaluation import evaluate_model
 from training.genre.figures import HeldOut, Temperatures, answers_by_fold, figures
 from training.genre.network import Segments
-from training.genre.protocol import PROTOCOLS, TrainingProtocol, UnknownProtocolError, Workspace, protocol_named
+from training.genre.protocol import (
+    PROTOCOLS,
+    Finished,
+    TrainingProtocol,
+    UnknownProtocolError,
+    Workspace,
+    protocol_named,
+)
 from training.genre.seed import SeedProtocol
 from training.genre.training import Plan, cross_validate_protocol, train_model
 from training.reports.card import genre_card
@@ -74,6 +81,9 @@ class TinyProtocol:
         self.trained_on.append(train_on.tolist())
         labels = [GENRES.index(self.prepared[i].label) for i in train_on for _ in self._features[i]]
         return self._network(np.concatenate([self._features[i] for i in train_on]), labels, seed)
+
+    def finished(self, network: Any) -> Finished:
+        return Finished(network)
 
     def fit_segments(self, clip_of: Any, position: Any, seed: int) -> Any:
         self.trained_segments = list(zip(clip_of.tolist(), position.tolist(), strict=True))
