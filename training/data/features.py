@@ -27,6 +27,7 @@ from shared.contracts.audio_features import AUDIO_FEATURES
 from shared.contracts.errors import ErrorCode, TonestreamError, TransientError
 from shared.models.heard_track import hear_track
 from training.data.clips import Clip
+from training.data.variations import Variation, varied_file
 from training.genre.protocol import NoProgress, Progress
 
 if TYPE_CHECKING:
@@ -53,15 +54,17 @@ def clip_features(
     threads: int,
     bandwidth_hz: int | None = None,
     progress: Progress = _SILENT,
+    variation: Variation | None = None,
 ) -> list[Array]:
     """Features of each clip's whole segments, float32 [segments, frames, coefficients], in the order of ``clips``.
 
     With ``bandwidth_hz`` each segment is first limited to that bandwidth, like a recording sampled at twice that rate.
+    With a ``variation`` the file is changed before it is decoded.
     Computed once per clip and spec, then read from ``cache``. Raises TonestreamError for a clip that cannot be decoded.
     """
     label = "features" if bandwidth_hz is None else f"features up to {bandwidth_hz / 1000:g} kHz"
     with ThreadPoolExecutor(threads) as pool:
-        computed = pool.map(lambda clip: _clip_features(clip.path, spec, cache, bandwidth_hz), clips)
+        computed = pool.map(lambda clip: _clip_features(clip.path, spec, cache, bandwidth_hz, variation), clips)
         return list(progress.track(computed, label, len(clips)))
 
 
@@ -88,14 +91,24 @@ def usable_clips(
     return [clip for clip, why in pairs if why is None], [Skipped(clip.path, why) for clip, why in pairs if why]
 
 
-def _clip_features(path: Path, spec: FeatureSpec, cache: Path, bandwidth_hz: int | None) -> Array:
+def _clip_features(
+    path: Path, spec: FeatureSpec, cache: Path, bandwidth_hz: int | None, variation: Variation | None = None
+) -> Array:
     def compute(path: Path) -> Array:
-        segments = read_segments(path, spec)
+        segments = _varied_segments(path, spec, variation)
         if bandwidth_hz is not None:
             segments = limit_bandwidth(segments, spec.sample_rate, bandwidth_hz)
         return segment_features(segments, spec)
 
-    return _cached(cache, f"features|{spec.model_dump_json()}|{bandwidth_hz}", path, compute)
+    varied = f"|{variation}" if variation else ""
+    return _cached(cache, f"features|{spec.model_dump_json()}|{bandwidth_hz}{varied}", path, compute)
+
+
+def _varied_segments(path: Path, spec: FeatureSpec, variation: Variation | None) -> Array:
+    if variation is None:
+        return read_segments(path, spec)
+    with tempfile.TemporaryDirectory() as folder:
+        return read_segments(varied_file(path, variation, Path(folder)), spec)
 
 
 def measured_features(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final, Self
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from shared.audio.segments import chosen_segments
 from shared.contracts.labels import GENRES
 from training.data.clips import Clip
-from training.reports.figures import Bin, FewerSegments, GenreAnswers, Uncertain
+from training.reports.figures import Bin, FewerSegments, GenreAnswers, Uncertain, VariedAnswers
 from training.reports.metrics import (
     accuracy,
     confusion,
@@ -40,16 +40,23 @@ _FEWER: Final = (1, 2, 3, 5, 7)
 class HeldOut:
     """The answers of a network that was not trained on ``clips``: logits [segments, classes] per clip.
 
-    ``full`` are those of the segments, ``limited`` those of the segments limited to `LIMITED_HZ`.
+    ``full`` are those of the segments, ``limited`` those of the segments limited to `LIMITED_HZ`, ``varied`` those of
+    the clips with a variation (`training.data.variations`), by its name.
     """
 
     clips: Sequence[Clip]
     full: Sequence[Array]
     limited: Sequence[Array]
+    varied: Mapping[str, Sequence[Array]] = field(default_factory=dict)
 
     def only(self, positions: Indices) -> HeldOut:
         """The clips at ``positions``."""
-        return HeldOut(*([values[i] for i in positions] for values in (self.clips, self.full, self.limited)))
+        return HeldOut(
+            [self.clips[i] for i in positions],
+            [self.full[i] for i in positions],
+            [self.limited[i] for i in positions],
+            {name: [logits[i] for i in positions] for name, logits in self.varied.items()},
+        )
 
     @property
     def truth(self) -> Indices:
@@ -71,6 +78,7 @@ class Answers:
     tracks_before: Floats
     tracks: Floats
     limited_tracks: Floats
+    varied_tracks: dict[str, Floats]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +106,12 @@ class Temperatures:
             mean_by_track(before, track_of),
             tempered(mean_by_track(segments, track_of), self.track),
             tempered(mean_by_track(limited, track_of), self.track),
+            {name: self._tracks(logits) for name, logits in held_out.varied.items()},
         )
+
+    def _tracks(self, logits: Sequence[Array]) -> Floats:
+        track_of = np.repeat(np.arange(len(logits)), [len(one) for one in logits])
+        return tempered(mean_by_track(softmax(np.concatenate(logits), self.segment), track_of), self.track)
 
 
 def answers_by_fold(held_out: HeldOut, fold_of: Indices) -> Answers:
@@ -114,6 +127,8 @@ def answers_by_fold(held_out: HeldOut, fold_of: Indices) -> Answers:
         whole.segments[np.isin(track_of, own)] = judged.segments
         whole.tracks[own] = judged.tracks
         whole.limited_tracks[own] = judged.limited_tracks
+        for name, tracks in judged.varied_tracks.items():
+            whole.varied_tracks[name][own] = tracks
     return whole
 
 
@@ -155,6 +170,18 @@ def figures(held_out: HeldOut, answers: Answers, threshold: float | None) -> Gen
         segment_reliability_after=_bins(answers.segments, segment_truth),
         uncertain=_uncertain(answers.tracks.max(axis=1), right, groups, threshold),
         fewer_segments=_fewer_segments(answers.segments, track_of, truth),
+        variations=tuple(_variation(name, varied, answers.tracks) for name, varied in answers.varied_tracks.items()),
+    )
+
+
+def _variation(name: str, varied: Floats, plain: Floats) -> VariedAnswers:
+    """How far the answers ``varied`` [tracks, classes] are from the ``plain`` ones."""
+    label = plain.argmax(axis=1)
+    moved = np.abs(varied.max(axis=1) - plain.max(axis=1))
+    return VariedAnswers(
+        name=name,
+        same_answer=round(float((varied.argmax(axis=1) == label).mean()), 3),
+        confidence_moved=round(float(moved.mean()), 3),
     )
 
 

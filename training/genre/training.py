@@ -17,6 +17,7 @@ from shared.models.manifest import ModelManifest, write_manifest
 from training.data.clips import Clip, DataError, content_id, read_clips
 from training.data.features import Skipped, clip_features, usable_clips
 from training.data.splits import fault_filtered, fault_filtered_positions, fold_of_each, random_segments, train_and_test
+from training.data.variations import VARIATIONS, Variation
 from training.genre.figures import LIMITED_HZ, HeldOut, Temperatures, answers_by_fold, figures
 from training.genre.protocol import TrainingProtocol, Workspace
 from training.reports.card import write_card
@@ -196,20 +197,22 @@ def fault_filtered_split(clips: Sequence[Clip]) -> Split:
 def logits_of(
     predict: Callable[[Array], Array], clips: Sequence[Clip], spec: FeatureSpec, label: str, data: Workspace
 ) -> HeldOut:
-    """The answers of ``predict`` ([n, frames, coefficients] to logits [n, classes]) for ``clips``, in both
-    bandwidths."""
+    """The answers of ``predict`` ([n, frames, coefficients] to logits [n, classes]) for ``clips``: as they are, in the
+    limited bandwidth, and with each variation."""
 
-    def answered(bandwidth_hz: int | None, label: str) -> list[Array]:
+    def answered(bandwidth_hz: int | None, label: str, variation: Variation | None = None) -> list[Array]:
         found: list[Array] = []
         starts = range(0, len(clips), _CLIPS_AT_ONCE)
         for start in data.progress.track(starts, label, len(starts)):
             part = clips[start : start + _CLIPS_AT_ONCE]
-            features = clip_features(part, spec, data.cache, data.threads, bandwidth_hz)
+            features = clip_features(part, spec, data.cache, data.threads, bandwidth_hz, variation=variation)
             ends = np.cumsum([len(one) for one in features])[:-1]
             found += np.split(predict(np.concatenate(features)), ends)
         return found
 
-    return HeldOut(clips, answered(None, label), answered(LIMITED_HZ, f"{label}, up to {LIMITED_HZ / 1000:g} kHz"))
+    limited = answered(LIMITED_HZ, f"{label}, up to {LIMITED_HZ / 1000:g} kHz")
+    varied = {one.name: answered(None, f"{label}, {one.name}", one) for one in VARIATIONS}
+    return HeldOut(clips, answered(None, label), limited, varied)
 
 
 def _cross_validated(
@@ -217,12 +220,16 @@ def _cross_validated(
 ) -> HeldOut:
     full: list[Array] = [np.empty(0, np.float32)] * len(clips)
     limited = list(full)
+    varied = {one.name: list(full) for one in VARIATIONS}
     folds = list(train_and_test(fold_of))
     for train_on, test_on in data.progress.track(folds, "folds", len(folds)):
         judged = _held_out(protocol.fit(train_on, seed), protocol, clips, test_on, data)
         for position, own_full, own_limited in zip(test_on, judged.full, judged.limited, strict=True):
             full[position], limited[position] = own_full, own_limited
-    return HeldOut(clips, full, limited)
+        for name, logits in judged.varied.items():
+            for position, own in zip(test_on, logits, strict=True):
+                varied[name][position] = own
+    return HeldOut(clips, full, limited, varied)
 
 
 def _held_out(

@@ -12,7 +12,15 @@ from shared.models.manifest import ModelManifest
 from training.genre.protocol import REFERENCES
 from training.mood.card import mood_card
 from training.reports.card_parts import INTERVAL_NOTE, decimals, ending, listed, markdown_table, with_interval
-from training.reports.figures import FewerSegments, GenreFigures, Leaky, Uncertain
+from training.reports.figures import (
+    ContentFigures,
+    FewerSegments,
+    FitFigures,
+    GenreFigures,
+    Leaky,
+    Uncertain,
+    VariedAnswers,
+)
 
 _CARD: Final = "CARD.md"
 _WEAK_RECALL: Final = 0.5
@@ -48,7 +56,7 @@ were then trained on all {len(f.trained_on or ())} clips.
 ![reliability](reliability.png)
 
 ## Limits
-- Music of another kind than the ten genres is called one of them as well: there is no "none of these".
+{_no_none_of_these(f)}
 {_weak_genres(f)}
 {ending(manifest, f.training_s, " ".join(part for part in (f.notices, rights) if part))}"""
 
@@ -80,6 +88,8 @@ def genre_report(f: GenreFigures, temperature: float, track_temperature: float) 
         _uncertain(f.uncertain),
         "## Bandwidth",
         _bandwidth(f),
+        *(("## Steadiness", _steadiness(f.variations)) if f.variations else ()),
+        *(("## Fit and content", _fit_and_content(f.fit, f.content)) if f.fit else ()),
         *(("## Fewer segments", _fewer_segments(f.fewer_segments)) if f.fewer_segments else ()),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -166,6 +176,33 @@ def _bandwidth(f: GenreFigures) -> str:
     return text
 
 
+def _steadiness(rows: Sequence[VariedAnswers]) -> str:
+    table = markdown_table(
+        ("recording", "same answer", "confidence moves by (mean)"),
+        [(row.name, f"{row.same_answer:.0%}", f"{row.confidence_moved:.3f}") for row in rows],
+    )
+    return f"The held-out tracks again, changed in ways that should not matter:\n\n{table}"
+
+
+def _fit_and_content(fit: FitFigures, content: ContentFigures | None) -> str:
+    text = (
+        "**Fit**: how far the tags of a track are from those of the ten genres. Each genre was left out in turn, and "
+        "its held-out tracks compared with those of the other nine: area under the ROC curve "
+        f"{with_interval(fit.auroc)}, by the genre left out: {listed(fit.auroc_by_genre)}. Below {fit.below:.2f} a "
+        f"track is called none of the ten: {fit.false_alarms:.0%} of tracks of known genres, and {fit.found:.0%} of "
+        "those left out. (The network itself saw other clips of a left-out genre; only the regions did not.)"
+    )
+    if content is None:
+        return text
+    rows = [(name, f"{area:.3f}", f"{content.right[name]:.0%}") for name, area in content.auroc_against_music.items()]
+    table = markdown_table(("source, left out of training", "area under the ROC curve, against music", "right"), rows)
+    counts = ", ".join(f"{count} of {name}" for name, count in content.segments.items())
+    return (
+        f"{text}\n\n**Content**: music, speech or other sounds, from the hidden layer. Trained on segments ({counts}); "
+        f"{content.music_right:.1%} of the clips' segments, which it was not trained on, are called music.\n\n{table}"
+    )
+
+
 def _fewer_segments(rows: Sequence[FewerSegments]) -> str:
     table = markdown_table(
         ("segments", "accuracy, tracks", "same answer as from all"),
@@ -184,6 +221,11 @@ def _weak_genres(f: GenreFigures) -> str:
     if f.data.startswith("GTZAN"):
         lines.append("- GTZAN is Western music of the 20th century, with known mislabellings (Sturm 2013).")
     return "\n".join(line for line in lines if line)
+
+
+def _no_none_of_these(f: GenreFigures) -> str:
+    text = "- Music of another kind than the ten genres is called one of them as well"
+    return f"{text}; the fit says how far it is from them." if f.fit else f'{text}: there is no "none of these".'
 
 
 def _described(spec: FeatureSpec) -> str:

@@ -84,6 +84,14 @@ class FewerSegments(Figures):
     same_answer: float | None
 
 
+class VariedAnswers(Figures):
+    """The answers to the tracks with a variation: the share that stays, and how far the confidence moves (mean)."""
+
+    name: str
+    same_answer: float
+    confidence_moved: float
+
+
 class Split(Figures):
     """How the clips were split. ``present`` and ``listed`` count tracks by part of the fault-filtered split."""
 
@@ -171,6 +179,7 @@ class GenreAnswers(Figures):
     segment_reliability_after: tuple[Bin, ...]
     uncertain: Uncertain
     fewer_segments: tuple[FewerSegments, ...] = ()
+    variations: tuple[VariedAnswers, ...] = ()
 
     @property
     def track_reliability(self) -> Reliability:

@@ -31,6 +31,8 @@ from training.data.splits import (
     names_in,
     random_segments,
 )
+from training.data.variations import VARIATIONS
+from training.genre import training
 from training.genre.evaluation import evaluate_model
 from training.genre.figures import HeldOut, Temperatures, answers_by_fold, figures
 from training.genre.network import Segments
@@ -124,6 +126,12 @@ def write_index(folder: Path, rows: list[dict[str, str]]) -> None:
         writer = csv.DictWriter(index, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
+
+
+@pytest.fixture(autouse=True)
+def one_variation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One is enough here: each takes a run of ffmpeg a clip."""
+    monkeypatch.setattr(training, "VARIATIONS", VARIATIONS[:1])
 
 
 @pytest.fixture(scope="module")

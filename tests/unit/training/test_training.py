@@ -19,6 +19,7 @@ from tests.support.wav_files import wav_bytes
 from training.data.clips import read_clips
 from training.data.features import limit_bandwidth, read_segments
 from training.data.splits import fold_of_each, train_and_test
+from training.data.variations import VARIATIONS, Variation, varied_file
 from training.reports.metrics import (
     accuracy,
     calibrated_by_fold,
@@ -181,6 +182,20 @@ def test_limited_bandwidth_removes_what_is_above_and_keeps_what_is_below() -> No
     assert limited.shape == (2, len(high))
     assert np.abs(limited[0, 500:-500]).max() < 0.01
     np.testing.assert_allclose(limited[1, 500:-500], low[500:-500], atol=0.01)
+
+
+@pytest.mark.parametrize("variation", VARIATIONS, ids=lambda one: one.name)
+def test_a_variation_changes_what_it_says_and_nothing_else(variation: Variation, tmp_path: Path) -> None:
+    (tmp_path / "tone.wav").write_bytes(wav_bytes(sine(440.0, -6.0, 9.0) * 32_000))
+    plain = read_segments(tmp_path / "tone.wav", MFCC13)
+    varied = read_segments(varied_file(tmp_path / "tone.wav", variation, tmp_path), MFCC13)
+    assert len(varied) == (2 if variation.name == "1 s later" else 3)
+    spectrum = np.abs(np.fft.rfft(varied[0] * np.hanning(len(varied[0]))))
+    cents = 1200 * np.log2(spectrum.argmax() / 3.0 / 440.0)
+    expected = {"10 cents higher": 10.0, "10 cents lower": -10.0}.get(variation.name, 0.0)
+    assert cents == pytest.approx(expected, abs=1.5)
+    # Every variation comes back to the reference level.
+    assert np.std(varied) == pytest.approx(np.std(plain), rel=0.02)
 
 
 # Samples
