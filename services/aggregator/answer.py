@@ -12,11 +12,13 @@ from shared.contracts.errors import ErrorCode
 from shared.contracts.labels import GENRES
 from shared.contracts.messages import (
     Calibration,
+    Dynamics,
     ErrorReport,
     Genre,
     GenreAlternative,
     IngestedTrack,
     Mood,
+    MoodSegment,
     SegmentGenre,
     SegmentPrediction,
     Stage,
@@ -64,6 +66,7 @@ def answer(
         audio_features=_audio_features(mood),
         key=None if state.mood is None else state.mood.key,
         content=None if state.mood is None else state.mood.content,
+        embedding=None if state.mood is None else state.mood.embedding,
         tags=() if state.mood is None else state.mood.tags,
         errors=errors,
         timings_ms=_timings(track, state, predictions),
@@ -180,10 +183,24 @@ def _mood(state: RequestState, calibrations: Calibrations) -> tuple[Mood | None,
             probabilities=mood.probabilities,
             features=mood.features,
             source=mood.source,
+            segments=mood.segments,
+            dynamics=_dynamics(mood.segments),
             model=mood.model,
         ),
         mood.error,
     )
+
+
+def _dynamics(segments: Sequence[MoodSegment]) -> Dynamics | None:
+    if not segments:
+        return None
+    energy, valence = ([getattr(segment, name) for segment in segments] for name in ("energy", "valence"))
+    return Dynamics(energy=_rounded(float(np.std(energy))), valence=_rounded(float(np.std(valence))))
+
+
+def as_requested(result: TrackResult, track: IngestedTrack) -> TrackResult:
+    """``result`` without what the request of ``track`` did not ask for."""
+    return result if track.embedding else result.model_copy(update={"embedding": None})
 
 
 def _audio_features(mood: Mood | None) -> TrackAudioFeatures | None:

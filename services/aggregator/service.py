@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Final, Self, cast
 
-from services.aggregator.answer import Calibrations, answer
+from services.aggregator.answer import Calibrations, answer, as_requested
 from services.aggregator.vote import known_strategy
 from services.topology import AGGREGATOR
 from shared.blobs.store import BlobStore
@@ -176,7 +176,7 @@ class Aggregator(Service[Part, Answer]):
         fault_point(ANSWER_CLAIMED)
         result = self._result(track, state)
         outcomes: list[Outcome[Answer]] = [
-            Outcome((result,), (partial(self._clean_up, request_id, record.coordinates),))
+            Outcome((as_requested(result, track),), (partial(self._clean_up, request_id, record.coordinates),))
         ]
         followers = self._coalescing.end(request_id, result)
         for follower, own in self._requests.states(followers).items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -13,14 +14,15 @@ from shared.contracts.messages import LONGEST_SOURCE, TrackRequest
 from shared.contracts.tracks import without_credentials
 
 
-def remote_request(given: Input, request_id: str, force: bool = False, model: str | None = None) -> TrackRequest:
-    """The request for a URL or a Spotify track. Raises UsageError for anything else."""
+def remote_request(given: Input, request_id: str, **wishes: Any) -> TrackRequest:
+    """The request for a URL or a Spotify track; ``wishes`` are further fields of it. Raises UsageError for anything
+    else."""
     if given.kind == "unknown":
         raise UsageError("there is no such file, and it is neither a URL nor a Spotify track")
     try:
         if given.kind == "spotify":
-            return TrackRequest(request_id=request_id, track_id=given.given, force=force, model=model)
-        return TrackRequest(request_id=request_id, audio_url=given.given, force=force, model=model)
+            return TrackRequest(request_id=request_id, track_id=given.given, **wishes)
+        return TrackRequest(request_id=request_id, audio_url=given.given, **wishes)
     except ValidationError as error:
         raise UsageError(faults(error)) from error
 

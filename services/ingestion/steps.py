@@ -108,6 +108,7 @@ class Draft:
             error=error,
             follows=follows,
             answer_key=self.answer_key,
+            embedding=self.request.embedding,
             received_at_ms=self.received_at_ms,
         )
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 from services.topology import MOOD_WORKER
 from shared.audio.segments import Stretch
 from shared.audio.track_features.key import Key
-from shared.audio.track_features.measures import measure_wav
+from shared.audio.track_features.measures import measure_segment, measure_wav
 from shared.blobs.store import BlobStore
 from shared.contracts.audio_features import AUDIO_FEATURES, AudioFeatures
 from shared.contracts.errors import ErrorCode, HeldError, TonestreamError
@@ -26,6 +26,7 @@ from shared.contracts.messages import (
     GenreFit,
     IngestedTrack,
     MoodPrediction,
+    MoodSegment,
     MoodSource,
     MusicalKey,
     Tag,
@@ -115,10 +116,31 @@ class MoodWorker(TrackByTrackService[IngestedTrack, MoodPrediction]):
                     key=musical_key(heard.key),
                     content=content_of(heard.track),
                     fit=fit_of(heard.track, heard.unfit_below),
+                    segments=self._segments(heard, model),
+                    embedding=embedding_of(heard.track),
                     timings_ms={self.stage.value: (time.perf_counter() - started) * 1000},
                 ),
             )
         )
+
+    def _segments(self, heard: _Heard, model: MoodModel) -> tuple[MoodSegment, ...]:
+        """The mood of each segment that the tag model heard."""
+        segments = []
+        for part in heard.track.segments:
+            features = measure_segment(part.samples, part.tags, heard.level_dbfs, heard.features.duration_ms)
+            probabilities = model.predict(features.as_dict(), "audio")
+            label = max(probabilities, key=lambda name: probabilities[name])
+            segments.append(
+                MoodSegment(
+                    start_s=part.start_s,
+                    end_s=part.end_s,
+                    energy=round(features.energy, 4),
+                    valence=round(features.valence, 4),
+                    label=label,
+                    confidence=round(probabilities[label], 4),
+                )
+            )
+        return tuple(segments)
 
     def give_up(self, origin: Origin, error: TonestreamError) -> Outcome[MoodPrediction]:
         report = error.report if isinstance(error, AlreadyReportedError) else ErrorReport.of(error, self.stage)
@@ -128,7 +150,7 @@ class MoodWorker(TrackByTrackService[IngestedTrack, MoodPrediction]):
         if track.spotify_id is not None and self._spotify is not None:
             try:
                 features = self._spotify.audio_features(track.spotify_id)
-                return _Heard(features, features, "spotify", HeardTrack(), None, None)
+                return _Heard(features, features, "spotify", HeardTrack())
             except TonestreamError as error:
                 if track.audio is None:
                     raise
@@ -148,8 +170,15 @@ class MoodWorker(TrackByTrackService[IngestedTrack, MoodPrediction]):
                 raise TonestreamError(ErrorCode.SILENT_AUDIO, "the track is silent from beginning to end")
             wav.seek(0)
             measured = measure_wav(wav, heard.tags, sounding=sounding, track_level_dbfs=level_dbfs)
-        threshold = tagger.manifest.unfit_below
-        return _Heard(measured.features, measured.levelled, "audio", heard, measured.key, threshold)
+        return _Heard(
+            measured.features,
+            measured.levelled,
+            "audio",
+            heard,
+            measured.key,
+            tagger.manifest.unfit_below,
+            level_dbfs,
+        )
 
     @staticmethod
     def _no_audio(track: IngestedTrack) -> TonestreamError:
@@ -163,14 +192,16 @@ class _Heard:
     """The ten ``features`` of the result, and those that the mood network ``judged``: if measured, at one level.
 
     ``track`` is what the tag model heard, empty if the audio was not heard; ``unfit_below`` is its threshold.
+    ``level_dbfs`` is the level of the track, None if unknown.
     """
 
     features: AudioFeatures
     judged: AudioFeatures
     source: MoodSource
     track: HeardTrack
-    key: Key | None
-    unfit_below: float | None
+    key: Key | None = None
+    unfit_below: float | None = None
+    level_dbfs: float | None = None
 
 
 def content_of(track: HeardTrack) -> Content | None:
@@ -188,6 +219,11 @@ def fit_of(track: HeardTrack, unfit_below: float | None) -> GenreFit | None:
         return None
     probability = round(track.fit, 4)
     return GenreFit(probability=probability, outside=unfit_below is not None and probability < unfit_below)
+
+
+def embedding_of(track: HeardTrack) -> tuple[float, ...] | None:
+    """The embedding for a result."""
+    return None if track.embedding is None else tuple(round(float(value), 3) for value in track.embedding)
 
 
 def musical_key(key: Key | None) -> MusicalKey | None:

@@ -104,7 +104,7 @@ class TrackRequest(_Message):
     reference, or ``file:///`` and the path of a file in the folder that ingestion may read). With both, the audio comes
     from the URL and the names from Spotify. ``force`` computes the answer again even if one is cached. ``source`` is
     the track's name in the result; by default the URL or ID as given. ``model`` is the genre model, by its folder's
-    name or its model ID; by default the installation's own.
+    name or its model ID; by default the installation's own. ``embedding`` asks for the track's embedding.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -114,6 +114,7 @@ class TrackRequest(_Message):
     force: bool = False
     source: Source | None = None
     model: ModelId | None = None
+    embedding: bool = False
 
     @field_validator("track_id")
     @classmethod
@@ -215,7 +216,7 @@ class IngestedTrack(_Message):
     It has either ``audio`` or ``error``. ``cached`` carries the finished answer of an earlier request for the same
     audio. ``follows`` names a request in progress for the same track, whose answer also answers this one. In both cases
     the workers have nothing to do. Older versions send no ``answer_key`` (on the wire: ``recipe``); readers then use
-    their own settings.
+    their own settings. ``embedding``: the result shall have it.
     """
 
     track_key: TrackKey
@@ -229,6 +230,7 @@ class IngestedTrack(_Message):
     cached: TrackResult | None = None
     follows: RequestId | None = None
     answer_key: AnswerKey | None = Field(None, alias="recipe")
+    embedding: bool = False
     received_at_ms: Annotated[int, Field(ge=0)] = 0
     timings_ms: Timings = Field(default_factory=dict)
 
@@ -391,11 +393,33 @@ class GenreFit(_Frozen):
     outside: bool
 
 
+class MoodSegment(_Frozen):
+    """A segment by itself. Its mood is not calibrated: the mood network was trained on whole clips."""
+
+    start_s: Seconds
+    end_s: Seconds
+    energy: Probability
+    valence: Probability
+    label: str
+    confidence: Probability
+
+
+class Dynamics(_Frozen):
+    """How far a track moves: the standard deviation of energy and of valence over its segments."""
+
+    energy: Annotated[float, Field(ge=0.0)]
+    valence: Annotated[float, Field(ge=0.0)]
+
+
+#: Of music that sounds alike, embeddings point in the same direction.
+Embedding = Annotated[tuple[float, ...], Field(max_length=1000)]
+
+
 class MoodPrediction(_Message):
     """mood_worker -> aggregator: the mood with the features it came from and their source, or why there is none.
 
     ``calibration`` is the model's; None in messages of older versions. ``tags`` are the likeliest, best first; empty if
-    the audio was not heard, and so are ``key``, ``content`` and ``fit``.
+    the audio was not heard, and so are ``key``, ``content``, ``fit``, ``segments`` and ``embedding``.
     """
 
     track_key: TrackKey
@@ -408,6 +432,8 @@ class MoodPrediction(_Message):
     key: MusicalKey | None = None
     content: Content | None = None
     fit: GenreFit | None = None
+    segments: tuple[MoodSegment, ...] = ()
+    embedding: Embedding | None = None
     error: ErrorReport | None = None
     timings_ms: Timings = Field(default_factory=dict)
 
@@ -466,7 +492,8 @@ class Genre(_Frozen):
 class Mood(_Frozen):
     """The mood, the ten features it came from, and whether they come from Spotify or from the audio.
 
-    ``uncertain``: no mood is likely enough; ``label`` is the best guess.
+    ``uncertain``: no mood is likely enough; ``label`` is the best guess. ``segments`` are some of 3 s, spread over the
+    track, and ``dynamics`` says how far they move; both are empty if the audio was not heard.
     """
 
     label: str
@@ -475,6 +502,8 @@ class Mood(_Frozen):
     probabilities: MoodProbabilities
     features: dict[str, float]
     source: MoodSource
+    segments: tuple[MoodSegment, ...] = ()
+    dynamics: Dynamics | None = None
     model: ModelId
 
 
@@ -504,7 +533,8 @@ class TrackResult(_Message):
     """aggregator -> user: the one answer to a request.
 
     ``audio_features``, ``key``, ``tags`` (the likeliest, best first) and ``content`` describe the track; the mood
-    follows from the features.
+    follows from the features. ``embedding``, if the request asks for it: tracks that sound alike have a high cosine
+    similarity.
     ``cached``: it was computed for another request. ``timings_ms`` holds the milliseconds of work by stage. ``total``
     is the time since the request: since the timestamp of its record, or since ingestion first saw it if that timestamp
     is implausible (in the future, or older than the retention of the topic).
@@ -518,6 +548,7 @@ class TrackResult(_Message):
     key: MusicalKey | None = None
     tags: Tags = ()
     content: Content | None = None
+    embedding: Embedding | None = None
     errors: tuple[ErrorReport, ...] = ()
     cached: bool = False
     timings_ms: Timings = Field(default_factory=dict)

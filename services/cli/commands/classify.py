@@ -31,6 +31,9 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
         "--model", metavar="NAME", help="genre model by folder name or model ID (default: the setting)"
     )
     classify.add_argument("--json", action="store_true", help="one TrackResult a line on standard output")
+    classify.add_argument(
+        "--embedding", action="store_true", help="with --json: 200 numbers a track, to compare tracks by"
+    )
     classify.add_argument("--verbose", action="store_true", help="the services' log on standard error")
     classify.set_defaults(run=_classify)
 
@@ -54,7 +57,7 @@ def _classify(options: argparse.Namespace, settings: Settings) -> int:
             stack.enter_context(board)
             pipeline = stack.enter_context(EmbeddedPipeline(settings))
             stack.callback(board.stop)  # before the pipeline shuts down, which may take a moment
-            for result in _in_pipeline(pipeline, inputs):
+            for result in _in_pipeline(pipeline, inputs, options.embedding):
                 well = well and result.status is Status.OK
                 if options.json:
                     print(json_line(result.model_dump_json()), flush=True)
@@ -85,14 +88,15 @@ def _genre_folder(name: str, settings: Settings) -> str:
     return str(model.folder)
 
 
-def _in_pipeline(pipeline: EmbeddedPipeline, inputs: Sequence[Input]) -> Iterator[TrackResult]:
+def _in_pipeline(pipeline: EmbeddedPipeline, inputs: Sequence[Input], embedding: bool) -> Iterator[TrackResult]:
     """The results as they come."""
 
     def requests() -> Iterator[TrackRequest | TrackResult]:
         for given in inputs:
             request_id = uuid.uuid4().hex
             try:
-                yield _request(given, request_id, pipeline)
+                request = _request(given, request_id, pipeline)
+                yield request.model_copy(update={"embedding": embedding})
             except UsageError as error:
                 yield _refused(given, request_id, ErrorCode.INVALID_REQUEST, str(error))
             except TonestreamError as error:

@@ -56,6 +56,7 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
     submit.add_argument(
         "--model", metavar="NAME", help="genre model by folder name or model ID (default: the workers')"
     )
+    submit.add_argument("--embedding", action="store_true", help="with 200 numbers a track, to compare tracks by")
     submit.set_defaults(run=_submit)
 
 
@@ -106,8 +107,7 @@ class _Maker:
 
     def __init__(self, settings: Settings, options: argparse.Namespace) -> None:
         self._settings = settings
-        self._force: bool = options.force
-        self._model: str | None = options.model
+        self._wishes = {"force": options.force, "model": options.model, "embedding": options.embedding}
         self._blobs: BlobStore | None = None
 
     def check(self, given: Input) -> None:
@@ -122,7 +122,7 @@ class _Maker:
         if given.fault is not None:
             raise UsageError(given.fault)
         if given.kind != "file":
-            remote_request(given, "check", self._force, self._model)
+            remote_request(given, "check", **self._wishes)
         elif not given.path.is_file():
             raise UsageError("there is no regular file of that name")
 
@@ -135,19 +135,19 @@ class _Maker:
 
         request_id = uuid.uuid4().hex
         if given.kind != "file":
-            return remote_request(given, request_id, self._force, self._model)
+            return remote_request(given, request_id, **self._wishes)
         try:
             with given.path.open("rb"):  # errors of the file before errors of the store
                 pass
         except OSError as error:
             raise UsageError(f"the file cannot be read: {reason(given.path, error)}") from error
         if self._is_within_reach(given.path):
-            named = remote_request(Input("url", _whole(given.path).as_uri()), request_id, self._force, self._model)
+            named = remote_request(Input("url", _whole(given.path).as_uri()), request_id, **self._wishes)
             return named.model_copy(update={"source": shown_source(given)})
         if self._blobs is None:
             self._blobs = BlobStore(self._settings.blob_url)
         reference = self._blobs.put(given.path, f"{UPLOADS}/{request_id}")
-        upload = remote_request(Input("url", reference), request_id, self._force, self._model)
+        upload = remote_request(Input("url", reference), request_id, **self._wishes)
         return upload.model_copy(update={"source": shown_source(given)})
 
     def _is_within_reach(self, path: Path) -> bool:

@@ -103,7 +103,15 @@ def measure_wav(
         duration_s = wav.getnframes() / SAMPLE_RATE
         excerpts = _excerpts(wav, max_analysed_s, sounding)
     level_dbfs = _own_level(excerpts) if track_level_dbfs is None else track_level_dbfs
-    return _measured(excerpts, tags, duration_s, level_dbfs)
+    return replace(_measured(excerpts, tags, duration_s, level_dbfs), key=key_of(excerpts))
+
+
+def measure_segment(samples: Array, tags: Tags, track_level_dbfs: float | None, duration_ms: float) -> AudioFeatures:
+    """The ten features of a segment [n] of a track of that level and duration, with the loudness at the reference
+    level. The segment counts as if all of the track were like it. What needs longer than a segment, such as the tempo,
+    is rough."""
+    level_dbfs = _own_level([samples]) if track_level_dbfs is None else track_level_dbfs
+    return replace(_measured([samples], tags, 0.0, level_dbfs).levelled, duration_ms=duration_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +123,7 @@ class Measured:
 
     features: AudioFeatures
     levelled: AudioFeatures
-    key: Key | None
+    key: Key | None = None
 
 
 def _own_level(excerpts: Sequence[Array]) -> float:
@@ -189,8 +197,7 @@ def _measured(excerpts: Sequence[Array], tags: Tags, duration_s: float, level_db
     heard = any(_sounds(part, level_dbfs) for part in flat)
     sound = _listen(at_reference, levelled_lufs) if heard else None
     levelled = _features(sound, tags, duration_s, _in_range(levelled_lufs))
-    key = key_of(at_reference) if heard else None
-    return Measured(replace(levelled, loudness=_in_range(levelled_lufs - gain)), levelled, key)
+    return Measured(replace(levelled, loudness=_in_range(levelled_lufs - gain)), levelled)
 
 
 def _in_range(loudness: float) -> float:

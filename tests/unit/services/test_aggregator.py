@@ -27,6 +27,7 @@ from shared.contracts.messages import (
     IngestedAudio,
     IngestedTrack,
     MoodPrediction,
+    MoodSegment,
     Overdue,
     SegmentPrediction,
     SilentSegment,
@@ -229,6 +230,30 @@ def test_a_result_tells_the_next_genres_the_audio_features_and_the_tags(bench: B
     assert result.genre.alternatives[0].confidence == result.genre.probabilities["blues"]
     assert result.tags == tagged.tags
     assert (result.audio_features.source, result.audio_features.valence) == ("audio", 0.5)
+
+
+def test_the_mood_says_how_far_the_track_moves(bench: Bench) -> None:
+    quiet = MoodSegment(start_s=0, end_s=3, energy=0.2, valence=0.5, label="calm", confidence=0.9)
+    loud = MoodSegment(start_s=3, end_s=6, energy=0.8, valence=0.5, label="energetic", confidence=0.9)
+    moving = mood().model_copy(update={"segments": (quiet, loud)})
+    parts: list[Part] = [track(segments=1), prediction(0), moving]
+    (result,) = results(bench.worker().handle([bench.deliver(part) for part in parts]))
+    assert result.mood is not None and result.mood.dynamics is not None
+    assert result.mood.segments == (quiet, loud)
+    assert result.mood.dynamics.energy == pytest.approx(0.3)
+    assert result.mood.dynamics.valence == 0.0
+
+
+def test_an_embedding_is_kept_for_all_and_told_to_those_who_asked(bench: Bench) -> None:
+    heard = mood().model_copy(update={"embedding": (0.5, 1.5)})
+    parts: list[Part] = [track(segments=1, embedding=False), prediction(0), heard]
+    (first,) = results(bench.worker().handle([bench.deliver(part) for part in parts]))
+    kept = bench.cache.find([result_key(ANSWER_KEY, SHA, "audio")])
+    assert first.embedding is None
+    assert kept is not None and kept.embedding == (0.5, 1.5)
+    (asked,) = results(bench.worker().handle([bench.deliver(track("r2", cached=kept, embedding=True))]))
+    (silent,) = results(bench.worker().handle([bench.deliver(track("r3", cached=kept))]))
+    assert asked.embedding == (0.5, 1.5) and silent.embedding is None
 
 
 def test_a_result_that_an_older_version_cached_has_audio_features_too(bench: Bench) -> None:

@@ -261,6 +261,9 @@ def test_the_mood_of_audio_says_that_it_was_measured(blobs: BlobStore, tmp_path:
     assert isinstance(mood, MoodPrediction)
     assert mood.source == "audio" and mood.features is not None
     assert mood.features["duration_ms"] == pytest.approx(12_000)
+    assert [(part.start_s, part.end_s) for part in mood.segments] == [(0, 3), (3, 6), (6, 9), (9, 12)]
+    assert mood.embedding is not None and len(mood.embedding) == 200
+    assert mood.key is not None
     assert len(mood.tags) == MOST_TAGS
     probabilities = [tag.probability for tag in mood.tags]
     assert probabilities == sorted(probabilities, reverse=True)
