@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
@@ -18,7 +18,7 @@ from shared.audio.track_features.key import Key
 from shared.audio.track_features.measures import measure_segment, measure_wav
 from shared.blobs.store import BlobStore
 from shared.contracts.audio_features import AUDIO_FEATURES, AudioFeatures
-from shared.contracts.errors import ErrorCode, HeldError, TonestreamError
+from shared.contracts.errors import ErrorCode, HeldError, TonestreamError, TransientError
 from shared.contracts.messages import (
     MOST_TAGS,
     Content,
@@ -147,14 +147,29 @@ class MoodWorker(TrackByTrackService[IngestedTrack, MoodPrediction]):
         return Outcome((MoodPrediction(request_id=origin.request_id, track_key=origin.track_key, error=report),))
 
     def _features(self, track: IngestedTrack) -> _Heard:
-        if track.spotify_id is not None and self._spotify is not None:
-            try:
-                features = self._spotify.audio_features(track.spotify_id)
-                return _Heard(features, features, "spotify", HeardTrack())
-            except TonestreamError as error:
-                if track.audio is None:
-                    raise
-                log.info("measuring the audio instead: %s", error.message)
+        given = self._from_spotify(track)
+        try:
+            heard = self._from_audio(track)
+        except TonestreamError as error:
+            if given is None or isinstance(error, TransientError):
+                raise
+            return _Heard(given, given, "spotify", HeardTrack())
+        # Spotify's features make the better mood; everything else is heard all the same.
+        return heard if given is None else replace(heard, features=given, judged=given, source="spotify")
+
+    def _from_spotify(self, track: IngestedTrack) -> AudioFeatures | None:
+        """Spotify's features; None if it has none, or none for us. Raises TonestreamError if nothing else is left."""
+        if track.spotify_id is None or self._spotify is None:
+            return None
+        try:
+            return self._spotify.audio_features(track.spotify_id)
+        except TonestreamError as error:
+            if track.audio is None:
+                raise
+            log.info("measuring the audio instead: %s", error.message)
+            return None
+
+    def _from_audio(self, track: IngestedTrack) -> _Heard:
         if track.audio is None:
             raise self._no_audio(track)
         if track.audio.segments == 0:

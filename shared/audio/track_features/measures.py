@@ -13,8 +13,8 @@ The seven others are estimates without a unit, 0 to 1. Spotify has never publish
 the one sentence in Spotify's documentation and its order (more is a higher number), and does not reproduce Spotify's
 values. So a model trained on Spotify's values cannot use them. The mood model is trained on these measures
 (`training.mood.listeners`). Signal processing provides one part. What it cannot detect (voices, electric instruments,
-parties, sadness) comes from the tags of a network trained on listeners' annotations (models/music-tags; Pons and Serra
-2019). Each function names its tags. Without tags those parts take average values. ``liveness`` is a weak proxy.
+parties, sadness) comes from the tags of a network trained on listeners' annotations (musicnn, Pons and Serra 2019, or
+its student). Each function names its tags. Without tags those parts take average values. ``liveness`` is a weak proxy.
 
 The mood model's card reports how well each keeps its order over recordings of ten genres
 (`training.mood.feature_checks`), and how well the mood agrees with listeners. Everything but the loudness is measured

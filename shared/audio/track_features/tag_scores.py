@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 #: Median and standard deviation of the log odds of each tag's mean probability in a clip, over 430 clips of real music
-#: (110 of GTZAN, 320 of Emotify), by the tagger of models/music-tags. The usual probability differs between tags:
+#: (110 of GTZAN, 320 of Emotify), by musicnn (models/music-tags). The usual probability differs between tags:
 #: "rock" is likely in any song, "party" in none.
 _USUAL: Final[Mapping[str, tuple[float, float]]] = {
     "acoustic": (-4.13, 1.42),

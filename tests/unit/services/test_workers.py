@@ -340,6 +340,28 @@ def test_where_spotify_gives_features_the_mood_is_read_from_them(
     assert mood.features["valence"] == FEATURES["valence"]
 
 
+def test_with_spotifys_features_the_audio_is_heard_all_the_same(
+    blobs: BlobStore, tmp_path: Path, spotify: tuple[SpotifyApi, SpotifyClient]
+) -> None:
+    (outcome,) = handle(mood_worker(blobs, spotify[1]), stored(blobs, tmp_path, music(9.0), spotify_id=TRACK_ID))
+    assert isinstance(outcome, Outcome)
+    (mood,) = outcome.messages
+    assert isinstance(mood, MoodPrediction) and mood.features is not None
+    assert (mood.source, mood.features["valence"]) == ("spotify", FEATURES["valence"])
+    assert mood.tags and mood.key is not None and len(mood.segments) == 3
+
+
+def test_with_spotifys_features_silent_audio_still_has_a_mood(
+    blobs: BlobStore, tmp_path: Path, spotify: tuple[SpotifyApi, SpotifyClient]
+) -> None:
+    silent = stored(blobs, tmp_path, np.zeros(9 * RATE, np.float32), spotify_id=TRACK_ID)
+    (outcome,) = handle(mood_worker(blobs, spotify[1]), silent)
+    assert isinstance(outcome, Outcome)
+    (mood,) = outcome.messages
+    assert isinstance(mood, MoodPrediction)
+    assert mood.source == "spotify" and mood.tags == ()
+
+
 @pytest.mark.parametrize("status", [403, 429, 500])
 def test_where_spotify_refuses_features_the_audio_is_measured_and_without_audio_the_reason_told(
     blobs: BlobStore,
