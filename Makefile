@@ -5,7 +5,7 @@ VENV ?= .venv
 INPUT ?= samples
 SERVICE ?= genre-worker
 N ?= 2
-MUSIC ?= .cache/music
+AUDIO ?= .cache
 RUN ?= --help
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
@@ -64,13 +64,16 @@ logs: ## follow the logs of all services
 scale: ## run N workers of SERVICE, e.g. make scale SERVICE=genre-worker N=3
 	$(COMPOSE) up --detach --no-recreate --scale $(SERVICE)=$(N) $(SERVICE)
 
-train: $(VENV)/.test ## train every model on DATA and write them to models/ (MUSIC: a folder to be taught from)
+train: $(VENV)/.test ## train every model on DATA and write them to models/ (AUDIO: a folder with music, speech and sounds)
 	@test -n "$(DATA)" || { echo "make train DATA=folder-with-gtzan_dev-moods-and-emotify_dev"; exit 2; }
-	@test -d $(MUSIC) || { echo "no music in $(MUSIC): training/distillation/debian-audio.sh music $(MUSIC)"; exit 2; }
+	@for kind in music speech sounds; do \
+		test -d $(AUDIO)/$$kind || { echo "missing: training/distillation/debian-audio.sh $$kind $(AUDIO)/$$kind"; exit 2; }; \
+	done
 	$(VENV)/bin/tonestream train genre --data $(DATA)/gtzan_dev --model musicnn-lstm --out models/musicnn-lstm \
-		--teach $(DATA)/emotify_dev --teach $(MUSIC)
+		--teach $(DATA)/emotify_dev --teach $(AUDIO)/music
 	@# Not taught by Emotify: the mood network is measured on Emotify, with this model's tags.
-	$(VENV)/bin/tonestream train genre --data $(DATA)/gtzan_dev --model mfcc-lstm --out models/mfcc-lstm --teach $(MUSIC)
+	$(VENV)/bin/tonestream train genre --data $(DATA)/gtzan_dev --model mfcc-lstm --out models/mfcc-lstm \
+		--teach $(AUDIO)/music --speech $(AUDIO)/speech --sounds $(AUDIO)/sounds
 	$(VENV)/bin/tonestream train key --data $(DATA)/gtzan_dev
 	$(VENV)/bin/tonestream train mood --csv $(DATA)/moods/moods_dev.csv --listeners $(DATA)/emotify_dev \
 		--genres $(DATA)/gtzan_dev --out models/mood-ten

@@ -1,4 +1,4 @@
-"""Renders the sample tracks: ``python -m samples.render``.
+"""Renders the sample tracks that are written as scores: ``python -m samples.render``.
 
 Needs the programs ``mma`` (score to MIDI) and ``fluidsynth`` with the soundfont FluidR3 GM (MIDI to WAV), and
 ``ffmpeg`` for pydub. samples/README.md says what the tracks are.
@@ -9,12 +9,13 @@ from __future__ import annotations
 import argparse
 import subprocess
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from pydub import AudioSegment
 from pydub.effects import normalize
+
+from samples.tracks import SCORES, Score
 
 _SAMPLES: Final = Path(__file__).resolve().parent
 _SOUNDFONT: Final = Path("/usr/share/sounds/sf2/FluidR3_GM.sf2")
@@ -26,26 +27,7 @@ _TAIL_MS: Final = 2000
 _BIT_RATE: Final = "112k"
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One track: the name of its score and of its MP3, its title, and the genre it was written in."""
-
-    name: str
-    title: str
-    genre: str
-
-
-SAMPLES: Final = (
-    Sample("porch-light", "Porch Light", "blues"),
-    Sample("slow-ferry", "Slow Ferry", "classical"),
-    Sample("gravel-road", "Gravel Road", "country"),
-    Sample("mirror-ball-at-nine", "Mirror Ball at Nine", "disco"),
-    Sample("late-tram", "Late Tram", "jazz"),
-    Sample("iron-orchard", "Iron Orchard", "metal"),
-)
-
-
-def render(sample: Sample, scores: Path, soundfont: Path, out: Path) -> Path:
+def render(sample: Score, scores: Path, soundfont: Path, out: Path) -> Path:
     """Write ``out/<name>.mp3`` from ``scores/<name>.mma``. Raises CalledProcessError if a program fails."""
     with tempfile.TemporaryDirectory() as folder:
         midi = Path(folder) / f"{sample.name}.mid"
@@ -54,7 +36,7 @@ def render(sample: Sample, scores: Path, soundfont: Path, out: Path) -> Path:
         _run("fluidsynth", "-ni", "-g", "0.6", "-r", "44100", "-F", wav, soundfont, midi)
         mastered = master(AudioSegment.from_wav(wav))
     mp3 = out / f"{sample.name}.mp3"
-    tags = {"title": sample.title, "artist": "Tonestream", "genre": sample.genre, "album": "Samples"}
+    tags = {"title": sample.title, "artist": sample.artist, "genre": sample.genre, "album": "Samples"}
     mastered.export(mp3, format="mp3", bitrate=_BIT_RATE, tags=tags).close()
     return mp3
 
@@ -71,11 +53,11 @@ def _run(*command: str | Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m samples.render", description="Render the sample tracks.")
+    parser = argparse.ArgumentParser(prog="python -m samples.render", description="Render the scores.")
     parser.add_argument("--out", type=Path, default=_SAMPLES, help="folder of the MP3s")
     parser.add_argument("--soundfont", type=Path, default=_SOUNDFONT)
     arguments = parser.parse_args()
-    for sample in SAMPLES:
+    for sample in SCORES:
         mp3 = render(sample, _SAMPLES / "scores", arguments.soundfont, arguments.out)
         print(f"{mp3}: {mp3.stat().st_size / 1024:.0f} KiB")
 

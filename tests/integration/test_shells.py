@@ -266,7 +266,7 @@ def test_a_command_whose_packages_are_not_installed_says_what_to_install() -> No
     script = (
         "import sys; sys.modules['httpcore2'] = None; from services.cli.main import main; sys.exit(main(sys.argv[1:]))"
     )
-    arguments = [sys.executable, "-c", script, "classify", str(ROOT / "samples" / "late-tram.mp3")]
+    arguments = [sys.executable, "-c", script, "classify", str(ROOT / "samples" / "cave-at-night.mp3")]
     done = subprocess.run(arguments, env=environment(), capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 1 and done.stdout == ""
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("tonestream: ")]

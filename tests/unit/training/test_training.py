@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from samples.render import SAMPLES
+from samples.tracks import EXCERPTS, SCORES
 from shared.audio.decode import DecodeLimits, decode, find_ffmpeg
 from shared.audio.file_tags import FileTags
 from shared.audio.segments import segment_count
@@ -200,15 +200,19 @@ def test_a_variation_changes_what_it_says_and_nothing_else(variation: Variation,
 
 # Samples
 
+SAMPLES = (*EXCERPTS, *SCORES)
+
 
 def test_the_samples_are_complete_tagged_and_small(tmp_path: Path) -> None:
     folder = ROOT / "samples"
     assert sum(mp3.stat().st_size for mp3 in folder.glob("*.mp3")) < 2_000_000
     assert {mp3.stem for mp3 in folder.glob("*.mp3")} == {sample.name for sample in SAMPLES}
-    assert {score.stem for score in (folder / "scores").glob("*.mma")} == {sample.name for sample in SAMPLES}
+    assert {score.stem for score in (folder / "scores").glob("*.mma")} == {score.name for score in SCORES}
+    credits = (folder / "README.md").read_text(encoding="utf-8")
     for sample in SAMPLES:
         decoded = decode(folder / f"{sample.name}.mp3", tmp_path / "a.wav", DecodeLimits(), find_ffmpeg())
-        assert decoded.tags == FileTags(sample.title, "Tonestream")
+        assert decoded.tags == FileTags(sample.title, sample.artist)
+        assert all(part in credits for part in (sample.name, sample.title, sample.artist, sample.licence))
         assert 12.0 <= decoded.duration_s <= 35.0
 
 
@@ -217,7 +221,8 @@ def test_the_samples_decode_to_segments_that_sound() -> None:
         segments = read_segments(ROOT / "samples" / f"{sample.name}.mp3", MFCC13)
         assert len(segments) >= 4
         assert len(segments) == segment_count(segments.size, MFCC13)
-        assert 0.3 < np.abs(segments).max() <= 1.0
+        # At the reference level, peaks may exceed full scale.
+        assert 0.3 < np.abs(segments).max() < 3.0
 
 
 # The cache of features
