@@ -216,7 +216,7 @@ class IngestedTrack(_Message):
     It has either ``audio`` or ``error``. ``cached`` carries the finished answer of an earlier request for the same
     audio. ``follows`` names a request in progress for the same track, whose answer also answers this one. In both cases
     the workers have nothing to do. Older versions send no ``answer_key`` (on the wire: ``recipe``); readers then use
-    their own settings. ``embedding``: the result shall have it.
+    their own settings. ``embedding``: the request asks for it.
     """
 
     track_key: TrackKey

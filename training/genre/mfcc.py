@@ -178,10 +178,10 @@ class MfccLstm:
         self._fit_trial.add(tags, originals.first, np.unique(rest.first))
         found = tag_probabilities(tags[held_out], rest.first)
         wanted = tag_probabilities(rest.tags, rest.first)
-        for clip, own, taught in zip(np.unique(rest.first), found, wanted, strict=True):
-            self._by_clip[int(clip)] = (own, taught)
-        own, taught = (np.array(side) for side in zip(*self._by_clip.values(), strict=True))
-        self.notes[TAG_AGREEMENT] = round(float(np.mean(tag_agreement(own, taught))), 3)
+        for clip, *pair in zip(np.unique(rest.first), found, wanted, strict=True):
+            self._by_clip[int(clip)] = (pair[0], pair[1])
+        own, wanted = (np.array(side) for side in zip(*self._by_clip.values(), strict=True))
+        self.notes[TAG_AGREEMENT] = round(float(np.mean(tag_agreement(own, wanted))), 3)
 
     def _examples(self) -> DistillationSet:
         if self._clips is None:
@@ -261,9 +261,9 @@ def tag_probabilities(logits: Array, clip_of: Indices) -> Array:
     return means
 
 
-def tag_agreement(own: Array, taught: Array) -> Array:
+def tag_agreement(own: Array, wanted: Array) -> Array:
     """Spearman's rank correlation of each tag over the clips, [tags]; both arguments are [clips, tags]."""
-    ranked = [scipy.stats.rankdata(side, axis=0) for side in (own, taught)]
+    ranked = [scipy.stats.rankdata(side, axis=0) for side in (own, wanted)]
     agreement: Array = np.array([np.corrcoef(*pair)[0, 1] for pair in zip(*(side.T for side in ranked), strict=True)])
     return agreement
 

@@ -126,7 +126,7 @@ class ClipLeak(Figures):
 
 
 class FitFigures(Figures):
-    """How well tracks of a genre that was left out are told from those of the others (area under the ROC curve).
+    """How well tracks of a genre that was left out are separated from those of the others (area under the ROC curve).
 
     With the threshold ``below`` a share ``found`` of them is recognised, and ``false_alarms`` of the known ones.
     """
@@ -139,10 +139,10 @@ class FitFigures(Figures):
 
 
 class ContentFigures(Figures):
-    """How well speech and other sounds are told from music, by source; each source was left out in turn.
+    """How well speech and other sounds are separated from music, by source; each source was left out in turn.
 
-    ``right`` is the share of its segments that are recognised, ``music_right`` that of the clips' segments, of which
-    nothing was trained on.
+    ``right`` is the share of its segments that are recognised, ``music_right`` that of the clips' segments.
+    The rule was trained on none of these.
     """
 
     auroc_against_music: dict[str, float]
