@@ -178,6 +178,11 @@ class Settings(BaseSettings):
         description="Folder name of the genre model: `musicnn-lstm` is the accurate one, `mfcc-lstm` the cheap one.",
     )
     mood_model: str = Field("mood-ten", description="Folder name of the mood model.")
+    engine: Literal["auto", "onnx", "tensorflow"] = Field(
+        "auto",
+        description="What runs the networks: `onnx` (ONNX Runtime) or `tensorflow`; `auto` is the lighter of those"
+        " that are installed. The answers are the same.",
+    )
     tag_model: str = Field("music-tags", description="Folder name of the tag model, with which moods are measured.")
     model_wait_s: float = Field(
         600.0,

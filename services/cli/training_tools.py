@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 
-_NEEDED: Final = ("tensorflow", "librosa", "scipy", "matplotlib", "rich")
+_NEEDED: Final = ("tensorflow", "tf2onnx", "librosa", "scipy", "matplotlib", "rich")
 
 
 class MissingExtraError(RuntimeError):
@@ -62,7 +62,7 @@ def require_training() -> None:
             f"training and evaluation need {', '.join(missing)}: install them with pip install 'tonestream[training]'"
         )
     # Imported before any other import of TensorFlow, because it silences TensorFlow's start-up messages.
-    import shared.models.networks  # noqa: F401
+    import shared.models.tensorflow_engine  # noqa: F401
 
 
 @contextlib.contextmanager

@@ -40,10 +40,10 @@ class GenreWorker(Service[SegmentFeatures, SegmentAnswer]):
 
     @classmethod
     def build(cls, settings: Settings) -> Self:
-        from shared.models.networks import GenreModel  # TensorFlow takes seconds to import
+        from shared.models.networks import GenreModel
 
         catalogue = Catalogue.of(settings)
-        load = partial(GenreModel.load, threads=worker_threads(settings))
+        load = partial(GenreModel.load, threads=worker_threads(settings), engine=settings.engine)
         return cls(catalogue, LoadedModels(catalogue, "genre", load, settings.genre_model))
 
     def start(self) -> None:

@@ -70,12 +70,14 @@ class MoodWorker(TrackByTrackService[IngestedTrack, MoodPrediction]):
 
     @classmethod
     def build(cls, settings: Settings) -> Self:
-        from shared.models.networks import MoodModel, TagModel  # TensorFlow takes seconds to import
+        from shared.models.networks import MoodModel, TagModel
 
         threads = worker_threads(settings)
         catalogue = Catalogue.of(settings)
-        models = LoadedModels(catalogue, "mood", partial(MoodModel.load, threads=threads), settings.mood_model)
-        taggers = LoadedModels(catalogue, "tags", partial(TagModel.load, threads=threads), settings.tag_model)
+        load_mood = partial(MoodModel.load, threads=threads, engine=settings.engine)
+        load_tags = partial(TagModel.load, threads=threads, engine=settings.engine)
+        models = LoadedModels(catalogue, "mood", load_mood, settings.mood_model)
+        taggers = LoadedModels(catalogue, "tags", load_tags, settings.tag_model)
         return cls(BlobStore(settings.blob_url), catalogue, models, taggers, spotify_client(settings), threads)
 
     def start(self) -> None:

@@ -30,6 +30,8 @@ MANIFEST: Final = "manifest.json"
 #: Standardised features are clipped here, because a network trained on a few hundred tracks cannot extrapolate.
 _CLIP: Final = 3.0
 _HASH_DIGITS: Final = 12
+_FILE: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+_SHA256: Final = r"^[0-9a-f]{64}$"
 
 
 class ModelError(Exception):
@@ -65,6 +67,13 @@ class Scaler(_Frozen):
         return np.where(used, np.clip(scaled, -_CLIP, _CLIP), 0.0).astype(np.float32)
 
 
+class OnnxFile(_Frozen):
+    """The network once more, for ONNX Runtime."""
+
+    file: Annotated[str, StringConstraints(pattern=_FILE)]
+    sha256: Annotated[str, StringConstraints(pattern=_SHA256)]
+
+
 class ModelManifest(_Frozen):
     """The content of a model folder and its origin.
 
@@ -74,7 +83,8 @@ class ModelManifest(_Frozen):
     if the best is below ``uncertain_below``, the label is a guess. ``max_segments`` (genre models) limits the analysed
     segments of a track, because each one costs time. It is advice: a setting overrides it, and it is not part of the
     model ID. ``tags`` are the labels of a genre model's second head. A track whose fit is below
-    ``unfit_below`` probably belongs to none of the genres. ``figures`` are the measurements that the card
+    ``unfit_below`` probably belongs to none of the genres. ``onnx`` is the same network for ONNX Runtime; models of
+    older versions have none. ``figures`` are the measurements that the card
     explains.
     """
 
@@ -92,8 +102,9 @@ class ModelManifest(_Frozen):
     track_temperature: float = Field(1.0, gt=0.0)
     uncertain_below: float | None = Field(None, ge=0.0, le=1.0)
     max_segments: int | None = Field(None, ge=1)
-    weights: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    weights: Annotated[str, StringConstraints(pattern=_FILE)]
+    sha256: Annotated[str, StringConstraints(pattern=_SHA256)]
+    onnx: OnnxFile | None = None
     versions: dict[str, str]
     command: str
     figures: dict[str, Any]
@@ -198,6 +209,10 @@ def write_manifest(folder: Path, name: str, **fields: Any) -> ModelManifest:
         draft = ModelManifest(model_id=name, sha256=sha256, **fields)
     except ValidationError as error:
         raise ModelError(f"no manifest for {name}: {error}") from error
-    manifest = draft.model_copy(update={"model_id": f"{name}-{draft.fingerprint()}"})
+    return store_manifest(folder, draft.model_copy(update={"model_id": f"{name}-{draft.fingerprint()}"}))
+
+
+def store_manifest(folder: Path, manifest: ModelManifest) -> ModelManifest:
+    """Write ``manifest`` into its folder, and return it."""
     (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2, exclude_none=True) + "\n", encoding="utf-8")
     return manifest

@@ -1,32 +1,22 @@
-"""The networks, in TensorFlow. Importing this module takes seconds, so only the workers that predict import it."""
+"""The networks of model folders: features in, probabilities out. Any engine runs them."""
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Final, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from shared.contracts.audio_features import AUDIO_FEATURES
-from shared.models.manifest import ModelError, ModelManifest, load_manifest
-from shared.models.native_output import native_stderr_silenced
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # silences TensorFlow's start-up messages
-
-with native_stderr_silenced():  # and those before it reads that setting
-    import keras
-    import tensorflow as tf
-
-log = logging.getLogger(__name__)
+from shared.models.engine import Engine, EngineName, load_engine
+from shared.models.manifest import ModelManifest, load_manifest
 
 Array = npt.NDArray[np.float32]
 
-#: Each batch is padded to one of these sizes, so that TensorFlow sees few shapes; a larger batch is split. Spectrograms
+#: Each batch is padded to one of these sizes, so that an engine sees few shapes; a larger batch is split. Spectrograms
 #: pass wide convolutions one by one: batches of sixteen are 7% faster and take 500 MB more.
 _BATCH_SIZES: Final[Mapping[str, tuple[int, ...]]] = {"mfcc": (8, 32, 128), "log_mel": (1,)}
 
@@ -34,19 +24,18 @@ _BATCH_SIZES: Final[Mapping[str, tuple[int, ...]]] = {"mfcc": (8, 32, 128), "log
 class GenreModel:
     """Features of segments to calibrated probabilities. Safe from many threads."""
 
-    def __init__(self, manifest: ModelManifest, network: Any) -> None:
+    def __init__(self, manifest: ModelManifest, engine: Engine) -> None:
         spec = manifest.require_feature_spec()
         self.manifest = manifest
         self._shape = (spec.frames, spec.coefficients)
         self._batch_sizes = _BATCH_SIZES[spec.kind]
-        genres = network if manifest.tags is None else _branch(network, "genres")
-        self._probabilities = _compiled(genres, self._shape, manifest.temperature)
+        self._engine = engine
 
     @classmethod
-    def load(cls, folder: Path, threads: int = 1) -> Self:
-        """The model in ``folder``, with TensorFlow held to ``threads`` threads. Raises ModelError."""
+    def load(cls, folder: Path, threads: int = 1, engine: EngineName | Literal["auto"] = "auto") -> Self:
+        """The model in ``folder``, held to ``threads`` threads. Raises ModelError."""
         manifest = load_manifest(folder)
-        return cls(manifest, _network(folder, manifest, threads))
+        return cls(manifest, load_engine(engine, folder, manifest, threads))
 
     def predict(self, features: Array) -> Array:
         """Probabilities float32 [n, labels], rows adding up to 1, of features float32 [n, frames, coefficients].
@@ -54,19 +43,19 @@ class GenreModel:
         The answer for a segment is independent of the others in the batch (to 1e-5). Raises ValueError for
         features of another shape than the model's spec gives.
         """
-        if features.ndim != 3 or features.shape[1:] != self._shape:
-            raise ValueError(f"features [n, {self._shape[0]}, {self._shape[1]}] are needed, not {features.shape}")
+        _require_shape(features, self._shape)
         answers = np.empty((len(features), len(self.manifest.labels)), np.float32)
         for start in range(0, len(features), self._batch_sizes[-1]):
             part = features[start : start + self._batch_sizes[-1]]
             size = next(size for size in self._batch_sizes if size >= len(part))
             padded = np.zeros((size, *self._shape), np.float32)
             padded[: len(part)] = part
-            answers[start : start + len(part)] = self._probabilities(padded).numpy()[: len(part)]
+            logits = self._engine.run(padded)["genres"][: len(part)]
+            answers[start : start + len(part)] = _softmax(logits, self.manifest.temperature)
         return answers
 
     def warm_up(self) -> None:
-        """Trace and run once with every batch size, so that the first track is not slowed down."""
+        """Run once with every batch size, so that the first track is not slowed down."""
         for size in self._batch_sizes:
             self.predict(np.zeros((size, *self._shape), np.float32))
 
@@ -92,64 +81,54 @@ class TagModel:
     Any model with tags, so a genre model with two heads as well. Raises ModelError for another one.
     """
 
-    def __init__(self, manifest: ModelManifest, network: Any) -> None:
+    def __init__(self, manifest: ModelManifest, engine: Engine) -> None:
         spec = manifest.require_feature_spec()
         self.manifest = manifest
-        self._shape = (spec.frames, spec.coefficients)
-
         self.labels = manifest.tag_labels
-
-        def heard(batch: Any) -> Any:
-            outputs = network(batch, training=False)
-            if manifest.kind == "tags":
-                outputs = dict(zip(("embedding", "tags"), outputs, strict=True))
-            found = {"embedding": outputs["embedding"], "tags": tf.sigmoid(outputs["tags"])}
-            if "fit" in outputs:
-                found["fit"] = outputs["fit"][:, 0]
-            if "content" in outputs:
-                found["content"] = tf.nn.softmax(outputs["content"])
-            return found
-
-        signature = [tf.TensorSpec((None, *self._shape), tf.float32)]
-        self._heard = tf.function(heard, input_signature=signature)
+        self._shape = (spec.frames, spec.coefficients)
+        self._engine = engine
 
     @classmethod
-    def load(cls, folder: Path, threads: int = 1) -> Self:
-        """The model in ``folder``, with TensorFlow held to ``threads`` threads. Raises ModelError."""
+    def load(cls, folder: Path, threads: int = 1, engine: EngineName | Literal["auto"] = "auto") -> Self:
+        """The model in ``folder``, held to ``threads`` threads. Raises ModelError."""
         manifest = load_manifest(folder)
-        _ = manifest.tag_labels  # raises before TensorFlow loads the network
-        return cls(manifest, _network(folder, manifest, threads))
+        _ = manifest.tag_labels  # raises before an engine loads the network
+        return cls(manifest, load_engine(engine, folder, manifest, threads))
 
     def predict(self, features: Array) -> HeardSegments:
         """What is heard in segments, of their features float32 [n, frames, coefficients].
 
         Raises ValueError for features of another shape than the model's spec gives.
         """
-        if features.ndim != 3 or features.shape[1:] != self._shape:
-            raise ValueError(f"features [n, {self._shape[0]}, {self._shape[1]}] are needed, not {features.shape}")
-        return HeardSegments(**{name: values.numpy() for name, values in self._heard(features).items()})
+        _require_shape(features, self._shape)
+        outputs = self._engine.run(features)
+        content = outputs.get("content")
+        return HeardSegments(
+            embedding=outputs["embedding"],
+            tags=_sigmoid(outputs["tags"]),
+            fit=outputs["fit"][:, 0] if "fit" in outputs else None,
+            content=None if content is None else _softmax(content),
+        )
 
     def warm_up(self) -> None:
-        """Trace and run once, so that the first track does not pay for it."""
+        """Run once, so that the first track does not pay for it."""
         self.predict(np.zeros((1, *self._shape), np.float32))
 
 
 class MoodModel:
     """The ten audio features of a track to calibrated probabilities. Safe from many threads."""
 
-    def __init__(self, manifest: ModelManifest, network: Any) -> None:
+    def __init__(self, manifest: ModelManifest, engine: Engine) -> None:
         self.manifest = manifest
         self._scalers = manifest.require_scalers()
-        self._probabilities = {
-            source: _compiled(_branch(network, source), (len(AUDIO_FEATURES),), manifest.temperature_of(source))
-            for source in self._scalers
-        }
+        self._engine = engine
 
     @classmethod
-    def load(cls, folder: Path, threads: int = 1) -> Self:
-        """The model in ``folder``, with TensorFlow held to ``threads`` threads. Raises ModelError."""
+    def load(cls, folder: Path, threads: int = 1, engine: EngineName | Literal["auto"] = "auto") -> Self:
+        """The model in ``folder``, held to ``threads`` threads. Raises ModelError."""
         manifest = load_manifest(folder)
-        return cls(manifest, _network(folder, manifest, threads))
+        manifest.require_scalers()
+        return cls(manifest, load_engine(engine, folder, manifest, threads))
 
     def predict(self, features: Mapping[str, float], source: Literal["spotify", "audio"]) -> dict[str, float]:
         """Probabilities by mood, adding up to 1, of the ten features in Spotify's units.
@@ -160,45 +139,29 @@ class MoodModel:
         if not np.isfinite(values).all():
             raise ValueError(f"a mood needs a finite number for each of {', '.join(AUDIO_FEATURES)}: {dict(features)}")
         row = self._scalers[source].standardise(values)
-        probabilities = self._probabilities[source](row[None, :]).numpy()[0]
+        logits = self._engine.run(row[None, :])[source]
+        probabilities = _softmax(logits, self.manifest.temperature_of(source))[0]
         return {label: float(p) for label, p in zip(self.manifest.labels, probabilities, strict=True)}
 
     def warm_up(self) -> None:
-        """Trace and run once for each source, so that the first track does not pay for it."""
+        """Run once for each source, so that the first track does not pay for it."""
         for source in self._scalers:
             self.predict(dict.fromkeys(AUDIO_FEATURES, 0.0), source)
 
 
-def _network(folder: Path, manifest: ModelManifest, threads: int) -> Any:
-    _limit_threads(threads)
-    try:
-        return keras.saving.load_model(folder / manifest.weights, compile=False)
-    except (ValueError, TypeError, OSError, KeyError) as error:
-        raise ModelError(f"TensorFlow {tf.__version__} cannot load {folder / manifest.weights}: {error}") from error
+def _softmax(logits: Array, temperature: float = 1.0) -> Array:
+    scaled = logits / np.float32(temperature)
+    powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    probabilities: Array = powers / powers.sum(axis=1, keepdims=True)
+    return probabilities
 
 
-def _limit_threads(threads: int) -> None:
-    try:
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
-        tf.config.threading.set_inter_op_parallelism_threads(1)
-    except RuntimeError:
-        # TensorFlow is already running and keeps its number of threads.
-        log.debug("TensorFlow keeps %d threads", tf.config.threading.get_intra_op_parallelism_threads())
+def _sigmoid(logits: Array) -> Array:
+    # The same for both signs, and without overflow for either.
+    probabilities: Array = 0.5 * (1.0 + np.tanh(0.5 * logits))
+    return probabilities
 
 
-def _branch(network: Any, output: str) -> Any:
-    """The output called ``output`` of a network with several, with the interface of a network with one."""
-
-    def branch(batch: Any, training: bool) -> Any:
-        return network(batch, training=training)[output]
-
-    return branch
-
-
-def _compiled(network: Any, shape: tuple[int, ...], temperature: float) -> Any:
-    """The network with its calibration as one TensorFlow function of a batch of any size."""
-
-    def probabilities(batch: Any) -> Any:
-        return tf.nn.softmax(network(batch, training=False) / temperature, axis=-1)
-
-    return tf.function(probabilities, input_signature=[tf.TensorSpec((None, *shape), tf.float32)])
+def _require_shape(features: Array, shape: tuple[int, int]) -> None:
+    if features.ndim != 3 or features.shape[1:] != shape:
+        raise ValueError(f"features [n, {shape[0]}, {shape[1]}] are needed, not {features.shape}")

@@ -18,6 +18,7 @@ from training.data.clips import Clip, DataError, content_id, read_clips
 from training.data.features import Skipped, clip_features, usable_clips
 from training.data.splits import fault_filtered, fault_filtered_positions, fold_of_each, random_segments, train_and_test
 from training.data.variations import VARIATIONS, Variation
+from training.export import export_onnx
 from training.genre.figures import LIMITED_HZ, HeldOut, Temperatures, answers_by_fold, figures
 from training.genre.protocol import TrainingProtocol, Workspace
 from training.reports.card import write_card
@@ -131,6 +132,7 @@ def train_model(
         tags=protocol.tags,
         unfit_below=finished.fit and finished.fit.below,
         weights=_WEIGHTS,
+        onnx=export_onnx(finished.network, out),
         versions=versions,
         command=command,
         figures=trial.figures.with_more(

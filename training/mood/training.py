@@ -16,6 +16,7 @@ from shared.contracts.labels import MOODS
 from shared.models.manifest import ModelManifest, write_manifest
 from shared.models.networks import MoodModel
 from training.data.splits import fold_of_each, train_and_test
+from training.export import export_onnx
 from training.genre.protocol import Workspace
 from training.mood.data import MoodTable, check_enough, read_mood_table
 from training.mood.figures import figures, leak, repeated_accuracy
@@ -124,7 +125,8 @@ def train_model(
     )
 
     out.mkdir(parents=True, exist_ok=True)
-    joined(spotify, audio.network).save(out / _WEIGHTS)
+    network = joined(spotify, audio.network)
+    network.save(out / _WEIGHTS)
     manifest = write_manifest(
         out,
         out.resolve().name,
@@ -135,6 +137,7 @@ def train_model(
         temperature_audio=audio.temperature,
         uncertain_below=UNCERTAIN_BELOW,
         weights=_WEIGHTS,
+        onnx=export_onnx(network, out),
         versions=versions,
         command=command,
         figures=measured.as_json(),

@@ -13,6 +13,7 @@ from typing import Final
 
 from shared.audio.spec import LOG_MEL96
 from shared.models.manifest import ModelManifest, write_manifest
+from training.export import export_onnx
 from training.musicnn.network import MSD_TAGS, read_variables, tagger
 from training.musicnn.weights import fetch_checkpoint
 from training.reports.figures import TagFigures
@@ -42,6 +43,7 @@ def make_tag_model(checkpoint: Path, folder: Path, versions: dict[str, str], com
         feature_spec=LOG_MEL96,
         temperature=1.0,
         weights=_WEIGHTS,
+        onnx=export_onnx(network, folder),
         versions=versions,
         command=command,
         figures={"notices": _NOTICES, "parameters": int(network.count_params())},

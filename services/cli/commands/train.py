@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from services.cli.commands import mood as mood_commands
 from services.cli.status import OK
-from services.cli.training_tools import add_work_options, existing_folder, faults_of_data, warn, workspace
+from services.cli.training_tools import (
+    add_work_options,
+    existing_folder,
+    faults_of_data,
+    require_training,
+    warn,
+    workspace,
+)
 from shared.settings import Settings
 
 if TYPE_CHECKING:
@@ -26,6 +33,9 @@ def add_parsers(commands: argparse._SubParsersAction[Any]) -> None:
     add_genre_options(genre)
     genre.set_defaults(run=_train_genre)
     mood_commands.add_train(kinds)
+    export = kinds.add_parser("export", help="write the networks of finished models for ONNX Runtime")
+    export.add_argument("folders", type=Path, nargs="+", metavar="DIR", help="model folders")
+    export.set_defaults(run=_export)
     key = kinds.add_parser("key", help="fit the key profiles to clips whose index.csv has a column key")
     key.add_argument("--data", type=Path, required=True, metavar="DIR", help="clips as genre/track.ext with index.csv")
     add_work_options(key)
@@ -82,6 +92,16 @@ def _train_genre(options: argparse.Namespace, settings: Settings) -> int:
     warn_of_skipped(figures)
     report = genre_report(figures, manifest.temperature, manifest.track_temperature)
     print(f"# {manifest.model_id}\n\n{report}\nWritten to {options.out}")
+    return OK
+
+
+def _export(options: argparse.Namespace, settings: Settings) -> int:
+    require_training()
+    from training.export import add_onnx
+
+    for folder in options.folders:
+        manifest = add_onnx(existing_folder(folder))
+        print(f"{manifest.model_id}: {folder / manifest.onnx.file if manifest.onnx else ''}")
     return OK
 
 

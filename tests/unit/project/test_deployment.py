@@ -90,11 +90,14 @@ def test_what_may_hold_passwords_is_neither_committed_nor_sent_to_a_build() -> N
     assert (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()[0] == "*"
 
 
-def test_tensorflow_is_fetched_once_and_no_image_holds_librosa() -> None:
+def test_only_the_genre_workers_image_holds_tensorflow_and_none_holds_librosa() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     with_tensorflow = [name for name, needs in extras.items() if any(one.startswith("tensorflow") for one in needs)]
     assert with_tensorflow == ["genre-worker"]
-    assert "FROM needs-genre-worker AS needs-mood-worker" in DOCKERFILE
+    for name in (*SERVICE_NAMES, "cli", "laptop"):
+        locked = ROOT / "deploy" / "requirements" / f"{name}.txt"
+        names = locked.read_text(encoding="utf-8") if locked.exists() else ""
+        assert ("tensorflow" in names) == (name == "genre-worker")
     for name in [*SERVICE_NAMES, "cli"]:
         assert f" AS needs-{name}\n" in DOCKERFILE
         assert not any("librosa" in one for one in extras[name])
