@@ -110,8 +110,13 @@ class Temperatures:
         )
 
     def _tracks(self, logits: Sequence[Array]) -> Floats:
-        track_of = np.repeat(np.arange(len(logits)), [len(one) for one in logits])
-        return tempered(mean_by_track(softmax(np.concatenate(logits), self.segment), track_of), self.track)
+        """The probabilities of tracks, NaN for those without a segment."""
+        tracks = np.full((len(logits), len(GENRES)), np.nan)
+        for position, segments in enumerate(logits):
+            if len(segments):
+                mean = softmax(segments, self.segment).mean(axis=0, keepdims=True)
+                tracks[position] = tempered(mean, self.track)[0]
+        return tracks
 
 
 def answers_by_fold(held_out: HeldOut, fold_of: Indices) -> Answers:
@@ -170,12 +175,18 @@ def figures(held_out: HeldOut, answers: Answers, threshold: float | None) -> Gen
         segment_reliability_after=_bins(answers.segments, segment_truth),
         uncertain=_uncertain(answers.tracks.max(axis=1), right, groups, threshold),
         fewer_segments=_fewer_segments(answers.segments, track_of, truth),
-        variations=tuple(_variation(name, varied, answers.tracks) for name, varied in answers.varied_tracks.items()),
+        variations=tuple(
+            _variation(name, varied, answers.tracks)
+            for name, varied in answers.varied_tracks.items()
+            if np.isfinite(varied).any()
+        ),
     )
 
 
 def _variation(name: str, varied: Floats, plain: Floats) -> VariedAnswers:
     """How far the answers ``varied`` [tracks, classes] are from the ``plain`` ones."""
+    known = np.isfinite(varied).all(axis=1)
+    varied, plain = varied[known], plain[known]
     label = plain.argmax(axis=1)
     moved = np.abs(varied.max(axis=1) - plain.max(axis=1))
     return VariedAnswers(

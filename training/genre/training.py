@@ -208,8 +208,10 @@ def logits_of(
         for start in data.progress.track(starts, label, len(starts)):
             part = clips[start : start + _CLIPS_AT_ONCE]
             features = clip_features(part, spec, data.cache, data.threads, bandwidth_hz, variation=variation)
-            ends = np.cumsum([len(one) for one in features])[:-1]
-            found += np.split(predict(np.concatenate(features)), ends)
+            ends = np.cumsum([len(one) for one in features])
+            # A variation may leave a short clip without a segment.
+            logits = predict(np.concatenate(features)) if ends[-1] else np.empty((0, len(GENRES)), np.float32)
+            found += np.split(logits, ends[:-1])
         return found
 
     limited = answered(LIMITED_HZ, f"{label}, up to {LIMITED_HZ / 1000:g} kHz")

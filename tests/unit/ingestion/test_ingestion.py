@@ -44,7 +44,7 @@ def test_audio_is_announced_with_its_names_length_and_segments_and_stored_by_con
     first = bench.track("r1", audio_url=bench.web.url("/a.mp3"))
     second = bench.track("r2", audio_url=bench.web.url("/b.mp3"), force=True)
     assert first.audio is not None and second.audio is not None
-    assert first.artist == "Tonestream" and first.title
+    assert first.artist == "0zone0ne" and first.title
     assert first.audio.segments == int(first.audio.duration_s // 3)
     assert first.audio.blob == second.audio.blob == f"blob:audio/{first.audio.sha256}.wav"
     with bench.blobs.open(first.audio.blob) as stored:
@@ -220,7 +220,7 @@ def test_with_an_audio_url_beside_it_spotify_may_be_down(with_spotify: tuple[Ben
     api.break_track(503)
     bench.web.add("/a.mp3", SAMPLE.read_bytes())
     track = bench.track("r1", track_id=TRACK_ID, audio_url=bench.web.url("/a.mp3"))
-    assert track.audio is not None and track.artist == "Tonestream"
+    assert track.audio is not None and track.artist == "0zone0ne"
     alone = bench.handled(bench.delivery("r2", track_id=TRACK_ID))
     assert retried(alone).first_error.startswith("spotify_unavailable: ")
 

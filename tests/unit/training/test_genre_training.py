@@ -412,7 +412,7 @@ def test_training_keeps_artists_apart_and_writes_a_whole_model_folder(
 
     assert load_manifest(out) == manifest
     assert {file.name for file in out.iterdir()} == {
-        "CARD.md", "confusion.png", "manifest.json", "model.keras", "reliability.png",
+        "CARD.md", "confusion.png", "manifest.json", "model.keras", "model.onnx", "reliability.png",
     }  # fmt: skip
     assert manifest.figures["recipe"] == "tiny"
     assert manifest.figures["split"] == {"name": "artist", "folds": 3, "seed": 1}
