@@ -32,7 +32,7 @@ def inputs(manifest: ModelManifest) -> np.ndarray:
 def test_both_engines_give_the_same_outputs(folder: Path) -> None:
     manifest = load_manifest(folder)
     batch = inputs(manifest)
-    light, heavy = (load_engine(name, folder, manifest, 1).run(batch) for name in ("onnx", "tensorflow"))  # type: ignore[arg-type]
+    light, heavy = (load_engine(name, folder, manifest, 1).run(batch) for name in ("onnx", "tensorflow"))
     assert set(light) == set(heavy)
     for name, values in heavy.items():
         assert light[name].dtype == np.float32
@@ -72,10 +72,10 @@ def test_what_is_no_network_is_refused_by_both_engines(copied: Path) -> None:
     known = load_manifest(copied)
     assert known.onnx is not None
     manifest = known.model_copy(update={"onnx": known.onnx.model_copy(update={"sha256": digest})})
-    with pytest.raises(ModelError, match="ONNX Runtime .* cannot load"):
+    with pytest.raises(ModelError, match=r"ONNX Runtime .* cannot load"):
         load_engine("onnx", copied, manifest, 1)
     (copied / "model.keras").write_bytes(b"no network")
-    with pytest.raises(ModelError, match="TensorFlow .* cannot load"):
+    with pytest.raises(ModelError, match=r"TensorFlow .* cannot load"):
         load_engine("tensorflow", copied, manifest, 1)
 
 
