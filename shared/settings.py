@@ -183,7 +183,11 @@ class Settings(BaseSettings):
         description="What runs the networks: `onnx` (ONNX Runtime) or `tensorflow`; `auto` is the lighter of those"
         " that are installed. The answers are the same.",
     )
-    tag_model: str = Field("music-tags", description="Folder name of the tag model, with which moods are measured.")
+    tag_model: str = Field(
+        "mfcc-lstm",
+        description="Folder name of the model that hears tags, fit and content: a tag model, or a genre model with"
+        " tags. The mood model was trained with the shipped one.",
+    )
     model_wait_s: float = Field(
         600.0,
         ge=0,

@@ -203,7 +203,7 @@ def test_a_worker_without_the_model_holds_its_tracks_lets_the_others_go_and_serv
     upgrade: Upgrade, tmp_path: Path
 ) -> None:
     old_image = tmp_path / "models"
-    for name in (CHEAP, "mood-ten", "music-tags"):
+    for name in (CHEAP, "mood-ten"):
         shutil.copytree(MODELS / name, old_image / name)
     upgrade.end("genre-worker")
     upgrade.start(CHEAP, "genre-worker", models_dir=str(old_image))

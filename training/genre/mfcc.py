@@ -22,10 +22,18 @@ import tensorflow as tf
 from shared.audio.spec import MFCC64
 from shared.contracts.labels import GENRES
 from training.data.clips import Clip
+from training.data.splits import fold_of_each
 from training.distillation import student
 from training.distillation.content_set import content_examples
 from training.distillation.distillation_set import DistillationSet, clip_examples, music_examples
-from training.distillation.heads import ContentRule, FitTrial, GenreRegions, content_figures, with_heads
+from training.distillation.heads import (
+    ContentExamples,
+    ContentRule,
+    FitTrial,
+    GenreRegions,
+    content_figures,
+    with_heads,
+)
 from training.distillation.student import (
     Scale,
     Schedule,
@@ -51,6 +59,8 @@ _EPOCHS: Final = 6
 _RATE: Final = 1e-3
 #: Segments of other music in fine-tuning, so that the student does not forget its pre-training.
 _REMINDERS: Final = 4000
+_HEARD_TWICE: Final = 2
+_CONTENT_FOLDS: Final = 5
 #: Segments of other music beside those of speech and sounds.
 _CONTENT_MUSIC: Final = 2000
 #: The batch size of predictions.
@@ -146,18 +156,31 @@ class MfccLstm:
         hidden_layer = keras.Model(network.input, network.get_layer("hidden").output)
 
         def hidden(decibels: Any, level: Any) -> Array:
-            # As recorded, and varied: bandwidth and noise are no cue.
+            # As recorded, and varied, because bandwidth and noise are no cue.
             heard = [mfccs(decibels, level).numpy(), augmented(decibels, level).numpy()]
             values: Array = hidden_layer.predict(np.concatenate(heard), batch_size=_PREDICT_BATCH, verbose=0)
             return values
 
         keras.utils.set_random_seed(0)
-        spoken, musical = hidden(no_music.decibels, no_music.level), hidden(music.decibels, music.level)
-        labels = np.concatenate([no_music.labels, no_music.labels, np.zeros(2 * len(music), np.intp)])
-        sources = (*no_music.sources, *no_music.sources, *["music"] * 2 * len(music))
-        examples = np.concatenate([spoken, musical])
-        clips = hidden(originals.decibels, originals.level)[: len(originals)]
-        return ContentRule.fit(examples, labels), content_figures(examples, labels, sources, clips)
+        parts = [
+            (hidden(no_music.decibels, no_music.level), no_music.labels, np.array(no_music.sources)),
+            (hidden(music.decibels, music.level), np.zeros(len(music), np.intp), np.repeat("other music", len(music))),
+            (
+                hidden(originals.decibels, originals.level),
+                np.zeros(len(originals), np.intp),
+                self._groups[originals.first],
+            ),
+        ]
+        examples = ContentExamples(
+            np.concatenate([values for values, _, _ in parts]),
+            np.concatenate([np.tile(labels, _HEARD_TWICE) for _, labels, _ in parts]),
+            np.concatenate([np.tile(sources, _HEARD_TWICE) for _, _, sources in parts]),
+        )
+        clip_of = np.full(len(examples.labels), -1)
+        clip_of[-_HEARD_TWICE * len(originals) :] = np.tile(originals.first, _HEARD_TWICE)
+        fold_of = fold_of_each([GENRES[label] for label in self._labels], self._groups.tolist(), _CONTENT_FOLDS, 1)
+        rule = ContentRule.fit(examples.hidden, examples.labels)
+        return rule, content_figures(examples, clip_of, fold_of)
 
     def _heard(self, network: Any, segments: DistillationSet) -> dict[str, Array]:
         found: dict[str, Array] = network.predict(

@@ -198,8 +198,9 @@ def _fit_and_content(fit: FitFigures, content: ContentFigures | None) -> str:
     table = markdown_table(("source, left out of training", "area under the ROC curve, against music", "right"), rows)
     counts = ", ".join(f"{count} of {name}" for name, count in content.segments.items())
     return (
-        f"{text}\n\n**Content**: music, speech or other sounds, from the hidden layer. Trained on segments ({counts}); "
-        f"{content.music_right:.1%} of the clips' segments, which it was not trained on, are called music.\n\n{table}"
+        f"{text}\n\n**Content**: music, speech or other sounds, from the hidden layer. Trained on segments ({counts}). "
+        f"Of clips whose artists were left out {content.tracks_right:.0%} are called music ({content.music_right:.0%} "
+        f"of their segments). (Only the last layer left them out.)\n\n{table}"
     )
 
 

@@ -141,13 +141,14 @@ class FitFigures(Figures):
 class ContentFigures(Figures):
     """How well speech and other sounds are separated from music, by source; each source was left out in turn.
 
-    ``right`` is the share of its segments that are recognised, ``music_right`` that of the clips' segments.
-    The rule was trained on none of these.
+    ``right`` is the share of its segments that are recognised, ``music_right`` that of the clips' segments, and
+    ``tracks_right`` that of the clips, by rules that were not trained on their artists.
     """
 
     auroc_against_music: dict[str, float]
     right: dict[str, float]
     music_right: float
+    tracks_right: float
     segments: dict[str, int]
 
 

@@ -11,14 +11,15 @@ import pytest
 from shared.audio.segment_features.extraction import segment_features
 from shared.contracts.audio_features import AUDIO_FEATURES
 from shared.contracts.labels import GENRES, MOODS
+from shared.models.catalogue import Kind
 from shared.models.manifest import load_manifest
 from shared.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[3]
 FOLDERS = {manifest.parent.name: manifest.parent for manifest in sorted((ROOT / "models").glob("*/manifest.json"))}
-KINDS = {name: load_manifest(folder).kind for name, folder in FOLDERS.items()}
+KINDS: tuple[Kind, ...] = ("genre", "mood", "tags")
 GENRE_MODELS, MOOD_MODELS, TAG_MODELS = (
-    [name for name, kind in KINDS.items() if kind == wanted] for wanted in ("genre", "mood", "tags")
+    [name for name, folder in FOLDERS.items() if load_manifest(folder).serves_as(kind)] for kind in KINDS
 )
 SAMPLES = sorted((ROOT / "samples").glob("*.mp3"))
 
@@ -29,6 +30,10 @@ def test_the_accurate_and_the_cheap_genre_model_ship_and_so_do_mood_and_tags() -
     assert settings.genre_model in GENRE_MODELS
     assert settings.mood_model in MOOD_MODELS
     assert settings.tag_model in TAG_MODELS
+    # The moods were trained on the tags of the model that serves.
+    assert load_manifest(FOLDERS[settings.tag_model]).model_id in (
+        FOLDERS[settings.mood_model] / "manifest.json"
+    ).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", FOLDERS)
@@ -48,7 +53,7 @@ def test_a_card_shows_its_plots(name: str) -> None:
         assert (FOLDERS[name] / plot).read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("name", [*GENRE_MODELS, *TAG_MODELS])
+@pytest.mark.parametrize("name", sorted({*GENRE_MODELS, *TAG_MODELS}))
 def test_a_model_that_stands_on_musicnn_names_it_and_its_licence_is_there(name: str) -> None:
     card = (FOLDERS[name] / "CARD.md").read_text(encoding="utf-8")
     assert "Pons and Serra 2019" in card or "Jordi Pons" in card
@@ -86,7 +91,7 @@ def test_a_mood_model_answers_for_real_clips(name: str, tmp_path: Path) -> None:
     from training.data.features import measured_features
 
     model = MoodModel.load(FOLDERS[name])
-    measured = measured_features(SAMPLES, tmp_path, 1, TagModel.load(FOLDERS[TAG_MODELS[0]]))
+    measured = measured_features(SAMPLES, tmp_path, 1, TagModel.load(FOLDERS[Settings().tag_model]))
     labels = set()
     for row in measured:
         answer = model.predict(dict(zip(AUDIO_FEATURES, row.tolist(), strict=True)), "audio")

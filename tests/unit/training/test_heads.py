@@ -14,6 +14,7 @@ from shared.contracts.labels import CONTENTS, GENRES
 from training.distillation import content_set
 from training.distillation.content_set import MADE_UP, content_examples
 from training.distillation.heads import (
+    ContentExamples,
     ContentRule,
     FitTrial,
     GenreRegions,
@@ -91,14 +92,16 @@ def test_the_heads_of_the_network_say_what_the_rules_say() -> None:
 def test_contents_are_judged_with_their_source_left_out() -> None:
     random = np.random.default_rng(3)
     centres = np.eye(3) * 6.0
-    labels = np.repeat([0, 1, 1, 2, 2], 40)
-    sources = np.repeat(["music", "czech", "dutch", "engines", MADE_UP], 40).tolist()
-    hidden = centres[labels] + random.normal(size=(200, 3))
-    figures = content_figures(hidden, labels, sources, centres[0] + random.normal(size=(50, 3)))
+    labels = np.repeat([0, 0, 1, 1, 2, 2], 40)
+    sources = np.repeat(["other music", "artist", "czech", "dutch", "engines", MADE_UP], 40)
+    examples = ContentExamples(centres[labels] + random.normal(size=(240, 3)), labels, sources)
+    clip_of = np.full(240, -1)
+    clip_of[40:80] = np.arange(40) // 4
+    figures = content_figures(examples, clip_of, np.arange(10) % 5)
     assert set(figures.auroc_against_music) == {"czech", "dutch", "engines", MADE_UP}
     assert min(figures.auroc_against_music.values()) > 0.98
-    assert figures.music_right > 0.95
-    assert figures.segments == {"music": 40, "speech": 80, "other": 80}
+    assert figures.music_right > 0.95 and figures.tracks_right == 1.0
+    assert figures.segments == {"music": 80, "speech": 80, "other": 80}
 
 
 def test_recordings_of_a_source_follow_one_another_and_noise_is_made_up(
