@@ -62,7 +62,7 @@ EXCERPTS: Final = (
         "high-frequency",
         "Sky Vibe - High Frequency",
         "Speedsound, modified by Constantin Pelikan",
-        "disco",
+        "electronic",
         "CC-BY-SA-3.0",
         "supertuxkart-data/music-SkyVibe-HighFrequency.ogg",
         40.0,

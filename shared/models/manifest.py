@@ -161,6 +161,8 @@ class ModelManifest(_Frozen):
             parts["uncertain_below"] = self.uncertain_below
         if self.tags is not None:
             parts["tags"] = self.tags
+        if self.unfit_below is not None:
+            parts["unfit_below"] = self.unfit_below
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:_HASH_DIGITS]
 
     def temperature_of(self, source: Literal["spotify", "audio"]) -> float:

@@ -25,7 +25,7 @@ from shared.audio.track_features.measures import measure_wav
 from shared.audio.wav import iter_segments, open_wav, read_samples
 from shared.contracts.audio_features import AUDIO_FEATURES
 from shared.contracts.errors import ErrorCode, TonestreamError, TransientError
-from shared.models.heard_track import hear_track
+from shared.models.heard_track import TAG_SEGMENTS, hear_track
 from training.data.clips import Clip
 from training.data.variations import Variation, varied_file
 from training.genre.protocol import NoProgress, Progress
@@ -128,7 +128,7 @@ def measured_features(
             measured = measure_wav(opened, tags, track_level_dbfs=level_dbfs).levelled.as_dict()
         return np.array([measured[name] for name in AUDIO_FEATURES], np.float32)
 
-    computation = f"measures|{tagger.manifest.model_id}"
+    computation = f"measures|{tagger.manifest.model_id}|{TAG_SEGMENTS}"
     with ThreadPoolExecutor(threads) as pool:
         computed = pool.map(lambda path: _cached(cache, computation, path, compute), paths)
         rows = list(progress.track(computed, "measured features", len(paths)))

@@ -35,7 +35,7 @@ _SLOPE_PENALTY: Final = 1e-3
 _MUSIC_WEIGHT: Final = 3.0
 _CONTENT_PENALTY: Final = 1e-3
 #: The share of tracks of the ten genres below the threshold.
-_FALSE_ALARMS: Final = 0.1
+_FALSE_ALARMS: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ class FitTrial:
         return float(slope), float(offset - slope * distances.mean())
 
     def threshold(self) -> float:
-        """The fit below which a tenth of the held-out clips of known genres lie."""
+        """The fit below which one in twenty of the held-out clips of known genres lies."""
         slope, offset = self.calibrated()
         known = np.array([row[0] for row in self._distances.values()])
         return float(scipy.special.expit(slope * np.quantile(known, 1.0 - _FALSE_ALARMS) + offset))

@@ -7,8 +7,8 @@ from rich.cells import cell_len
 
 from services.cli import show
 from shared.contracts.errors import ErrorCode
-from shared.contracts.labels import GENRES
-from shared.contracts.messages import ErrorReport, Genre, Stage, Status, Track, TrackResult
+from shared.contracts.labels import CONTENTS, GENRES
+from shared.contracts.messages import Content, ErrorReport, Genre, GenreFit, Stage, Status, Tag, Track, TrackResult
 
 
 def result(uncertain: bool) -> TrackResult:
@@ -35,6 +35,48 @@ def test_an_uncertain_label_is_shown_with_a_question_mark(
     assert shown in show.line(result(uncertain)).split("\t")
     show.Board(["s"], rows=True, bar=False).add(result(uncertain))
     assert shown in capsys.readouterr().out
+
+
+def remarked(tags: tuple[str, ...] = (), outside: bool = False, content: str = "music") -> TrackResult:
+    plain = result(False)
+    assert plain.genre is not None
+    fit = GenreFit(probability=0.1 if outside else 0.8, outside=outside)
+    probabilities = {name: 0.9 if name == content else 0.05 for name in CONTENTS}
+    return plain.model_copy(
+        update={
+            "genre": plain.genre.model_copy(update={"fit": fit}),
+            "tags": tuple(Tag(label=tag, probability=0.5) for tag in tags),
+            "content": Content(label=content, confidence=0.9, probabilities=probabilities),
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("shown", "remark"),
+    [
+        (remarked(("electronic", "house", "dance"), outside=True), "none of the ten? electronic, house, dance"),
+        (remarked(outside=True), "none of the ten?"),
+        (remarked(content="speech"), "no music? speech 90%"),
+        (remarked(content="other"), "no music? other sounds 90%"),
+    ],
+)
+def test_a_line_below_the_row_says_what_the_labels_do_not(
+    capsys: pytest.CaptureFixture[str], shown: TrackResult, remark: str
+) -> None:
+    show.Board(["s"], rows=True, bar=False).add(shown)
+    assert f"  {remark}" in capsys.readouterr().out.splitlines()
+    assert remark in show.line(shown).split("\t")
+
+
+@pytest.mark.parametrize(
+    "plain", [remarked(("folk",)), remarked(("jazz", "folk"), outside=True), remarked(("folk", "jazz"), outside=True)]
+)
+def test_music_of_the_genre_that_its_tags_name_needs_no_remark(
+    capsys: pytest.CaptureFixture[str], plain: TrackResult
+) -> None:
+    show.Board(["s"], rows=True, bar=False).add(plain)
+    out = capsys.readouterr().out
+    assert "none of the ten" not in out and "no music" not in out
 
 
 def named(source: str) -> TrackResult:

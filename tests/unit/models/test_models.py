@@ -151,10 +151,10 @@ def mood() -> Any:
 def features() -> np.ndarray:
     """Features of 150 made-up segments, about as large as real ones."""
     random = np.random.default_rng(2)
-    scale = np.maximum(150.0 / (1.0 + np.arange(40)), 8.0)
-    level = np.zeros(40)
+    scale = np.maximum(150.0 / (1.0 + np.arange(64)), 8.0)
+    level = np.zeros(64)
     level[:2] = -150.0, 100.0
-    each, frames = random.standard_normal((150, 1, 40)), random.standard_normal((150, 130, 40))
+    each, frames = random.standard_normal((150, 1, 64)), random.standard_normal((150, 130, 64))
     return np.asarray(level + scale * each + 0.3 * scale * frames, np.float32)
 
 
@@ -181,11 +181,11 @@ def test_the_same_features_give_the_same_bits_again(genre: Any, features: np.nda
 
 
 def test_no_segments_have_no_genres(genre: Any) -> None:
-    assert genre.predict(np.empty((0, 130, 40), np.float32)).shape == (0, 10)
+    assert genre.predict(np.empty((0, 130, 64), np.float32)).shape == (0, 10)
 
 
 def test_features_of_another_shape_are_refused(genre: Any) -> None:
-    with pytest.raises(ValueError, match="130, 40"):
+    with pytest.raises(ValueError, match="130, 64"):
         genre.predict(np.zeros((1, 130, 20), np.float32))
 
 
