@@ -13,7 +13,7 @@ from shared.settings import Settings
 
 #: Raise when the same bytes and models would give another answer, e.g. after a change to the vote, the measures, the
 #: choice of segments or the formats that are read.
-ANSWER_VERSION: Final = 3
+ANSWER_VERSION: Final = 4
 _DIGITS: Final = 16
 
 

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 
+from shared.audio.decode import DecodeLimits, decode, find_ffmpeg
+from shared.audio.level import track_level
 from shared.audio.segment_features.extraction import segment_features
 from shared.contracts.audio_features import AUDIO_FEATURES
 from shared.contracts.labels import GENRES, MOODS
 from shared.models.catalogue import Kind
+from shared.models.heard_track import HeardTrack, hear_track
 from shared.models.manifest import load_manifest
 from shared.settings import Settings
+from tests.support.wav_files import wav_bytes
 
 ROOT = Path(__file__).resolve().parents[3]
 FOLDERS = {manifest.parent.name: manifest.parent for manifest in sorted((ROOT / "models").glob("*/manifest.json"))}
@@ -99,3 +106,42 @@ def test_a_mood_model_answers_for_real_clips(name: str, tmp_path: Path) -> None:
         assert sum(answer.values()) == pytest.approx(1.0, abs=1e-5)
         labels.add(max(answer, key=answer.__getitem__))
     assert len(labels) >= 2, "six pieces of six styles, and no difference felt"
+
+
+def heard(wav: Path) -> HeardTrack:
+    """What the model that serves for tags hears in a file."""
+    from shared.models.networks import TagModel
+
+    model = TagModel.load(FOLDERS[Settings().tag_model])
+    with TemporaryDirectory() as folder:
+        decoded = decode(wav, Path(folder) / "decoded.wav", DecodeLimits(), find_ffmpeg())
+        with decoded.path.open("rb") as opened:
+            return hear_track(opened, model, track_level_dbfs=track_level(decoded.levels_dbfs))
+
+
+def content(track: HeardTrack) -> str:
+    assert track.content is not None
+    return max(track.content, key=track.content.__getitem__)
+
+
+def test_the_samples_are_music_and_only_the_electronic_one_is_far_from_the_ten() -> None:
+    tracks = {sample.stem: heard(sample) for sample in SAMPLES}
+    assert {content(track) for track in tracks.values()} == {"music"}
+    fit = {name: track.fit or 0.0 for name, track in tracks.items()}
+    assert min(fit, key=fit.__getitem__) == "high-frequency"
+    assert fit["high-frequency"] < (load_manifest(FOLDERS[Settings().tag_model]).unfit_below or 0.0) < fit["bay"]
+
+
+@pytest.mark.parametrize("voice", ["en", "de", "es"])
+def test_a_voice_is_speech(voice: str, tmp_path: Path) -> None:
+    if shutil.which("espeak-ng") is None:
+        pytest.skip("there is no espeak-ng")
+    text = "The quick brown fox jumps over the lazy dog, and then it goes home and thinks about the day. " * 3
+    subprocess.run(["espeak-ng", "-v", voice, "-w", str(tmp_path / "speech.wav"), text], check=True)
+    assert content(heard(tmp_path / "speech.wav")) == "speech"
+
+
+def test_noise_is_neither_music_nor_speech(tmp_path: Path) -> None:
+    white = np.random.default_rng(1).standard_normal(15 * 22050) * 3000
+    (tmp_path / "noise.wav").write_bytes(wav_bytes(white))
+    assert content(heard(tmp_path / "noise.wav")) == "other"
