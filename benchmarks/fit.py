@@ -20,7 +20,7 @@ from shared.contracts.errors import TonestreamError
 from shared.models.heard_track import HeardTrack, hear_track
 from shared.models.networks import TagModel
 from training.data.clips import audio_files
-from training.distillation.heads import area_under_roc
+from training.reports.metrics import area_under_roc
 
 
 def main() -> None:

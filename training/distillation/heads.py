@@ -18,12 +18,11 @@ import numpy as np
 import numpy.typing as npt
 import scipy.optimize
 import scipy.special
-import scipy.stats
 
 from shared.contracts.labels import CONTENTS, GENRES
 from training.distillation.logistic import balanced, multinomial
 from training.reports.figures import ContentFigures, FitFigures
-from training.reports.metrics import bootstrap
+from training.reports.metrics import area_under_roc, bootstrap
 
 Array = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.floating]
@@ -152,13 +151,6 @@ def _area(rows: Floats, left_out: int) -> float:
         return float("nan")
     distance = rows[:, 1 + left_out]
     return area_under_roc(-distance[~own], -distance[own])
-
-
-def area_under_roc(positive: Floats, negative: Floats) -> float:
-    """The chance that a value of ``positive`` exceeds one of ``negative``; ties count half."""
-    ranks = scipy.stats.rankdata(np.concatenate([positive, negative]))
-    wins = ranks[: len(positive)].sum() - len(positive) * (len(positive) + 1) / 2
-    return float(wins / (len(positive) * len(negative)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import scipy.stats
 
 from shared.contracts.audio_features import AUDIO_FEATURES
 from shared.contracts.labels import GENRES
@@ -18,7 +17,7 @@ from training.data.clips import Clip, read_clips
 from training.data.features import measured_features
 from training.genre.protocol import Workspace
 from training.reports.figures import FeatureChecks, Order, TempoAgreement
-from training.reports.metrics import bootstrap
+from training.reports.metrics import area_under_roc, bootstrap
 
 Floats = npt.NDArray[np.floating]
 
@@ -88,9 +87,7 @@ def _chance_of_more(rows: Floats) -> float:
     above = rows[:, 1] > 0.5
     if above.all() or not above.any():  # a bootstrap sample may have artists of one side only
         return float("nan")
-    ranks = scipy.stats.rankdata(rows[:, 0])
-    wins = ranks[above].sum() - above.sum() * (above.sum() + 1) / 2
-    return float(wins / (above.sum() * (~above).sum()))
+    return area_under_roc(rows[above, 0], rows[~above, 0])
 
 
 def known_tempi(index: Path, clips: Sequence[Clip]) -> Floats:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.optimize
 import scipy.special
+import scipy.stats
 
 from training.reports.figures import Bin, Interval
 
@@ -44,6 +45,13 @@ def bootstrap(rows: Floats, groups: Sequence[str], statistic: Callable[[Floats],
 def accuracy(predicted: Integers, truth: Integers, groups: Sequence[str]) -> Interval:
     """Accuracy in 0..1, with a 95% interval by bootstrap over groups."""
     return bootstrap((predicted == truth).astype(np.float64), groups, lambda right: float(right.mean()))
+
+
+def area_under_roc(positive: Floats, negative: Floats) -> float:
+    """The chance that a value of ``positive`` exceeds one of ``negative``; ties count half."""
+    ranks = scipy.stats.rankdata(np.concatenate([positive, negative]))
+    wins = ranks[: len(positive)].sum() - len(positive) * (len(positive) + 1) / 2
+    return float(wins / (len(positive) * len(negative)))
 
 
 def confusion(predicted: Integers, truth: Integers, classes: int) -> npt.NDArray[np.int64]:

@@ -18,11 +18,11 @@ from training.distillation.heads import (
     ContentRule,
     FitTrial,
     GenreRegions,
-    area_under_roc,
     content_figures,
     with_heads,
 )
 from training.genre.protocol import Workspace
+from training.reports.metrics import area_under_roc
 
 RATE = 22050
 TAGS = 12
