@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Final
 
 OK: Final = 0
@@ -12,3 +13,11 @@ INTERRUPTED: Final = 130
 
 class UsageError(Exception):
     """Wrong usage: the arguments ask for something impossible."""
+
+
+class EndedError(KeyboardInterrupt):
+    """The process was asked to end by a signal other than that of Ctrl-C."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number

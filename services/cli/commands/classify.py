@@ -6,7 +6,7 @@ import argparse
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from services.cli import redacted_logs
 from services.cli.inputs import Input, expand
@@ -23,19 +23,16 @@ if TYPE_CHECKING:
     from services.cli.embedded import EmbeddedPipeline
 
 
-def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
-    """Add ``classify``."""
-    classify = commands.add_parser("classify", help="classify files, folders, URLs and Spotify tracks on this machine")
-    classify.add_argument("inputs", nargs="+", metavar="PATH|DIR|URL|SPOTIFY_ID")
-    classify.add_argument(
-        "--model", metavar="NAME", help="genre model by folder name or model ID (default: the setting)"
-    )
-    classify.add_argument("--json", action="store_true", help="one TrackResult a line on standard output")
-    classify.add_argument(
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``classify``."""
+    parser.add_argument("inputs", nargs="+", metavar="PATH|DIR|URL|SPOTIFY_ID")
+    parser.add_argument("--model", metavar="NAME", help="genre model by folder name or model ID (default: the setting)")
+    parser.add_argument("--json", action="store_true", help="one TrackResult a line on standard output")
+    parser.add_argument(
         "--embedding", action="store_true", help="with --json: 200 numbers a track, to compare tracks by"
     )
-    classify.add_argument("--verbose", action="store_true", help="the services' log on standard error")
-    classify.set_defaults(run=_classify)
+    parser.add_argument("--verbose", action="store_true", help="the services' log on standard error")
+    parser.set_defaults(run=_classify)
 
 
 def _classify(options: argparse.Namespace, settings: Settings) -> int:

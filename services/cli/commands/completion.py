@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from services.cli.status import OK
 from shared.settings import Settings
@@ -19,27 +19,26 @@ in zsh, where your completions are:
   tonestream completion zsh > ~/.zfunc/_tonestream"""
 
 
-def add_parser(commands: argparse._SubParsersAction[Any], whole: argparse.ArgumentParser) -> None:
-    """Add ``completion`` of all commands of the parser ``whole``."""
-    completion = commands.add_parser(
-        "completion",
-        help="print a script that completes commands in your shell",
-        description=_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    completion.add_argument("shell", choices=SHELLS, metavar="SHELL", help=", ".join(SHELLS))
-    completion.set_defaults(run=_run, parser=whole)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``completion``."""
+    parser.description = _DESCRIPTION
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("shell", choices=SHELLS, metavar="SHELL", help=", ".join(SHELLS))
+    parser.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace, settings: Settings) -> int:
     import shtab
 
-    for action in _actions(options.parser):
+    from services.cli.commands.table import whole_parser
+
+    parser = whole_parser()
+    for action in _actions(parser):
         if action.dest == "inputs":
             action.complete = shtab.FILE  # type: ignore[attr-defined]
         elif action.type is Path:
             action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
-    print(shtab.complete(options.parser, options.shell))
+    print(shtab.complete(parser, options.shell))
     return OK
 
 

@@ -57,9 +57,8 @@ class NotReadInTimeError(BusUnavailableError):
     """The dead letters could not be read to their end in the time allowed."""
 
 
-def add_parsers(commands: Any) -> None:
-    """Add ``dead-letters`` with its subcommands to the subparsers of ``tonestream``."""
-    parser = commands.add_parser("dead-letters", help="look at the records no worker could handle, and replay them")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The subcommands of ``dead-letters``."""
     subcommands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     listed = subcommands.add_parser("list", help="the dead letters, oldest first")

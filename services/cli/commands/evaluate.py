@@ -24,10 +24,9 @@ if TYPE_CHECKING:
     from training.reports.figures import ClipLeak, GenreFigures
 
 
-def add_parsers(commands: argparse._SubParsersAction[Any]) -> None:
-    """Add ``evaluate`` with its kinds of model."""
-    evaluate = commands.add_parser("evaluate", help="measure a model on labelled data")
-    kinds = evaluate.add_subparsers(required=True, metavar="KIND")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The kinds of model that ``evaluate`` measures."""
+    kinds = parser.add_subparsers(required=True, metavar="KIND")
     genre = kinds.add_parser("genre", help="measure a genre model on a folder laid out as genre/track.ext")
     genre.add_argument(
         "--model",

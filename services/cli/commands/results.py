@@ -6,7 +6,6 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any
 
 from services.cli import redacted_logs
 from services.cli.commands.topics import reader_of
@@ -20,14 +19,13 @@ from shared.runtime.envelope import salvaged_request_id
 from shared.settings import Settings
 
 
-def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
-    """Add ``results``."""
-    results = commands.add_parser("results", help="read results from Kafka")
-    results.add_argument("--follow", action="store_true", help="wait for more, until interrupted (or all are there)")
-    results.add_argument("--request-id", action="append", metavar="ID", help="only this request; may be repeated")
-    results.add_argument("--timeout", type=float, metavar="SECONDS", help="longest wait of --follow")
-    results.add_argument("--json", action="store_true", help="one TrackResult a line (default where piped)")
-    results.set_defaults(run=_results)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``results``."""
+    parser.add_argument("--follow", action="store_true", help="wait for more, until interrupted (or all are there)")
+    parser.add_argument("--request-id", action="append", metavar="ID", help="only this request; may be repeated")
+    parser.add_argument("--timeout", type=float, metavar="SECONDS", help="longest wait of --follow")
+    parser.add_argument("--json", action="store_true", help="one TrackResult a line (default where piped)")
+    parser.set_defaults(run=_results)
 
 
 def _results(options: argparse.Namespace, settings: Settings) -> int:

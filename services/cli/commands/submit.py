@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from services.cli import redacted_logs
 from services.cli.commands.classify import tell
@@ -43,21 +43,20 @@ class _Wanted:
     line: int | None
 
 
-def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
-    """Add ``submit``."""
-    submit = commands.add_parser("submit", help="publish requests to Kafka; prints their request IDs")
-    submit.add_argument(
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``submit``."""
+    parser.add_argument(
         "inputs",
         nargs="+",
         metavar="URL|SPOTIFY_ID|PATH",
         help="`-` reads them from standard input, one a line; an M3U playlist will do",
     )
-    submit.add_argument("--force", action="store_true", help="compute anew what is cached")
-    submit.add_argument(
+    parser.add_argument("--force", action="store_true", help="compute anew what is cached")
+    parser.add_argument(
         "--model", metavar="NAME", help="genre model by folder name or model ID (default: the workers')"
     )
-    submit.add_argument("--embedding", action="store_true", help="with 200 numbers a track, to compare tracks by")
-    submit.set_defaults(run=_submit)
+    parser.add_argument("--embedding", action="store_true", help="with 200 numbers a track, to compare tracks by")
+    parser.set_defaults(run=_submit)
 
 
 def _submit(options: argparse.Namespace, settings: Settings) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 from services.cli import redacted_logs
 from services.cli.output import complain
@@ -17,10 +17,9 @@ from shared.settings import Settings
 _HELP: Final = "`tonestream topics create` creates the topics"
 
 
-def add_parsers(commands: argparse._SubParsersAction[Any]) -> None:
-    """Add ``topics`` with its subcommands."""
-    topics = commands.add_parser("topics", help="manage the topics")
-    topics_commands = topics.add_subparsers(required=True, metavar="COMMAND")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The subcommands of ``topics``."""
+    topics_commands = parser.add_subparsers(required=True, metavar="COMMAND")
     create = topics_commands.add_parser("create", help="create the topics that are missing")
     create.set_defaults(run=_create)
 

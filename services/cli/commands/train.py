@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from services.cli.commands import mood as mood_commands
 from services.cli.status import OK
@@ -23,10 +23,9 @@ if TYPE_CHECKING:
     from training.reports.figures import GenreFigures
 
 
-def add_parsers(commands: argparse._SubParsersAction[Any]) -> None:
-    """Add ``train`` with its kinds of model."""
-    train = commands.add_parser("train", help="train a model on labelled data and measure it on held-out artists")
-    kinds = train.add_subparsers(required=True, metavar="KIND")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The kinds of model that ``train`` trains."""
+    kinds = parser.add_subparsers(required=True, metavar="KIND")
     genre = kinds.add_parser("genre", help="train a genre model on a folder laid out as genre/track.ext")
     genre.add_argument("--model", required=True, metavar="NAME", help="mfcc-lstm, musicnn-lstm, mfcc-lstm-seed")
     genre.add_argument("--out", type=Path, required=True, metavar="DIR", help="model folder to write")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from functools import partial
-from typing import Any
 
 from services.cli import redacted_logs
 from services.topology import SERVICE_NAMES, build_services
@@ -12,11 +12,10 @@ from shared.contracts.messages import Stage
 from shared.settings import Settings
 
 
-def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
-    """Add ``worker``."""
-    worker = commands.add_parser("worker", help="run one service on Kafka until a signal stops it")
-    worker.add_argument("service", choices=SERVICE_NAMES, metavar="SERVICE", help=", ".join(SERVICE_NAMES))
-    worker.set_defaults(run=run)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``worker``."""
+    parser.add_argument("service", choices=SERVICE_NAMES, metavar="SERVICE", help=", ".join(SERVICE_NAMES))
+    parser.set_defaults(run=run, defect_level=logging.CRITICAL)
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:

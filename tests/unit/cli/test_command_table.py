@@ -1,0 +1,46 @@
+"""The table of commands, and the parser that is completed only for the command in use."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from services.cli.commands.table import COMMANDS, parser_for, whole_parser
+
+_HEAVY = ("numpy", "pydantic", "kafka", "redis", "services.cli.execution")
+
+
+def test_help_is_printed_without_the_imports_of_any_command() -> None:
+    script = (
+        "import sys; from services.cli.main import main; status = main(['--help'])\n"
+        f"print([name for name in {_HEAVY!r} if name in sys.modules], status)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[] 0"
+    assert all(command.help.split()[0] in done.stdout for command in COMMANDS.values())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_a_help_page_of_its_own(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parser_for([name, "--help"]).parse_args([name, "--help"])
+    assert ended.value.code == 0
+    assert f"usage: tonestream {name}" in capsys.readouterr().out
+
+
+def test_a_command_after_an_option_is_found() -> None:
+    assert parser_for(["--", "version"]).parse_args(["version"]).run.__name__ == "_version"
+
+
+@pytest.mark.parametrize("arguments", [[], ["nosuch"], ["--nosuch"], ["--nosuch", "version"]])
+def test_an_unknown_command_is_refused(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parser_for(arguments).parse_args(arguments)
+    assert ended.value.code == 2
+
+
+def test_the_whole_parser_knows_the_arguments_of_every_command() -> None:
+    assert whole_parser().parse_args(["classify", "a", "b"]).inputs == ["a", "b"]
+    assert whole_parser().parse_args(["topics", "create"]).run.__name__ == "_create"
