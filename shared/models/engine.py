@@ -32,7 +32,8 @@ class Engine(Protocol):
 
 
 def load_engine(name: EngineName | Literal["auto"], folder: Path, manifest: ModelManifest, threads: int) -> Engine:
-    """The network in ``folder`` on that engine, held to ``threads`` threads; ``auto`` is the best one installed.
+    """The network in ``folder`` on that engine; ``auto`` is the best one installed. TensorFlow, which has one pool of
+    threads for the process, is held to ``threads`` of them.
 
     Raises ModelError if the engine is not installed, or cannot load the network.
     """
@@ -43,7 +44,7 @@ def load_engine(name: EngineName | Literal["auto"], folder: Path, manifest: Mode
     if name == "onnx":
         from shared.models.onnx_engine import OnnxEngine
 
-        return OnnxEngine(folder, manifest, threads)
+        return OnnxEngine(folder, manifest)
     from shared.models.tensorflow_engine import TensorFlowEngine  # TensorFlow takes seconds to import
 
     return TensorFlowEngine(folder, manifest, threads)

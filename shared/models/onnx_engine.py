@@ -17,9 +17,14 @@ _SEVERITY = 3
 
 
 class OnnxEngine:
-    """An `Engine`. Raises ModelError if the file is missing, damaged, or not for this version of ONNX Runtime."""
+    """An `Engine` on the thread that calls it. Raises ModelError if the file is missing, damaged, or not for this
+    version of ONNX Runtime.
 
-    def __init__(self, folder: Path, manifest: ModelManifest, threads: int) -> None:
+    Threads of its own would wait for each other in a busy loop, for networks whose layers take microseconds. Several
+    batches side by side (`shared.models.networks`) use the cores better.
+    """
+
+    def __init__(self, folder: Path, manifest: ModelManifest) -> None:
         if manifest.onnx is None:
             raise ModelError(
                 f"{folder} holds no network for ONNX Runtime: `tonestream train export {folder}` makes one"
@@ -32,7 +37,7 @@ class OnnxEngine:
         if hashlib.sha256(network).hexdigest() != manifest.onnx.sha256:
             raise ModelError(f"{path} is damaged, or belongs to another manifest")
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.log_severity_level = _SEVERITY
         # Memory of the largest batch would stay with the process.
