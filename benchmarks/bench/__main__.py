@@ -10,21 +10,25 @@ import json
 import os
 import platform
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.bench import table
 from benchmarks.bench.chart import write_chart
+from benchmarks.bench.cluster import Cluster
 from benchmarks.bench.environment import ROOT
 from benchmarks.bench.findings import Section, as_json
-from benchmarks.bench.material import make_material
+from benchmarks.bench.kafka import measure_kafka
+from benchmarks.bench.material import Material, make_material
 from benchmarks.bench.measurement import NotMeasuredError
 from benchmarks.bench.peers import PEERS
 from benchmarks.bench.scale import FULL, SMALL, Scale
-from benchmarks.bench.start import measure_start
+from benchmarks.bench.start import measure_start, measure_workers
 from benchmarks.bench.tracks import OWN, measure_tracks
 from shared.system.threads import available_cores
 
@@ -65,8 +69,29 @@ def _measured(scale: Scale, wanted: list[str], rounds: int, data: Path | None, o
     contenders = [name for name in (*OWN, *PEERS) if name in wanted]
     if contenders:
         yield from _guarded("tracks", lambda: measure_tracks(material, scale, rounds, contenders, out / "peers", logs))
-    if "start" in wanted:
-        yield from _guarded("start", lambda: [measure_start(rounds, logs)])
+    if "start" in wanted or "kafka" in wanted:
+        yield from _with_servers(scale, wanted, rounds, material, out, logs)
+
+
+def _with_servers(
+    scale: Scale, wanted: list[str], rounds: int, material: Material, out: Path, logs: Path
+) -> Iterator[Section]:
+    """The sections ``start`` and ``kafka``. What needs no servers is measured without them."""
+    with ExitStack() as stack:
+        start = list(_guarded("start", lambda: [measure_start(rounds, logs)])) if "start" in wanted else []
+        try:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=out, prefix="kafka-")))
+            cluster = stack.enter_context(Cluster(folder, material.folder))
+        except NotMeasuredError as error:
+            for section in start or [Section("kafka", "Kafka end to end")]:
+                section.missing["Kafka"] = str(error)
+                yield section
+            return
+        for section in start:
+            measure_workers(section, rounds, cluster.environment, logs)
+            yield section
+        if "kafka" in wanted:
+            yield from _guarded("kafka", lambda: [measure_kafka(cluster, material, scale, rounds, logs)])
 
 
 def _guarded(name: str, measure: Callable[[], Iterable[Section]]) -> Iterator[Section]:

@@ -81,7 +81,7 @@ def _until_ready(service: str, environment: Mapping[str, str], log: Path) -> Usa
         )
     try:
         with MemoryWatch({service: worker.pid}) as memory:
-            while not _ready(port):
+            while not is_ready(port):
                 if worker.poll() is not None:
                     raise NotMeasuredError(f"the worker ended with status {worker.returncode}: {last_line(log)}")
                 if time.perf_counter() - started > _READY_TIMEOUT_S:
@@ -94,7 +94,8 @@ def _until_ready(service: str, environment: Mapping[str, str], log: Path) -> Usa
         worker.wait()
 
 
-def _ready(port: int) -> bool:
+def is_ready(port: int) -> bool:
+    """Whether the worker with that health port takes work."""
     try:
         return ask(port, READY)[0]
     except OSError:

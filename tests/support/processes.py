@@ -17,6 +17,11 @@ class Server(ABC):
     way: str
     version: str
 
+    @property
+    def pid(self) -> int | None:
+        """Its process on this machine while it runs, for whoever measures it; None if there is none to be seen."""
+        return None
+
     @abstractmethod
     def start(self) -> None:
         """Start it and return when it answers."""
@@ -70,6 +75,12 @@ def docker_image(image: str) -> None:
     run(["docker", "info", "--format", "{{.ServerVersion}}"], timeout_s=5)
     if not run(["docker", "images", "--quiet", image], timeout_s=10).strip():
         run(["docker", "pull", "--quiet", image], timeout_s=180)
+
+
+def container_pid(container: str) -> int | None:
+    """The main process of a container, if it runs on this very machine and not in a virtual one."""
+    said = run(["docker", "inspect", "--format", "{{.State.Pid}}", container], timeout_s=10).strip()
+    return int(said) if said.isdigit() and Path("/proc", said).exists() else None
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes] | None, log: Path | None, timeout_s: float) -> None:
