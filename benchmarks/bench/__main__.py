@@ -26,7 +26,7 @@ from benchmarks.bench.findings import Section, as_json
 from benchmarks.bench.kafka import measure_kafka
 from benchmarks.bench.material import Material, make_material
 from benchmarks.bench.measurement import NotMeasuredError
-from benchmarks.bench.peers import PEERS
+from benchmarks.bench.peers import PEERS, versions
 from benchmarks.bench.scale import FULL, SMALL, Scale
 from benchmarks.bench.start import measure_start, measure_workers
 from benchmarks.bench.tracks import OWN, measure_tracks
@@ -47,10 +47,17 @@ def main() -> int:
     wanted = options.only or [name for name in NAMES if not (options.small and name in PEERS)]
     sections: list[Section] = []
     started = time.perf_counter()
-    for section in _measured(scale, wanted, options.rounds or scale.rounds, options.data, options.out):
+    logs = options.out / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    try:
+        material = make_material(options.out / "audio", options.data, scale)
+    except NotMeasuredError as error:
+        parser.error(str(error))
+    for section in _measured(scale, wanted, options.rounds or scale.rounds, material, options.out, logs):
         sections.append(section)
-        print("\n".join(table.lines([section])).partition("\ntargets")[0], file=sys.stderr, flush=True)
+        print("\n".join(table.section_lines(section)), file=sys.stderr, flush=True)
     found = as_json(sections, _machine(scale, options.data))
+    found["peers"] = versions(options.out / "peers")
     found["took_s"] = round(time.perf_counter() - started, 1)
     text = "\n".join(table.lines(sections))
     (options.out / "bench.txt").write_text(f"{text}\n", encoding="utf-8")
@@ -62,10 +69,9 @@ def main() -> int:
     return 0
 
 
-def _measured(scale: Scale, wanted: list[str], rounds: int, data: Path | None, out: Path) -> Iterator[Section]:
-    logs = out / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
-    material = make_material(out / "audio", data, scale)
+def _measured(
+    scale: Scale, wanted: list[str], rounds: int, material: Material, out: Path, logs: Path
+) -> Iterator[Section]:
     contenders = [name for name in (*OWN, *PEERS) if name in wanted]
     if contenders:
         yield from _guarded("tracks", lambda: measure_tracks(material, scale, rounds, contenders, out / "peers", logs))

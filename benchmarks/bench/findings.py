@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from benchmarks.bench.rounds import Rounds
+from benchmarks.bench.rounds import Ratio, Rounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,14 @@ class Row:
     cpu_s: float | None = None
     wall_s: float | None = None
     peak_mb: float | None = None
-    times: float | None = None
+    times: Ratio | None = None
+
+    def figures(self) -> dict[str, float]:
+        """Those that there are, by name."""
+        given = {"cpu_s": self.cpu_s, "wall_s": self.wall_s, "peak_mb": self.peak_mb}
+        if self.times is not None:
+            given |= {"times": self.times.median, "times_low": self.times.low, "times_high": self.times.high}
+        return {name: value for name, value in given.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +67,14 @@ class Section:
             self.rows.append(Row(name, took.cpu_s / tracks, took.wall_s / tracks, took.peak_mb, times))
 
     def add_target(
-        self, name: str, value: float | None, relation: Literal["<=", ">="], bound: float, unit: str = "x"
+        self, name: str, value: Ratio | float | None, relation: Literal["<=", ">="], bound: float, unit: str = "x"
     ) -> None:
         """A target, or a line that says that it was not measured."""
         if value is None:
             self.missing[name] = "one of the two sides was not measured"
         else:
-            self.targets.append(Target(name, value, relation, bound, unit))
+            figure = value.median if isinstance(value, Ratio) else value
+            self.targets.append(Target(name, figure, relation, bound, unit))
 
 
 def as_json(sections: Sequence[Section], machine: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,12 +86,7 @@ def as_json(sections: Sequence[Section], machine: Mapping[str, Any]) -> dict[str
             section.name: {
                 "title": section.title,
                 "rows": {
-                    row.name: {
-                        figure: round(value, 4)
-                        for figure in ("cpu_s", "wall_s", "peak_mb", "times")
-                        if (value := getattr(row, figure)) is not None
-                    }
-                    for row in section.rows
+                    row.name: {name: round(value, 4) for name, value in row.figures().items()} for row in section.rows
                 },
                 "targets": {
                     target.name: {

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -130,13 +130,7 @@ class MemoryWatch:
         for pid, parent in self._parents.items():
             trees.setdefault(parent, set()).add(pid)
         for name, root in self._roots.items():
-            together = 0.0
-            waiting = [root]
-            while waiting:
-                pid = waiting.pop()
-                waiting += trees.get(pid, ())
-                together += _memory_mb(pid)
-            self._peaks[name] = max(self._peaks[name], together)
+            self._peaks[name] = max(self._peaks[name], _memory_mb(root, trees))
 
 
 def _parent(pid: int) -> int:
@@ -146,10 +140,24 @@ def _parent(pid: int) -> int:
         return 0
 
 
-def _memory_mb(pid: int) -> float:
-    """Resident memory now."""
-    try:
-        pages = int((_PROC / str(pid) / "statm").read_text().split()[1])
-    except (OSError, IndexError, ValueError):
-        return 0.0
+def _memory_mb(root: int, children: Mapping[int, Iterable[int]]) -> float:
+    """Resident memory now of a process and its descendants."""
+    pages = 0
+    waiting = [(root, 0)]
+    while waiting:
+        pid, size_of_parent = waiting.pop()
+        size, resident = _pages(pid)
+        if size == size_of_parent:
+            continue  # between fork and exec a child shows the memory of its parent
+        pages += resident
+        waiting += [(child, size) for child in children.get(pid, ())]
     return pages * os.sysconf("SC_PAGE_SIZE") / _KIB_IN_MB**2
+
+
+def _pages(pid: int) -> tuple[int, int]:
+    """Virtual size and resident memory."""
+    try:
+        size, resident = (_PROC / str(pid) / "statm").read_text().split()[:2]
+    except (OSError, ValueError):  # it has ended
+        return 0, 0
+    return int(size), int(resident)

@@ -34,11 +34,18 @@ def peer(name: str, folder: Path) -> Contender:
         _run([sys.executable, "-m", "venv", "--clear", str(venv)], f"no virtual environment for {name}")
         pip = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check"]
         _run([*pip, "install", package], f"{package} cannot be installed")
-        installed.touch()
+        version = "import importlib.metadata, sys; print(importlib.metadata.version(sys.argv[1]))"
+        installed.write_text(_run([str(python), "-c", version, package], f"{package} is not installed").strip())
     return Contender(name, (str(python), "-m", driver), child_environment())
 
 
-def _run(command: list[str], failed: str) -> None:
+def versions(folder: Path) -> dict[str, str]:
+    """The versions of the peers that are installed below ``folder``."""
+    installed = {name: folder / name / "installed" for name in PEERS}
+    return {name: file.read_text() for name, file in installed.items() if file.exists()}
+
+
+def _run(command: list[str], failed: str) -> str:
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=_INSTALL_TIMEOUT_S, check=False
@@ -48,3 +55,4 @@ def _run(command: list[str], failed: str) -> None:
     if done.returncode != 0:
         said = (done.stderr.strip() or done.stdout.strip()).splitlines()
         raise NotMeasuredError(f"{failed}: {said[-1][:300] if said else 'no reason given'}")
+    return done.stdout

@@ -28,25 +28,35 @@ class Series:
 
 
 @dataclass(frozen=True, slots=True)
+class Ratio:
+    """Of two figures of the same round: the median over the rounds, the least and the greatest."""
+
+    median: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
 class Rounds:
     """What came of each work, and why there is nothing of some."""
 
     series: Mapping[str, Series]
     missing: Mapping[str, str]
 
-    def cpu_ratio(self, name: str, other: str) -> float | None:
-        """CPU of one as a multiple of the other's: the median of the ratios within a round."""
+    def cpu_ratio(self, name: str, other: str) -> Ratio | None:
+        """CPU of one as a multiple of the other's; None if one of them is missing."""
         return self._ratio(name, other, lambda usage: usage.cpu_s)
 
-    def wall_ratio(self, name: str, other: str) -> float | None:
+    def wall_ratio(self, name: str, other: str) -> Ratio | None:
         """The same for the wall time."""
         return self._ratio(name, other, lambda usage: usage.wall_s)
 
-    def _ratio(self, name: str, other: str, figure: Callable[[Usage], float]) -> float | None:
+    def _ratio(self, name: str, other: str, figure: Callable[[Usage], float]) -> Ratio | None:
         if name not in self.series or other not in self.series:
             return None
         pairs = zip(self.series[name].usages, self.series[other].usages, strict=True)
-        return statistics.median(figure(one) / figure(two) for one, two in pairs)
+        each = [figure(one) / figure(two) for one, two in pairs]
+        return Ratio(statistics.median(each), min(each), max(each))
 
 
 def alternate(works: Mapping[str, Work], rounds: int, warm_up: Collection[str] | None = None) -> Rounds:

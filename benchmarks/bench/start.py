@@ -19,7 +19,7 @@ from tests.support.processes import free_port
 
 _CLIP: Final = SAMPLES / "bay.mp3"
 _READY_TIMEOUT_S: Final = 60.0
-_ASKED_EVERY_S: Final = 0.01
+_ASKED_EVERY_S: Final = 0.02
 #: Starts are short: each is measured so many times a round.
 _REPEATS: Final = 3
 #: The worker with the heaviest engine: it runs on either.
