@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import sys
 import tempfile
 import time
@@ -34,6 +35,8 @@ from shared.system.threads import available_cores
 
 NAMES: Final = (*OWN, *PEERS, "start", "kafka")
 
+_BY_SIGTERM: Final = 128 + signal.SIGTERM
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench", description="What a track costs.")
@@ -43,6 +46,8 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=NAMES, metavar="NAME", help=", ".join(NAMES))
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds after the warm-up (default 3, small 1)")
     options = parser.parse_args()
+    # What was started is ended, also when this is asked to end.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_BY_SIGTERM))
     scale = SMALL if options.small else FULL
     wanted = options.only or [name for name in NAMES if not (options.small and name in PEERS)]
     sections: list[Section] = []

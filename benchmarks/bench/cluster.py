@@ -113,11 +113,12 @@ class Cluster:
         for service, port in ports.items():
             self._until(partial(is_ready, port), f"the {service} was not ready")
 
-    def replace(self, service: str, count: int, **variables: str) -> None:
-        """End the workers of that service, and start ``count`` others, among which its partitions are divided."""
+    def end(self, service: str) -> None:
+        """End the workers of that service."""
         self._pipeline.end(service)
-        for _ in range(count):
-            self.start([service], **variables)
+
+    def settle(self, service: str, count: int) -> None:
+        """Return when ``count`` workers share the partitions of that service."""
         self._until(lambda: self._pipeline.members(service) == count, f"the group of {service} did not settle")
         time.sleep(_SETTLING_S)
 

@@ -140,8 +140,10 @@ def _two_workers(section: Section, cluster: Cluster, material: Material, scale: 
     files = balanced_links(material.brief, material.folder / "links", scale.shared)
     others = [name for name in SERVICE_NAMES if name != service]
     wall_s: dict[int, float] = {}
+    cluster.end(service)
     for count in (1, 2):
-        cluster.replace(service, count, **_ONE_THREAD)
+        cluster.start([service], **_ONE_THREAD)
+        cluster.settle(service, count)
         cluster.wait(cluster.submit(files[: scale.shared // 4]))  # warms up
         for name in SERVICE_NAMES:
             cluster.until_drained(name)

@@ -8,6 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 
 class Server(ABC):
@@ -100,7 +101,7 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes] | None, log: Path 
             time.sleep(0.05)
 
 
-def end(process: subprocess.Popen[bytes], patience_s: float = 10.0) -> None:
+def end(process: subprocess.Popen[Any], patience_s: float = 10.0) -> None:
     """End a process: politely, then not."""
     process.terminate()
     try:
