@@ -137,7 +137,7 @@ def _growing(section: Section, cluster: Cluster, material: Material, scale: Scal
 
 def _two_workers(section: Section, cluster: Cluster, material: Material, scale: Scale, service: str) -> None:
     """The heaviest service alone, while all others stand still: its whole input waits, for one worker and for two."""
-    files = balanced_links(material.brief, material.folder / "links", scale.shared)
+    files = balanced_links(material.brief, material.folder / f"links-{scale.brief_s}s", scale.shared)
     others = [name for name in SERVICE_NAMES if name != service]
     wall_s: dict[int, float] = {}
     cluster.end(service)
