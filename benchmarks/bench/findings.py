@@ -86,7 +86,8 @@ def as_json(sections: Sequence[Section], machine: Mapping[str, Any]) -> dict[str
             section.name: {
                 "title": section.title,
                 "rows": {
-                    row.name: {name: round(value, 4) for name, value in row.figures().items()} for row in section.rows
+                    row.name.strip(): {name: round(value, 4) for name, value in row.figures().items()}
+                    for row in section.rows
                 },
                 "targets": {
                     target.name: {
