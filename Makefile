@@ -7,13 +7,14 @@ SERVICE ?= genre-worker
 N ?= 2
 AUDIO ?= .cache
 RUN ?= --help
+BENCH ?=
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
 # Through the environment, so that the shell does not take a URL's & and ; for its own.
 export INPUT
 
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos fuzz lint lock audit test-services up cli down logs scale train docs clean
+.PHONY: help run test chaos fuzz bench lint lock audit test-services up cli down logs scale train docs clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -31,6 +32,9 @@ fuzz: $(VENV)/.test ## messages and audio files made at random, tens of thousand
 	TONESTREAM_FUZZ=long $(VENV)/bin/python -m pytest tests/unit/contracts/test_fuzz_messages.py tests/unit/ingestion/test_fuzz_entry.py \
 		tests/unit/audio/test_fuzz_decoder.py \
 		--timeout 7200 --durations 0
+
+bench: $(VENV)/.test test-services ## what a track costs, beside the limit, the tutorial and other tools (DATA: a folder of clips)
+	$(VENV)/bin/python -m benchmarks.bench $(if $(DATA),--data "$(DATA)") $(BENCH)
 
 lint: $(VENV)/.test ## ruff, mypy, and who imports whom
 	$(VENV)/bin/ruff format --check .

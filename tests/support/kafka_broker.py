@@ -29,7 +29,16 @@ from pathlib import Path
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
-from tests.support.processes import NotAvailableError, Server, docker_image, end, free_port, run, wait_for_port
+from tests.support.processes import (
+    NotAvailableError,
+    Server,
+    container_pid,
+    docker_image,
+    end,
+    free_port,
+    run,
+    wait_for_port,
+)
 
 POM = Path(__file__).parents[2] / "deploy" / "kafka" / "pom.xml"
 START_TIMEOUT_S = 60.0
@@ -125,6 +134,10 @@ class DockerBroker(KafkaBroker):
             self.close()
             raise NotAvailableError(f"{error}; the container said: {said}") from None
 
+    @property
+    def pid(self) -> int | None:
+        return container_pid(self._container)
+
     def start(self) -> None:
         run(["docker", "start", self._container], timeout_s=30)
         self._wait()
@@ -206,6 +219,10 @@ class JavaBroker(KafkaBroker):
             )
         wait_for_port(self._port, self._process, self._log, START_TIMEOUT_S)
         _wait_for_answer(self.bootstrap_servers)
+
+    @property
+    def pid(self) -> int | None:
+        return None if self._process is None else self._process.pid
 
     def stop(self) -> None:
         if self._process is not None:

@@ -8,6 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 
 class Server(ABC):
@@ -16,6 +17,11 @@ class Server(ABC):
     #: How it was come by, and what it is.
     way: str
     version: str
+
+    @property
+    def pid(self) -> int | None:
+        """Its process on this machine while it runs, for whoever measures it; None if there is none to be seen."""
+        return None
 
     @abstractmethod
     def start(self) -> None:
@@ -72,6 +78,12 @@ def docker_image(image: str) -> None:
         run(["docker", "pull", "--quiet", image], timeout_s=180)
 
 
+def container_pid(container: str) -> int | None:
+    """The main process of a container, if it runs on this very machine and not in a virtual one."""
+    said = run(["docker", "inspect", "--format", "{{.State.Pid}}", container], timeout_s=10).strip()
+    return int(said) if said.isdigit() and Path("/proc", said).exists() else None
+
+
 def wait_for_port(port: int, process: subprocess.Popen[bytes] | None, log: Path | None, timeout_s: float) -> None:
     """Return once something listens on the port. NotAvailableError if the process ends or time is up."""
     deadline = time.monotonic() + timeout_s
@@ -89,7 +101,7 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes] | None, log: Path 
             time.sleep(0.05)
 
 
-def end(process: subprocess.Popen[bytes], patience_s: float = 10.0) -> None:
+def end(process: subprocess.Popen[Any], patience_s: float = 10.0) -> None:
     """End a process: politely, then not."""
     process.terminate()
     try:

@@ -16,7 +16,16 @@ from pathlib import Path
 
 import redis
 
-from tests.support.processes import NotAvailableError, Server, docker_image, end, free_port, run, wait_for_port
+from tests.support.processes import (
+    NotAvailableError,
+    Server,
+    container_pid,
+    docker_image,
+    end,
+    free_port,
+    run,
+    wait_for_port,
+)
 
 IMAGE = "redis:7-bookworm"
 START_TIMEOUT_S = 20.0
@@ -82,6 +91,10 @@ class LocalRedis(RedisServer):
         with redis.Redis.from_url(self.url) as client:
             client.execute_command(*command)
 
+    @property
+    def pid(self) -> int | None:
+        return None if self._process is None else self._process.pid
+
     def stop(self) -> None:
         if self._process is not None:
             end(self._process)
@@ -114,6 +127,10 @@ class DockerRedis(RedisServer):
             self.close()
             raise
         self.version = _version(self.url)
+
+    @property
+    def pid(self) -> int | None:
+        return container_pid(self._container)
 
     def start(self) -> None:
         run(["docker", "start", self._container], timeout_s=30)

@@ -1,0 +1,208 @@
+"""Kafka, Redis and the workers, each a process of its own whose CPU and memory can be read."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, Self
+
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+
+from benchmarks.bench.environment import ROOT
+from benchmarks.bench.measurement import MemoryWatch, NotMeasuredError, cpu_s_of
+from benchmarks.bench.start import is_ready
+from services.topology import SERVICE_NAMES, TOPOLOGY
+from shared.contracts.topics import Channel
+from shared.contracts.tracks import track_key
+from tests.support.kafka_broker import start_kafka
+from tests.support.pipeline import Pipeline
+from tests.support.processes import NotAvailableError, free_port
+from tests.support.redis_server import start_redis
+
+BROKER: Final = "broker"
+REDIS: Final = "redis"
+_PATIENCE_S: Final = 120.0
+_PATIENCE_A_TRACK_S: Final = 5.0
+_ASKED_EVERY_S: Final = 0.05
+#: Workers that are paused for a measurement keep their partitions.
+_SESSION_TIMEOUT_S: Final = 240
+#: A rebalance takes two rounds; after the second nothing moves.
+_SETTLING_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What ``tracks`` took that were published at once.
+
+    CPU and peak memory by service, ``broker`` and ``redis``; without servers that were given, not started here.
+    """
+
+    tracks: int
+    wall_s: float
+    cpu_s: Mapping[str, float]
+    peak_mb: Mapping[str, float]
+
+    @property
+    def cpu_a_track(self) -> float:
+        """CPU seconds a track, of all together."""
+        return sum(self.cpu_s.values()) / self.tracks
+
+
+class Cluster:
+    """A context manager: a broker, a Redis and the topics; workers on demand. Raises NotMeasuredError.
+
+    Requests name files below ``music``.
+    """
+
+    def __init__(self, folder: Path, music: Path) -> None:
+        self._folder = folder
+        self._music = music
+        self._exit = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            try:
+                broker = start_kafka()
+                stack.callback(broker.close)
+                redis = start_redis()
+                stack.callback(redis.close)
+                self._servers = {BROKER: broker.pid, REDIS: redis.pid}
+            except NotAvailableError as error:
+                raise NotMeasuredError(str(error)) from None
+            self._pipeline = Pipeline(
+                self._folder,
+                broker.bootstrap_servers,
+                redis.url,
+                f"bench-{uuid.uuid4().hex[:8]}",
+                services=(),
+                local_files=str(self._music),
+                kafka_session_timeout_s=str(_SESSION_TIMEOUT_S),
+            )
+            self.environment = self._pipeline.environment
+            self.environment |= {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+            stack.enter_context(self._pipeline)
+            self._admin = KafkaAdminClient(bootstrap_servers=broker.bootstrap_servers)
+            stack.callback(self._admin.close)
+            self._producer = KafkaProducer(bootstrap_servers=broker.bootstrap_servers)
+            stack.callback(self._producer.close, timeout=5)
+            self._results = self._pipeline.consumer(Channel.RESULTS)
+            stack.callback(self._results.close)
+            # Whose only task is to ask for the ends of topics.
+            self._ends = KafkaConsumer(
+                bootstrap_servers=broker.bootstrap_servers, isolation_level="read_committed", enable_auto_commit=False
+            )
+            stack.callback(self._ends.close)
+            self._exit = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._exit.close()
+
+    def start(self, services: Iterable[str] = SERVICE_NAMES, **variables: str) -> None:
+        """One more worker of each of these; returns when they are ready."""
+        ports = {service: free_port() for service in services}
+        for service, port in ports.items():
+            self._pipeline.start(service, **variables, TONESTREAM_HEALTH_PORT=str(port))
+        for service, port in ports.items():
+            self._until(partial(is_ready, port), f"the {service} was not ready")
+
+    def end(self, service: str) -> None:
+        """End the workers of that service."""
+        self._pipeline.end(service)
+
+    def settle(self, service: str, count: int) -> None:
+        """Return when ``count`` workers share the partitions of that service."""
+        self._until(lambda: self._pipeline.members(service) == count, f"the group of {service} did not settle")
+        time.sleep(_SETTLING_S)
+
+    @contextmanager
+    def paused(self, services: Iterable[str]) -> Iterator[None]:
+        """All workers of these services stand still in the block."""
+        workers = [process for service, process in self._pipeline.workers if service in set(services)]
+        for worker in workers:
+            worker.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for worker in workers:
+                worker.send_signal(signal.SIGCONT)
+
+    def submit(self, files: Sequence[Path]) -> list[str]:
+        """Publish a request for each; returns their IDs when the broker has them."""
+        topic, ids = self._pipeline.topics.name(Channel.REQUESTS), []
+        for file in files:
+            request_id, url = uuid.uuid4().hex, file.as_uri()
+            value = json.dumps({"request_id": request_id, "audio_url": url, "force": True}).encode()
+            self._producer.send(topic, value, track_key(None, url).encode())
+            ids.append(request_id)
+        self._producer.flush(timeout=30)
+        return ids
+
+    def wait(self, ids: Iterable[str]) -> None:
+        """Return when all of these are answered. Raises NotMeasuredError if one is not, or not well."""
+        waiting = set(ids)
+        deadline = time.monotonic() + _PATIENCE_S + _PATIENCE_A_TRACK_S * len(waiting)
+        while waiting:
+            for records in self._results.poll(timeout_ms=200).values():
+                for record in records:
+                    result: dict[str, Any] = json.loads(record.value)
+                    waiting.discard(result["request_id"])
+                    if result["status"] != "ok":
+                        raise NotMeasuredError(f"a track ended as {result['status']}: {result['errors']}")
+            if dead := self._pipeline.dead():
+                raise NotMeasuredError(f"{dead} ended: {self._pipeline.logs()[-300:]}")
+            if time.monotonic() > deadline:
+                raise NotMeasuredError(f"{len(waiting)} results did not come")
+
+    def backlog(self, files: Sequence[Path]) -> Backlog:
+        """Publish all of these at once, and wait for their results."""
+        processes = self._processes()
+        with MemoryWatch({f"{name}/{pid}": pid for name, pids in processes.items() for pid in pids}) as memory:
+            before, started = _cpu_s(processes), time.perf_counter()
+            self.wait(self.submit(files))
+            wall_s, after = time.perf_counter() - started, _cpu_s(processes)
+        peaks = {name: sum(memory.peak_mb(f"{name}/{pid}") for pid in pids) for name, pids in processes.items()}
+        return Backlog(len(files), wall_s, {name: after[name] - before[name] for name in processes}, peaks)
+
+    def until_drained(self, service: str) -> None:
+        """Return when the service has committed all that there is for it."""
+        self._until(lambda: self._lag(service) == 0, f"{service} did not finish")
+
+    def _lag(self, service: str) -> int:
+        lag = 0
+        for node in (node for node in TOPOLOGY if node.stage.value == service):
+            names = [self._pipeline.topics.name(channel) for channel in node.reads]
+            partitions = [
+                TopicPartition(name, number) for name in names for number in self._ends.partitions_for_topic(name) or ()
+            ]
+            ends = self._ends.end_offsets(partitions)
+            group = self._pipeline.topics.group(node.name)
+            committed = self._admin.list_group_offsets(group)[group]
+            lag += sum(ends[one] - (committed[one].offset if one in committed else 0) for one in partitions)
+        return lag
+
+    def _processes(self) -> dict[str, list[int]]:
+        processes: dict[str, list[int]] = {}
+        for service, worker in self._pipeline.workers:
+            processes.setdefault(service, []).append(worker.pid)
+        return processes | {name: [pid] for name, pid in self._servers.items() if pid is not None}
+
+    def _until(self, done: Callable[[], bool], failed: str) -> None:
+        deadline = time.monotonic() + _PATIENCE_S
+        while not done():
+            if dead := self._pipeline.dead():
+                raise NotMeasuredError(f"{dead} ended: {self._pipeline.logs()[-300:]}")
+            if time.monotonic() > deadline:
+                raise NotMeasuredError(f"{failed} within {_PATIENCE_S:.0f} s")
+            time.sleep(_ASKED_EVERY_S)
+
+
+def _cpu_s(processes: Mapping[str, Sequence[int]]) -> dict[str, float]:
+    return {name: sum(map(cpu_s_of, pids)) for name, pids in processes.items()}
