@@ -35,6 +35,7 @@ CONCERNED = {
     "decode_": {"ingestion"},
     "retry_window": {"ingestion"},
     "spotify_": {"ingestion", "mood-worker"},
+    "engine": {"genre-worker", "mood-worker"},
 }
 #: Who has a way out: one fetches audio, the other asks Spotify.
 WITH_A_WAY_OUT = {"ingestion", "mood-worker"}
