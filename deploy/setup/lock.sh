@@ -15,5 +15,13 @@ compile --extra test --output-file deploy/requirements/test.txt
 same="--constraints deploy/requirements/test.txt"
 compile $same --output-file deploy/requirements/core.txt
 for name in laptop ingestion feature-extraction genre-worker mood-worker cli; do
-    compile $same --extra "$name" --output-file "deploy/requirements/$name.txt"
+    # What the engines ask for and do not import to run a network: compilers, servers, converters.
+    case $name in
+        genre-worker) unused="google-pasta grpcio libclang wheel" ;;
+        mood-worker) unused="flatbuffers packaging protobuf" ;;
+        *) unused="" ;;
+    esac
+    omit=""
+    for package in $unused; do omit="$omit --no-emit-package $package"; done
+    compile $same $omit --extra "$name" --output-file "deploy/requirements/$name.txt"
 done

@@ -37,7 +37,7 @@ from shared.runtime.envelope import salvaged_source
 from shared.runtime.retries import Retry, RetryNote
 from shared.runtime.service import Delivery, Origin, Outcome, TrackByTrackService
 from shared.settings import Settings, SettingsError
-from shared.spotify.client import spotify_client
+from shared.spotify.connect import spotify_client
 from shared.state.audio import SharedAudio
 from shared.state.coalescing import Coalescing
 from shared.state.connection import connect

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import BoundedSemaphore, Event
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from services.ingestion.fetch import Fetched, Fetcher, Validators
 from services.ingestion.lanes import CutShortError, Try
@@ -36,12 +36,14 @@ from shared.contracts.tracks import BLOB_SCHEME, FILE_SCHEME
 from shared.models.answer_key import ANSWER_VERSION, AnswerKeys, mood_sources, result_key, source_work
 from shared.models.catalogue import Catalogue
 from shared.runtime.retries import RetryNote
-from shared.spotify.client import SpotifyClient, SpotifyTrack
 from shared.state.audio import SharedAudio
 from shared.state.coalescing import Coalescing
 from shared.state.results import KnownSource, ResultCache
 from shared.system.fault_points import AUDIO_STORED, LEAD_TAKEN, SOURCE_REMEMBERED, fault_point
 from shared.system.work_folder import work_folder
+
+if TYPE_CHECKING:
+    from shared.spotify.client import SpotifyClient, SpotifyTrack
 
 log = logging.getLogger(__name__)
 

@@ -36,11 +36,12 @@ from shared.models.heard_track import HeardTrack, hear_track
 from shared.models.loaded import LoadedModels
 from shared.runtime.service import Delivery, Origin, Outcome, TrackByTrackService
 from shared.settings import Settings
-from shared.spotify.client import SpotifyClient, spotify_client
+from shared.spotify.connect import spotify_client
 from shared.system.threads import worker_threads
 
 if TYPE_CHECKING:
     from shared.models.networks import MoodModel, TagModel
+    from shared.spotify.client import SpotifyClient
 
 log = logging.getLogger(__name__)
 

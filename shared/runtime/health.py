@@ -7,11 +7,13 @@ lately, Kafka and Redis answer, and nothing is waited for.
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
@@ -232,6 +234,15 @@ def _worst(answers: Iterable[Health]) -> Health:
     return next((health for health in (first, *others) if not health.ok), first)
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A probe that went away before its answer is no news either. Anything else is a defect."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 class HealthServer:
     """``GET /livez`` and ``GET /readyz`` (200 or 503, JSON) and ``GET /metrics`` (Prometheus text).
 
@@ -263,8 +274,7 @@ class HealthServer:
             def log_message(self, format: str, *args: object) -> None:
                 """Probes every few seconds are no news."""
 
-        self._server = ThreadingHTTPServer((host, port), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server((host, port), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
         self._thread.start()
 

@@ -27,7 +27,6 @@ from shared.contracts.audio_features import AUDIO_FEATURES, AudioFeatures
 from shared.contracts.errors import ErrorCode, TonestreamError, TransientError
 from shared.contracts.messages import LONGEST_ISRC, LONGEST_TEXT
 from shared.contracts.tracks import MAX_URL_LENGTH
-from shared.settings import Settings
 from shared.system.limited_calls import CallTimeoutError, LimitedCalls
 
 # spotipy's debug log contains headers with the secret and the tokens. Its errors are raised here anyway.
@@ -307,17 +306,6 @@ class _ForbiddenError(TonestreamError):
 
 class _TokenRefusedError(TonestreamError):
     """Status 401: the token is invalid or has expired."""
-
-
-def spotify_client(settings: Settings) -> SpotifyClient | None:
-    """The client of this installation; None without credentials."""
-    if settings.spotify_client_id is None or settings.spotify_client_secret is None:
-        return None
-    return SpotifyClient(
-        SpotifyCredentials(settings.spotify_client_id, settings.spotify_client_secret.get_secret_value()),
-        api_url=settings.spotify_api_url,
-        token_url=settings.spotify_token_url,
-    )
 
 
 def _told(error: Exception, refused: Callable[[int, Mapping[str, str], Exception], TonestreamError]) -> TonestreamError:

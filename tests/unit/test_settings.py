@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from shared.settings import Settings, SettingsError
-from shared.spotify.client import spotify_client
+from shared.spotify.connect import spotify_client
 
 
 def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:

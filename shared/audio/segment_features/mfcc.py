@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import scipy.fft
-import scipy.signal
 
 from shared.audio.segment_features.mel_filters import mel_basis
 from shared.audio.spec import FeatureSpec
+from shared.audio.windows import hann
 
 Array = npt.NDArray[np.float32]
 
@@ -49,7 +48,7 @@ def power_spectrum(samples: Array, n_fft: int, hop_length: int) -> Array:
     """Squared magnitudes [frames, 1 + n_fft // 2] of ``samples`` [n], Hann window, centred, zero-padded."""
     padded = np.pad(samples, n_fft // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[::hop_length]
-    spectrum = scipy.fft.rfft(frames * _window(n_fft), axis=1)
+    spectrum = scipy.fft.rfft(frames * hann(n_fft), axis=1)
     power: Array = np.square(spectrum.real) + np.square(spectrum.imag)
     return power
 
@@ -67,10 +66,3 @@ def power_to_db(power: Array) -> Array:
     decibels = 10.0 * np.log10(np.maximum(_AMIN, power))
     clipped: Array = np.maximum(decibels, decibels.max() - _TOP_DB)
     return clipped
-
-
-@lru_cache(maxsize=8)
-def _window(n_fft: int) -> Array:
-    window: Array = scipy.signal.get_window("hann", n_fft, fftbins=True).astype(np.float32)
-    window.flags.writeable = False
-    return window

@@ -17,10 +17,10 @@ from typing import Final, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import scipy.signal
 import scipy.special
 
 from shared.audio.decode import SAMPLE_RATE
+from shared.audio.windows import hann
 
 Array = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.floating]
@@ -119,9 +119,8 @@ def _peaks(samples: Array) -> _Peaks:
     """The spectral peaks of each frame, between the bins by a parabola through the logarithms."""
     padded = np.pad(samples, _N_FFT // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, _N_FFT)[::_HOP]
-    window = scipy.signal.get_window("hann", _N_FFT).astype(np.float32)
     low, high = (round(hertz * _N_FFT / SAMPLE_RATE) for hertz in (_BANDS_HZ[0][0], _BANDS_HZ[-1][1]))
-    spectrum = np.abs(np.fft.rfft(frames * window, axis=1)[:, low - 1 : high + 2])
+    spectrum = np.abs(np.fft.rfft(frames * hann(_N_FFT), axis=1)[:, low - 1 : high + 2])
     middle = spectrum[:, 1:-1]
     peak = (middle > spectrum[:, :-2]) & (middle >= spectrum[:, 2:])
     peak &= middle > _WEAKEST * np.maximum(middle.max(axis=1, keepdims=True), 1e-6)

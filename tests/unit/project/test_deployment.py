@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +38,7 @@ CONCERNED = {
     "decode_": {"ingestion"},
     "retry_window": {"ingestion"},
     "spotify_": {"ingestion", "mood-worker"},
+    "engine": {"genre-worker", "mood-worker"},
 }
 #: Who has a way out: one fetches audio, the other asks Spotify.
 WITH_A_WAY_OUT = {"ingestion", "mood-worker"}
@@ -101,6 +105,22 @@ def test_only_the_genre_workers_image_holds_tensorflow_and_none_holds_librosa() 
     for name in [*SERVICE_NAMES, "cli"]:
         assert f" AS needs-{name}\n" in DOCKERFILE
         assert not any("librosa" in one for one in extras[name])
+
+
+@pytest.mark.parametrize(("name", "engine"), [("genre-worker", "tensorflow"), ("mood-worker", "onnx")])
+def test_an_engine_runs_a_network_without_the_packages_that_its_image_leaves_out(name: str, engine: str) -> None:
+    lock = (ROOT / "deploy" / "setup" / "lock.sh").read_text(encoding="utf-8")
+    (left_out,) = re.findall(rf'{name}\) unused="(.+)"', lock)
+    names = {one for one, owners in packages_distributions().items() if {*owners} & {*left_out.split()}}
+    assert names
+    locked = (ROOT / "deploy" / "requirements" / f"{name}.txt").read_text(encoding="utf-8")
+    assert not any(f"\n{package}==" in locked for package in left_out.split())
+    script = (
+        "import sys; from pathlib import Path; sys.modules.update(dict.fromkeys(sys.argv[2:]));"
+        "from shared.models.networks import TagModel;"
+        "TagModel.load(Path('models/mfcc-lstm'), engine=sys.argv[1]).warm_up()"
+    )
+    subprocess.run([sys.executable, "-c", script, engine, *names], cwd=ROOT, check=True)
 
 
 def test_files_of_this_machine_are_only_read() -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
+import struct
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -54,6 +57,23 @@ def test_a_worker_that_starts_is_live_but_not_ready(server: HealthServer) -> Non
     assert (status, report["live"], report["because"]) == (200, True, "it is starting")
     status, report = asked(server, "/readyz")
     assert (status, report["ready"], report["because"]) == (503, False, "it is starting and has not polled yet")
+
+
+def test_a_probe_that_hangs_up_early_leaves_no_traceback(
+    server: HealthServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered = threading.Event()
+
+    def closed(request: socket.socket) -> None:
+        request.close()
+        answered.set()
+
+    monkeypatch.setattr(server._server, "shutdown_request", closed)
+    with socket.create_connection(("127.0.0.1", server.port)) as probe:
+        probe.send(b"GET /readyz HTTP/1.1\r\n")
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closing resets the connection
+    assert answered.wait(5)
+    assert capsys.readouterr().err == ""
 
 
 def test_a_worker_that_polls_is_ready_and_one_that_waits_for_a_server_is_live_and_says_for_what(
