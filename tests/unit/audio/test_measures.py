@@ -13,8 +13,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+import scipy.signal
 
-from shared.audio.track_features.loudness import block_powers, integrated_loudness
+from shared.audio.track_features import loudness
+from shared.audio.track_features.loudness import block_powers, integrated_loudness, k_weighted
 from shared.audio.track_features.measures import SILENCE_DB, measure, measure_wav
 from shared.contracts.audio_features import AUDIO_FEATURES
 from shared.contracts.errors import ErrorCode, TonestreamError
@@ -263,3 +265,11 @@ def test_a_wav_that_is_cut_off_is_corrupt_audio() -> None:
 def test_two_channels_are_refused() -> None:
     with pytest.raises(ValueError, match="one channel"):
         measure(np.zeros((100, 2), np.float32))
+
+
+@pytest.mark.parametrize(("rate", "samples"), [(22050, 200_001), (48000, 70_000), (22050, 100), (8000, 33_000)])
+def test_the_weighting_by_spectra_is_that_of_the_recursive_filters(rate: int, samples: int) -> None:
+    random = np.random.default_rng(samples)
+    given = (random.standard_normal(samples) * 0.1 + 0.2).astype(np.float32)
+    wanted = scipy.signal.sosfilt(loudness._k_weighting(rate), given)
+    np.testing.assert_allclose(k_weighted(given, rate), wanted, atol=2e-6)

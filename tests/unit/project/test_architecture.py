@@ -44,7 +44,7 @@ def test_a_service_imports_no_sibling(service: str) -> None:
     [
         ("services.ingestion.service", ["tensorflow", "librosa", "scipy", "spotipy"]),
         ("services.feature_extraction.service", ["tensorflow", "librosa", "scipy.signal", "spotipy", "httpcore2"]),
-        ("services.mood_worker.service", ["tensorflow", "librosa", "spotipy", "httpcore2"]),
+        ("services.mood_worker.service", ["tensorflow", "librosa", "scipy.signal", "spotipy", "httpcore2"]),
         ("services.genre_worker.service", ["tensorflow", "librosa", "spotipy", "httpcore2"]),
         ("services.aggregator.service", ["tensorflow", "librosa", "scipy", "spotipy", "httpcore2"]),
         ("services.cli.command_line", ["numpy", "pydantic", "kafka", "redis", "rich"]),
