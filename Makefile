@@ -13,7 +13,7 @@ COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose
 export INPUT
 
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos fuzz lint lock audit test-services up cli down logs scale train docs clean
+.PHONY: help run test chaos fuzz capacity lint lock audit test-services up cli down logs scale train docs clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -31,6 +31,10 @@ fuzz: $(VENV)/.test ## messages and audio files made at random, tens of thousand
 	TONESTREAM_FUZZ=long $(VENV)/bin/python -m pytest tests/unit/contracts/test_fuzz_messages.py tests/unit/ingestion/test_fuzz_entry.py \
 		tests/unit/audio/test_fuzz_decoder.py \
 		--timeout 7200 --durations 0
+
+capacity: $(VENV)/.test test-services ## measure what a track costs on music in DATA, and write docs/capacity.md
+	@test -n "$(DATA)" || { echo "make capacity DATA=folder-with-music"; exit 2; }
+	TONESTREAM_TEST_KAFKA=java $(VENV)/bin/python -m benchmarks.capacity measure $(DATA)
 
 lint: $(VENV)/.test ## ruff, mypy, and who imports whom
 	$(VENV)/bin/ruff format --check .

@@ -55,8 +55,8 @@ class Run(_Frozen):
 
     ``makespan_s`` is the time from the first request to the last result, ``latency_s`` the mean time from request to
     result, both as a client sees them. ``cores`` is what the machine had left for the run: its cores without what other
-    processes used meanwhile. CPU has user and system time, including that of child processes such as ffmpeg, without
-    what a process takes while idle.
+    processes used meanwhile. CPU is all that the processes used during the run, user and system time, with that of child
+    processes such as ffmpeg.
     ``kafka_internal_bytes`` are those of the topics of offsets and transactions. ``most_unfinished`` is the most
     requests that were under way at once.
     """
@@ -94,7 +94,6 @@ class Measured(_Frozen):
 
     ``start_s``: seconds from starting a worker until it owns partitions. ``commit_s``: one small transaction.
     ``delivery_s``: from the acknowledgement of a record until a waiting member of a group holds it. Medians.
-    ``idle_redis_commands`` a second.
     """
 
     commit: str
@@ -114,15 +113,9 @@ class Measured(_Frozen):
     idle: dict[Stage, Idle]
     idle_broker: Idle
     idle_redis: Idle
-    idle_redis_commands: float
     start_s: dict[Stage, float]
     commit_s: float
     delivery_s: float
-
-    @property
-    def idle_cores(self) -> float:
-        """Cores that all processes together take without work."""
-        return sum(idle.cpu for idle in self.idle.values()) + self.idle_broker.cpu + self.idle_redis.cpu
 
     @classmethod
     def read(cls, path: Path = MEASURED) -> Measured:

@@ -171,9 +171,6 @@ class _Stand:
     redis_pid: int
     pids: dict[Stage, int] = field(default_factory=dict)
     blobs: Path = Path()
-    #: What goes on without work, each second: cores of each process, and commands of Redis.
-    idle_cpu: dict[str, float] = field(default_factory=dict)
-    idle_commands: float = 0.0
 
     # Looking
 
@@ -390,12 +387,7 @@ def _run(
     answers: _Answers,
     cores: float,
 ) -> Run:
-    count, lasted_s = len(files), after.at - before.at
-
-    def of_a_track(used: float, idle: float, digits: int = 4) -> float:
-        """A track's share of ``used``, without what goes on anyway."""
-        return round(max(0.0, used - idle * lasted_s) / count, digits)
-
+    count = len(files)
     topics = {}
     for channel in Channel:
         name = stand.pipeline.topics.name(channel)
@@ -419,8 +411,8 @@ def _run(
         makespan_s=round(answers.makespan_s, 2),
         latency_s=round(answers.latency_s, 2),
         most_unfinished=peaks.unfinished,
-        cpu_s={stage: of_a_track(after.cpu[stage] - before.cpu[stage], stand.idle_cpu[stage]) for stage in Stage},
-        broker_cpu_s=of_a_track(after.broker_cpu - before.broker_cpu, stand.idle_cpu["broker"]),
+        cpu_s={stage: round((after.cpu[stage] - before.cpu[stage]) / count, 4) for stage in Stage},
+        broker_cpu_s=round((after.broker_cpu - before.broker_cpu) / count, 4),
         topics=topics,
         kafka_internal_bytes=round(
             sum(after.stored.get(name, 0) - before.stored.get(name, 0) for name in _INTERNAL) / count
@@ -429,8 +421,8 @@ def _run(
             stage: round((after.transactions[stage] - before.transactions[stage]) / count, 3) for stage in Stage
         },
         redis=RedisCosts(
-            commands=of_a_track(after.redis_commands - before.redis_commands, stand.idle_commands, 1),
-            cpu_s=of_a_track(after.redis_cpu - before.redis_cpu, stand.idle_cpu["redis"], 5),
+            commands=round((after.redis_commands - before.redis_commands) / count, 1),
+            cpu_s=round((after.redis_cpu - before.redis_cpu) / count, 5),
             request_bytes=round(kept["request"] / count),
             result_bytes=round(kept["result"] / count),
             source_bytes=round(kept["source"] / count),
@@ -448,8 +440,8 @@ def _run(
 def measure(music: Path, clips: int, tracks: int, command: str) -> Measured:
     """All of it, some minutes on a quiet machine. Raises NotAvailableError without the servers."""
     files = music_files(music)
-    if clips > len(files):
-        raise ValueError(f"{clips} clips of different music need as many files; {music} has {len(files)}")
+    if clips + _ONE_BY_ONE > len(files):
+        raise ValueError(f"{clips} clips need {clips + _ONE_BY_ONE} files of music; {music} has {len(files)}")
     load_before = os.getloadavg()[0]
     with contextlib.ExitStack() as held:
         folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="tonestream-capacity-")))
@@ -474,8 +466,7 @@ def measure(music: Path, clips: int, tracks: int, command: str) -> Measured:
         stand.settle()
         commit_s, delivery_s = _hop(broker.bootstrap_servers)
         _say("commit and delivery", commit_s, delivery_s)
-        stand.idle_cpu, stand.idle_commands = _idle(stand)
-        idle = stand.idle_cpu
+        idle = _idle(stand)
         clip = run_of(stand, clip_files[:clips])
         _say("clips", clip.makespan_s, clip.cpu_s)
         low = run_of(stand, clip_files[clips:], together=False)
@@ -508,7 +499,6 @@ def measure(music: Path, clips: int, tracks: int, command: str) -> Measured:
             idle={stage: Idle(cpu=idle[stage], memory_bytes=memory[stage]) for stage in Stage},
             idle_broker=Idle(cpu=idle["broker"], memory_bytes=broker_memory),
             idle_redis=Idle(cpu=idle["redis"], memory_bytes=redis_memory),
-            idle_redis_commands=stand.idle_commands,
             start_s=start_s,
             commit_s=commit_s,
             delivery_s=delivery_s,
@@ -520,7 +510,7 @@ def _say(*said: object) -> None:
 
 
 #: Clips for warming up, and clips that go one by one.
-_WARM: Final = 4
+_WARM: Final = 8
 _ONE_BY_ONE: Final = 8
 
 
@@ -533,8 +523,7 @@ def _encoded(files: Sequence[Path], folder: Path, clips: int, tracks: int) -> tu
         return target
 
     warm = [piece(f"warm-{n}", [files[n], files[n + 1]]) for n in range(_WARM)]
-    singles = [piece(f"clip-{n}", [files[n]]) for n in range(clips)]
-    singles += [piece(f"single-{n}", [files[n + 1], files[n]]) for n in range(_ONE_BY_ONE)]
+    singles = [piece(f"clip-{n}", [files[n]]) for n in range(clips + _ONE_BY_ONE)]
     wholes = [
         piece(f"track-{n}", [files[(n * _PIECES + k * (1 + n // len(files))) % len(files)] for k in range(_PIECES)])
         for n in range(tracks)
@@ -596,16 +585,13 @@ def _hop(servers: str) -> tuple[float, float]:
     return round(statistics.median(commits), 4), round(statistics.median(deliveries), 4)
 
 
-def _idle(stand: _Stand) -> tuple[dict[str, float], float]:
-    """Cores that each process takes without work, and commands a second of Redis."""
+def _idle(stand: _Stand) -> dict[str, float]:
+    """Cores that each process takes without work."""
     named = {stage.value: pid for stage, pid in stand.pids.items()}
     named |= {"broker": stand.broker_pid, "redis": stand.redis_pid}
     before = {name: cpu_s(pid) for name, pid in named.items()}
-    commands = int(stand.client.info("stats")["total_commands_processed"])
     time.sleep(_IDLE_S)
-    commands = int(stand.client.info("stats")["total_commands_processed"]) - commands
-    cpu = {name: round((cpu_s(pid) - before[name]) / _IDLE_S, 4) for name, pid in named.items()}
-    return cpu, round(commands / _IDLE_S, 1)
+    return {name: round((cpu_s(pid) - before[name]) / _IDLE_S, 4) for name, pid in named.items()}
 
 
 def _commit() -> str:

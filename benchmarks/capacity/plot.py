@@ -23,7 +23,7 @@ def draw(found: Sequence[tuple[Situation, Outcome]], target: Path = FIGURE) -> N
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(3, len(found), figsize=(4.6 * len(found), 7.5), sharex="col", squeeze=False)
+    figure, axes = pyplot.subplots(3, len(found), figsize=(4.0 * len(found), 7.5), sharex="col", squeeze=False)
     for column, (situation, outcome) in enumerate(found):
         _column([row[column] for row in axes], situation, outcome)
     handles, labels = axes[0][0].get_legend_handles_labels()
@@ -44,10 +44,13 @@ def _column(axes: Sequence[Any], situation: Situation, outcome: Outcome) -> None
         axes[1].step(hours, [sample.workers[number] for sample in outcome.samples], where="post", **style)
     axes[2].plot(hours, [sample.latency_s for sample in outcome.samples], color="#444444", linewidth=1.3)
     axes[0].set_title(situation.name, fontsize=10)
+    # The same scale in every column, so that they can be compared; workers differ too much for that.
     axes[0].set_yscale("symlog", linthresh=10)
-    axes[0].set_ylim(bottom=0)
+    axes[0].set_ylim(0, 20_000)
     axes[1].set_ylim(bottom=0)
+    axes[1].yaxis.get_major_locator().set_params(integer=True)
     axes[2].set_yscale("log")
+    axes[2].set_ylim(1, 1_000)
     axes[2].set_xlabel("hours")
     for one in axes:
         one.grid(alpha=0.25)

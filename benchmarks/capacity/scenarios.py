@@ -113,7 +113,7 @@ def replay(measured: Measured, run: Run) -> Outcome:
         run,
         workers,
         partitions=measured.partitions,
-        cores=run.cores - measured.idle_cores,
+        cores=run.cores,
         max_unfinished=200,
     )
     return simulate(model, [0.0] * run.tracks, SEED)
@@ -123,7 +123,7 @@ def one_by_one(measured: Measured) -> Outcome:
     """Clips, each submitted long after the answer of the one before."""
     workers = dict.fromkeys(Stage, 1)
     run = measured.low_rate
-    cores = run.cores - measured.idle_cores
+    cores = run.cores
     model = pipeline(measured, run, workers, partitions=measured.partitions, cores=cores, max_unfinished=200)
     return simulate(model, [60.0 * n for n in range(measured.low_rate.tracks)], SEED)
 
@@ -164,40 +164,51 @@ class Situation:
 
 
 #: One worker for each 20 waiting tracks: some ten seconds of work.
-SCALER: Final = Autoscaler(lag=20, least=1, most=32)
+BY_LAG: Final = Autoscaler(lag=20, least=1, most=32)
+BY_LAG_AND_USE: Final = replace(BY_LAG, use=0.7)
 _SITUATION_PARTITIONS: Final = 96
 
 
 def burst(measured: Measured, max_unfinished: int) -> Situation:
-    """One track a second for two hours, and 10,000 more at once after ten minutes."""
-    arrivals = poisson(lambda _: 1.0, 1.0, 7200.0, SEED)
-    arrivals = sorted(arrivals + [600.0] * 10_000)
-    model = _scaled(measured, max_unfinished)
-    return Situation(f"a burst, at most {max_unfinished} under way", model, tuple(arrivals), 30.0)
+    """One track a second for an hour and a half, and 10,000 more at once after ten minutes."""
+    arrivals = sorted([*poisson(lambda _: 1.0, 1.0, 5400.0, SEED), *[600.0] * 10_000])
+    model = _scaled(measured, max_unfinished, BY_LAG_AND_USE)
+    return Situation(f"burst, at most {max_unfinished:,} under way", model, tuple(arrivals), 30.0)
 
 
-def wave(measured: Measured, max_unfinished: int) -> Situation:
-    """A day with a wave: two tracks a second in the mean, from 0.2 at night to 3.8 by day."""
+def wave(measured: Measured, scaler: Autoscaler) -> Situation:
+    """A day with a wave: one track a second in the mean, from 0.1 at night to 1.9 by day."""
 
     def rate(at: float) -> float:
-        return 2.0 - 1.8 * math.cos(2 * math.pi * at / DAY_S)
+        return 1.0 - 0.9 * math.cos(2 * math.pi * at / DAY_S)
 
-    model = _scaled(measured, max_unfinished)
-    return Situation(f"a day's wave, at most {max_unfinished} under way", model,
-                     tuple(poisson(rate, 3.8, DAY_S, SEED)), 120.0)  # fmt: skip
+    arrivals = tuple(poisson(rate, 1.9, DAY_S, SEED))
+    name = f"day's wave, workers by {'lag and CPU' if scaler.use else 'lag alone'}"
+    return Situation(name, _scaled(measured, 5000, scaler), arrivals, 300.0)
 
 
-def _scaled(measured: Measured, max_unfinished: int) -> Model:
+def situations(measured: Measured) -> list[Situation]:
+    """All that the document shows."""
+    return [burst(measured, 200), burst(measured, 5000), wave(measured, BY_LAG), wave(measured, BY_LAG_AND_USE)]
+
+
+def _scaled(measured: Measured, max_unfinished: int, scaler: Autoscaler) -> Model:
     return pipeline(
-        measured, measured.track, dict.fromkeys(Stage, 1), partitions=_SITUATION_PARTITIONS, cores=None,
-        max_unfinished=max_unfinished, spread=SPREAD, scaler=SCALER,
-    )  # fmt: skip
+        measured,
+        measured.track,
+        dict.fromkeys(Stage, 1),
+        partitions=_SITUATION_PARTITIONS,
+        cores=None,
+        max_unfinished=max_unfinished,
+        spread=SPREAD,
+        scaler=scaler,
+    )
 
 
 def fixed(measured: Measured, shares: Mapping[Stage, int], partitions: int, max_unfinished: int) -> Outcome:
-    """So many workers with a backlog that never ends: what they do at best. 200 tracks a worker."""
+    """So many workers with a backlog that never ends: what they do at best. 100 tracks a worker."""
     model = pipeline(
         measured, measured.track, shares, partitions=partitions, cores=None, max_unfinished=max_unfinished,
         spread=SPREAD,
     )  # fmt: skip
-    return simulate(model, [0.0] * (200 * sum(shares.values())), SEED)
+    return simulate(model, [0.0] * (100 * sum(shares.values())), SEED)

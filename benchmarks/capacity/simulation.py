@@ -25,8 +25,12 @@ _NEVER: Final = math.inf
 class Autoscaler:
     """Asks every ``every_s`` seconds for one worker for each ``lag`` waiting tracks, as KEDA does by consumer lag.
 
-    A new worker works after ``start_s``. Workers leave only if fewer were enough for ``cooldown_s``, and finish what
-    they have in hand. ``least`` and ``most`` bound the workers; more than there are partitions would stand idle.
+    With ``use`` it also asks for so many that this part of their cores is busy, as Kubernetes does by CPU. The larger
+    number counts.
+
+    A new worker works after ``start_s``. Workers leave only if fewer were asked for during all of ``cooldown_s``, the
+    stabilisation window of Kubernetes, and finish what they have in hand. ``least`` and ``most`` bound the workers;
+    more than there are partitions would stand idle.
     """
 
     lag: float
@@ -35,6 +39,7 @@ class Autoscaler:
     every_s: float = 30.0
     start_s: float = 30.0
     cooldown_s: float = 300.0
+    use: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +128,14 @@ class _Stage:
     #: Of each worker: its batches in hand, and those of its partitions that hold tracks, whose turn it is first.
     busy: list[int]
     ready: list[deque[int]]
+    #: When the autoscaler asked for how many, within its window.
+    asked: deque[tuple[float, int]]
     waiting: int = 0
     #: Workers that work, and those that were asked for and start.
     workers: int = 0
     starting: int = 0
-    enough_since: float = 0.0
     work_s: float = 0.0
+    work_seen_s: float = 0.0
     paid_s: float = 0.0
     paid_until: float = 0.0
 
@@ -166,6 +173,7 @@ class _Run:
                 [deque() for _ in range(model.partitions)],
                 [],
                 [],
+                deque(),
             )
             for index, stage in enumerate(model.stages)
         ]
@@ -333,19 +341,21 @@ class _Run:
         scaler = stage.model.autoscaler
         assert scaler is not None
         self._at(self.now + scaler.every_s, lambda: self._scale(stage))
-        most = min(scaler.most, self.model.partitions)
-        wanted = max(scaler.least, min(most, math.ceil(stage.waiting / scaler.lag)))
+        by_lag = math.ceil(stage.waiting / scaler.lag)
+        by_use = math.ceil((stage.work_s - stage.work_seen_s) / scaler.every_s / scaler.use) if scaler.use else 0
+        stage.work_seen_s = stage.work_s
+        wanted = max(scaler.least, min(scaler.most, self.model.partitions, max(by_lag, by_use)))
+        stage.asked.append((self.now, wanted))
+        while stage.asked[0][0] <= self.now - scaler.cooldown_s:
+            stage.asked.popleft()
         have = stage.workers + stage.starting
-        if wanted >= have:
-            stage.enough_since = self.now
         if wanted > have:
             more = wanted - have
             self._pay(stage)
             stage.starting += more
             self._at(self.now + scaler.start_s, lambda: self._started(stage, more))
-        elif self.now - stage.enough_since >= scaler.cooldown_s and not stage.starting:
-            self._resize(stage, wanted)
-            stage.enough_since = self.now
+        elif not stage.starting and (enough := max(asked for _, asked in stage.asked)) < have:
+            self._resize(stage, enough)
 
     def _started(self, stage: _Stage, more: int) -> None:
         self._pay(stage)

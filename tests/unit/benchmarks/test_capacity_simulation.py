@@ -76,6 +76,17 @@ def test_every_track_is_done_once_whatever_the_autoscaler_does() -> None:
     assert max(workers) > 1 and workers[-1] == 1
 
 
+def test_an_autoscaler_by_use_keeps_the_workers_that_a_steady_load_needs() -> None:
+    def least(use: float | None) -> int:
+        scaler = Autoscaler(lag=20, least=1, most=10, use=use)
+        model = Model((StageModel("only", 1.0, autoscaler=scaler),), partitions=60)
+        outcome = simulate(model, [n / 3 for n in range(12_000)], sample_s=30.0)
+        return min(sample.workers[0] for sample in outcome.samples[20:])
+
+    assert least(0.75) >= 4
+    assert least(None) == 1
+
+
 def test_the_same_seed_gives_the_same_run_and_another_gives_another() -> None:
     arrivals = poisson(lambda _: 1.0, 1.0, 300.0, seed=5)
     first, again, other = (simulate(forked(), arrivals, seed=seed, sample_s=5.0) for seed in (6, 6, 7))
