@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from pathlib import Path
 
@@ -25,6 +24,12 @@ def main() -> None:
     measure.add_argument("music", type=Path, help="a folder with music, a file for each clip")
     measure.add_argument("--clips", type=int, default=100, help="clips of 30 s (default %(default)s)")
     measure.add_argument("--tracks", type=int, default=40, help="tracks of 4 minutes (default %(default)s)")
+    measure.add_argument(
+        "--genre-engine",
+        choices=("onnx", "tensorflow"),
+        default="onnx",
+        help="the genre worker's (default %(default)s)",
+    )
     measure.add_argument("--out", type=Path, default=MEASURED, help="where the costs go; elsewhere nothing is written")
     measure.set_defaults(run=_measure)
     options = parser.parse_args()
@@ -52,10 +57,12 @@ def _write(_: argparse.Namespace) -> None:
 def _measure(options: argparse.Namespace) -> None:
     from benchmarks.capacity.measure import measure
 
-    # The folder's own name is nobody else's business.
-    shown = [f"--clips {options.clips}", f"--tracks {options.tracks}"]
-    command = shlex.join(["python", "-m", "benchmarks.capacity", "measure"]) + f" MUSIC {' '.join(shown)}"
-    measured = measure(options.music, options.clips, options.tracks, command)
+    # The page shows the command without the name of this machine's folder.
+    command = (
+        f"python -m benchmarks.capacity measure MUSIC --clips {options.clips} --tracks {options.tracks}"
+        f" --genre-engine {options.genre_engine}"
+    )
+    measured = measure(options.music, options.clips, options.tracks, options.genre_engine, command)
     measured.write(options.out)
     print(check(measured))
     if options.out == MEASURED:

@@ -55,10 +55,9 @@ class Run(_Frozen):
 
     ``makespan_s`` is the time from the first request to the last result, ``latency_s`` the mean time from request to
     result, both as a client sees them. ``cores`` is what the machine had left for the run: its cores without what other
-    processes used meanwhile. CPU is all that the processes used during the run, user and system time, with that of child
-    processes such as ffmpeg.
-    ``kafka_internal_bytes`` are those of the topics of offsets and transactions. ``most_unfinished`` is the most
-    requests that were under way at once.
+    processes used meanwhile. CPU is all that the processes used during the run, user and system time, with that of
+    child processes such as ffmpeg. ``kafka_internal_bytes`` are those of the topics of offsets and transactions.
+    ``most_unfinished`` is the most requests that were under way at once.
     """
 
     tracks: int
@@ -105,7 +104,7 @@ class Measured(_Frozen):
     versions: dict[str, str]
     genre_model: str
     tag_model: str
-    engine: str
+    genre_engine: str
     partitions: int
     clip: Run
     track: Run

@@ -57,6 +57,8 @@ _PATIENCE_S: Final = 1800.0
 _IDLE_S: Final = 20.0
 _PROBES: Final = 40
 _SAMPLE_S: Final = 1.0
+#: The packages of an engine. Without TensorFlow's GPU libraries it has another name.
+_ENGINES: Final = {"onnx": ["onnxruntime"], "tensorflow": ["onnxruntime", "tensorflow-cpu"]}
 #: A value of ``__transaction_state``: version, producer ID, epoch, time limit, and the status, which is 4 once the
 #: transaction is committed.
 _TRANSACTION: Final = struct.Struct(">hqhib")
@@ -437,8 +439,11 @@ def _run(
     )
 
 
-def measure(music: Path, clips: int, tracks: int, command: str) -> Measured:
-    """All of it, some minutes on a quiet machine. Raises NotAvailableError without the servers."""
+def measure(music: Path, clips: int, tracks: int, genre_engine: str, command: str) -> Measured:
+    """All of it, some minutes on a quiet machine. Raises NotAvailableError without the servers.
+
+    ``genre_engine`` runs the networks of the genre worker; ONNX Runtime those of the mood worker, as in the images.
+    """
     files = music_files(music)
     if clips + _ONE_BY_ONE > len(files):
         raise ValueError(f"{clips} clips need {clips + _ONE_BY_ONE} files of music; {music} has {len(files)}")
@@ -460,7 +465,8 @@ def measure(music: Path, clips: int, tracks: int, command: str) -> Measured:
         client = held.enter_context(redis.Redis.from_url(server.url, decode_responses=True))
         stand = _Stand(pipeline, web, client, Keys(prefix), child("kafka.Kafka"), child("redis-server"))
         stand.blobs = folder / "blobs"
-        start_s = {stage: _started(stand, stage) for stage in Stage}
+        engines = dict.fromkeys(Stage, "onnx") | {Stage.GENRE_WORKER: genre_engine}
+        start_s = {stage: _started(stand, stage, engines[stage]) for stage in Stage}
         _say("workers started", start_s)
         stand.classify(stand.serve(warm), together=True)
         stand.settle()
@@ -475,7 +481,7 @@ def measure(music: Path, clips: int, tracks: int, command: str) -> Measured:
         _say("tracks", track.makespan_s, track.cpu_s)
         memory = {stage: memory_bytes(pid) for stage, pid in stand.pids.items()}
         broker_memory, redis_memory = memory_bytes(stand.broker_pid), memory_bytes(stand.redis_pid)
-        settings = Settings()
+        settings = Settings.model_construct()  # the defaults: workers get nothing of this environment
         return Measured(
             commit=_commit(),
             date=time.strftime("%Y-%m-%d", time.gmtime()),
@@ -487,11 +493,11 @@ def measure(music: Path, clips: int, tracks: int, command: str) -> Measured:
                 "python": platform.python_version(),
                 "kafka": broker.version,
                 "redis": server.version,
-                "onnxruntime": version("onnxruntime"),
+                **{name: version(name) for name in _ENGINES[genre_engine]},
             },
             genre_model=settings.genre_model,
             tag_model=settings.tag_model,
-            engine=settings.engine,
+            genre_engine=genre_engine,
             partitions=PARTITIONS,
             clip=clip,
             track=track,
@@ -531,10 +537,10 @@ def _encoded(files: Sequence[Path], folder: Path, clips: int, tracks: int) -> tu
     return warm, singles, wholes
 
 
-def _started(stand: _Stand, stage: Stage) -> float:
+def _started(stand: _Stand, stage: Stage, engine: str) -> float:
     """Start a worker; seconds until it owns partitions."""
     began = time.monotonic()
-    process = stand.pipeline.start(stage.value)
+    process = stand.pipeline.start(stage.value, TONESTREAM_ENGINE=engine)
     stand.pids[stage] = process.pid
     while not _has_members(stand.pipeline, stage):
         if process.poll() is not None or time.monotonic() > began + 120.0:

@@ -49,7 +49,11 @@ def origin(measured: Measured) -> str:
             ("commit, date", f"`{measured.commit}`, {measured.date}"),
             ("machine", f"{measured.cores} cores, {measured.machine}; load before the run {measured.load_before:g}"),
             ("versions", versions),
-            ("models", f"genre `{measured.genre_model}`, tags `{measured.tag_model}`, engine `{measured.engine}`"),
+            (
+                "models",
+                f"genre `{measured.genre_model}`, tags `{measured.tag_model}`; engine of the genre worker"
+                f" `{measured.genre_engine}`",
+            ),
             (
                 "runs",
                 f"{measured.clip.tracks} clips of {measured.clip.track_s:.1f} s at once, {measured.low_rate.tracks} one"
