@@ -92,7 +92,7 @@ class Measured(_Frozen):
     answer of the one before.
 
     ``start_s``: seconds from starting a worker until it owns partitions. ``commit_s``: one small transaction.
-    ``delivery_s``: from the acknowledgement of a record until a waiting member of a group holds it. Medians.
+    ``delivery_s``: from its end until a waiting member of another group holds its record. Medians.
     """
 
     commit: str
