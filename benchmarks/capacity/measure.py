@@ -57,6 +57,8 @@ _PATIENCE_S: Final = 1800.0
 _IDLE_S: Final = 20.0
 _PROBES: Final = 40
 _SAMPLE_S: Final = 1.0
+#: On a machine that others keep busy the first lane would give tracks up, and the second would do the work again.
+_PATIENT: Final = {"fetch_first_timeout_s": "100", "decode_first_timeout_s": "250"}
 #: The packages of an engine. Without TensorFlow's GPU libraries it has another name.
 _ENGINES: Final = {"onnx": ["onnxruntime"], "tensorflow": ["onnxruntime", "tensorflow-cpu"]}
 #: A value of ``__transaction_state``: version, producer ID, epoch, time limit, and the status, which is 4 once the
@@ -459,7 +461,7 @@ def measure(music: Path, clips: int, tracks: int, genre_engine: str, command: st
         prefix = "capacity"
         pipeline = Pipeline(
             folder, broker.bootstrap_servers, server.url, prefix, services=(), worker_threads="1",
-            fetch_allow="127.0.0.1", models_dir=str(_ROOT / "models"),
+            fetch_allow="127.0.0.1", models_dir=str(_ROOT / "models"), **_PATIENT,
         )  # fmt: skip
         held.enter_context(pipeline)
         client = held.enter_context(redis.Redis.from_url(server.url, decode_responses=True))
