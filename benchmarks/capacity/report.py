@@ -26,6 +26,12 @@ _HOST_CORES: Final = 32
 _REPLICAS: Final = 3
 _BROKERS: Final = 3
 _DAY_MS: Final = 24 * 60 * 60 * 1000
+#: A machine is quiet if this part of it was left for the runs.
+_QUIET: Final = 0.8
+_WARNING: Final = (
+    "**Provisional: other processes used most of the machine meanwhile.** Crowded caches and many switches between\n"
+    "processes inflate CPU times, so the costs are upper bounds, and the rates on this page lower ones."
+)
 
 
 def document(measured: Measured, written: str) -> str:
@@ -41,6 +47,13 @@ def _kinds(measured: Measured) -> tuple[tuple[str, Run], tuple[str, Run]]:
 
 
 def origin(measured: Measured) -> str:
+    """Where and how it was measured, with a warning if other processes took much of the machine."""
+    runs = (measured.clip, measured.low_rate, measured.track)
+    busy = min(run.cores for run in runs) < _QUIET * measured.cores
+    return f"{_WARNING}\n\n{_origin(measured)}" if busy else _origin(measured)
+
+
+def _origin(measured: Measured) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in measured.versions.items())
     return _table(
         ("what", "value"),
