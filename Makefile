@@ -14,7 +14,7 @@ COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose
 export INPUT
 
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos fuzz bench lint lock audit test-services up cli down logs scale train docs clean
+.PHONY: help run test chaos fuzz bench capacity lint lock audit test-services up cli down logs scale train docs clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -35,6 +35,10 @@ fuzz: $(VENV)/.test ## messages and audio files made at random, tens of thousand
 
 bench: $(VENV)/.test test-services ## what a track costs, beside the limit, the tutorial and other tools (DATA: a folder of clips)
 	$(VENV)/bin/python -m benchmarks.bench $(if $(DATA),--data "$(DATA)") $(BENCH)
+
+capacity: $(VENV)/.test test-services ## measure what a track costs on music in DATA, and write docs/capacity.md
+	@test -n "$(DATA)" || { echo "make capacity DATA=folder-with-music"; exit 2; }
+	TONESTREAM_TEST_KAFKA=java $(VENV)/bin/python -m benchmarks.capacity measure $(DATA)
 
 lint: $(VENV)/.test ## ruff, mypy, and who imports whom
 	$(VENV)/bin/ruff format --check .
