@@ -17,6 +17,7 @@ from benchmarks.bench.peers import peer
 from benchmarks.bench.rounds import Work, alternate
 from benchmarks.bench.scale import Scale
 from benchmarks.bench.warm import Contender, WarmContender
+from services.cli.main import THREADS_OF_BLAS
 
 T = TypeVar("T")
 
@@ -27,7 +28,9 @@ _LIMIT, _TUTORIAL, _EMBEDDED = OWN
 
 def own_contender(name: str) -> Contender:
     """A contender that runs in this virtual environment."""
-    return Contender(name, (sys.executable, "-m", f"benchmarks.bench.{name}"), child_environment())
+    # As the command line sets it.
+    environment = {**child_environment(), **dict.fromkeys(THREADS_OF_BLAS, "1")}
+    return Contender(name, (sys.executable, "-m", f"benchmarks.bench.{name}"), environment)
 
 
 def measure_tracks(

@@ -11,6 +11,9 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
+#: numpy's matrix products here take microseconds: threads of their own would spend more on waiting for each other.
+#: Tracks and batches run side by side instead. Each variable is read when numpy is imported.
+THREADS_OF_BLAS: Final = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 #: Shells report a process that a signal ended as this number plus the signal's.
 _BY_SIGNAL: Final = 128
 
@@ -18,6 +21,8 @@ _BY_SIGNAL: Final = 128
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status. Without ``arguments`` it takes those of the process, and ends the
     process."""
+    for name in THREADS_OF_BLAS:
+        os.environ.setdefault(name, "1")
     if arguments is not None:
         from services.cli.command_line import run
 
