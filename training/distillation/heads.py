@@ -237,7 +237,8 @@ def with_heads(network: Any, regions: GenreRegions, fit: tuple[float, float], co
     odds = keras.layers.Dense(1, trainable=False, name="fit")
     place = places(outputs["tags"])
     # |place - mean|^2 = |place|^2 + nearness
-    squared = keras.ops.sum(keras.ops.square(place), axis=1, keepdims=True) + near(place)
+    squares = keras.ops.sum(keras.ops.square(place), axis=1, keepdims=True)
+    squared = keras.layers.Add(name="squared_distance")([squares, near(place)])
     distance = keras.ops.sqrt(keras.ops.maximum(keras.ops.min(squared, axis=1, keepdims=True), 0.0))
     outputs["fit"] = odds(distance)
     places.set_weights([regions.whitening])

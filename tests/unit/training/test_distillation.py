@@ -233,6 +233,7 @@ def test_a_recipe_trains_on_clips_and_on_segments_and_its_network_can_be_loaded(
     )
     batch = np.abs(batch)
     outputs = network.predict(batch, verbose=0)
+    network = protocol.finished(network).network
     network.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras", compile=False).predict(batch, verbose=0)
     if protocol.tags is None:
@@ -241,6 +242,7 @@ def test_a_recipe_trains_on_clips_and_on_segments_and_its_network_can_be_loaded(
         assert outputs["tags"].shape == (2, len(protocol.tags))
         assert outputs["embedding"].shape == (2, 200)
         assert -1.0 <= protocol.notes[TAG_AGREEMENT] <= 1.0
+        assert again["fit"].shape == (2, 1)
     assert outputs["genres"].shape == (2, 10)
     for name in outputs:
         np.testing.assert_allclose(again[name], outputs[name], rtol=1e-4, atol=1e-4)
