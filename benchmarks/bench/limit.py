@@ -57,8 +57,8 @@ def prepare() -> Classify:
 def _decoded(file: Path) -> bytes:
     command = [
         find_ffmpeg(), "-nostdin", "-loglevel", "error", "-threads", "1", "-i", str(file), "-vn",
-        "-af", "asetnsamples=n=32768:p=0", "-ac", "1", "-ar", str(SAMPLE_RATE), "-flush_packets", "0", "-f", "s16le",
-        "pipe:1",
+        "-af", f"aformat=sample_rates={SAMPLE_RATE}:channel_layouts=mono,asetnsamples=n=32768:p=0",
+        "-flush_packets", "0", "-f", "s16le", "pipe:1",
     ]  # fmt: skip
     return subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
 

@@ -83,8 +83,9 @@ _LEAST_MIXED_AWAY_S: Final = 3
 _MUSIC_DB: Final = 20.0
 #: The left channel of stereo; of more channels, the downmix to the left side.
 _FIRST_CHANNEL: Final = ("aformat=channel_layouts=stereo", "pan=mono|c0=c0")
-#: ffmpeg hands each frame from thread to thread. Larger frames than those of a codec save a tenth of its CPU time.
-_LARGE_FRAMES: Final = "asetnsamples=n=32768:p=0"
+#: ffmpeg hands each frame from thread to thread. Larger frames than those of a codec save a tenth of its CPU time. They
+#: are made at our rate: at the rate of a forged file, one of them might last for days.
+_LARGE_FRAMES: Final = (f"aformat=sample_rates={SAMPLE_RATE}:channel_layouts=mono", "asetnsamples=n=32768:p=0")
 #: Channels cancel each other if the first one alone is louder than their mean by this much, dB.
 _MIXED_AWAY_DB: Final = 12.0
 
@@ -427,7 +428,7 @@ def _command(
         "-map", f"0:a:{stream}", "-vn", "-sn", "-dn",
         # Decode one second beyond the limit, to distinguish a track that exceeds it from one that just fits.
         "-t", f"{limits.max_duration_s + 1:.3f}",
-        "-af", ",".join((_LARGE_FRAMES, *filters)), "-ac", "1", "-ar", str(SAMPLE_RATE), "-bitexact",
+        "-af", ",".join((*filters, *_LARGE_FRAMES)), "-ac", "1", "-ar", str(SAMPLE_RATE), "-bitexact",
         # Without a flush after each packet, the samples come in blocks of 32 KB instead of one.
         "-c:a", "pcm_s16le", "-flush_packets", "0", "-f", "s16le", "pipe:1",
         # Ogg keeps the tags in the stream, other formats in the container.
