@@ -12,15 +12,15 @@ from shared.audio.level import REFERENCE_DBFS
 #: spec.
 _FOREIGN: Final = {"mfcc": frozenset({"kind", "analysis_rate"}), "log_mel": frozenset({"n_mfcc"})}
 #: Not serialised if None, so that models with older specs keep their IDs.
-_NEWER: Final = ("level_dbfs", "f_max")
+_LEVEL: Final = frozenset({"level_dbfs"})
 
 
 class FeatureSpec(BaseModel):
     """Features of segments of equal length: one matrix [frames, coefficients] per segment.
 
     ``sample_rate`` of the decoded track in Hz; ``segment_s`` in seconds; ``n_fft`` and ``hop_length`` in samples;
-    ``n_mels`` mel bands (Slaney's scale and normalisation, 0 Hz to ``f_max`` Hz; None: to half the rate). As by
-    default in librosa, frames are centred with zero padding, the window is Hann's, and spectra are power.
+    ``n_mels`` mel bands (Slaney's scale and normalisation, 0 Hz to half the rate). As by default in librosa, frames are
+    centred with zero padding, the window is Hann's, and spectra are power.
 
     ``level_dbfs``: the level to which the whole track is scaled first, in dB relative to full scale
     (`shared.audio.level.track_level`), so that the features do not depend on the volume. None: no scaling.
@@ -40,7 +40,6 @@ class FeatureSpec(BaseModel):
     n_fft: int = Field(2048, gt=0)
     hop_length: int = Field(512, gt=0)
     n_mels: int = Field(128, gt=0)
-    f_max: float | None = Field(None, gt=0)
     level_dbfs: float | None = Field(None, le=0)
 
     @model_validator(mode="after")
@@ -59,7 +58,7 @@ class FeatureSpec(BaseModel):
 
     @model_serializer(mode="wrap")
     def _without_foreign_fields(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        foreign = _FOREIGN[self.kind] | {name for name in _NEWER if getattr(self, name) is None}
+        foreign = _FOREIGN[self.kind] | (_LEVEL if self.level_dbfs is None else frozenset())
         return {name: value for name, value in dump(self).items() if name not in foreign}
 
     @property
@@ -89,16 +88,8 @@ class FeatureSpec(BaseModel):
 MFCC13 = FeatureSpec(id="mfcc13-22050hz-3s-v2", level_dbfs=REFERENCE_DBFS)
 #: 130 frames of 40 coefficients.
 MFCC40 = FeatureSpec(id="mfcc40-22050hz-3s-v2", n_mfcc=40, level_dbfs=REFERENCE_DBFS)
-#: 94 frames of 96 coefficients, 0 to 8 kHz: enough to reconstruct the spectrogram below at half its frame rate.
-MFCC96 = FeatureSpec(
-    id="mfcc96-22050hz-3s-v2",
-    n_mfcc=96,
-    n_fft=1024,
-    hop_length=706,
-    n_mels=96,
-    f_max=8000.0,
-    level_dbfs=REFERENCE_DBFS,
-)
+#: 130 frames of 64 coefficients: enough to reconstruct a spectrogram of 64 bands.
+MFCC64 = FeatureSpec(id="mfcc64-22050hz-3s-v2", n_mfcc=64, level_dbfs=REFERENCE_DBFS)
 #: 188 frames of 96 bands, 0 to 8 kHz, from 3 s.
 LOG_MEL96 = FeatureSpec(
     id="logmel96-16000hz-3s-v2",

@@ -18,7 +18,7 @@ import scipy.signal
 
 from shared.audio.level import REFERENCE_DBFS
 from shared.audio.segments import is_silent
-from shared.audio.spec import MFCC96
+from shared.audio.spec import MFCC64
 from shared.contracts.errors import TonestreamError, TransientError
 from shared.contracts.labels import CONTENTS
 from training.data.clips import audio_files
@@ -67,11 +67,11 @@ def _sources(folders: Sequence[Path]) -> Iterator[Path]:
 def _recorded(folder: Path, data: Workspace) -> Array:
     files = audio_files(folder)
     chosen = np.random.default_rng(0).permutation(len(files))[:_RECORDINGS]
-    pause = np.zeros(round(_PAUSE_S * MFCC96.sample_rate), np.float32)
+    pause = np.zeros(round(_PAUSE_S * MFCC64.sample_rate), np.float32)
 
     def heard(file: Path) -> Array:
         try:
-            return np.concatenate([read_audio(file, MFCC96.level_dbfs), pause])
+            return np.concatenate([read_audio(file, MFCC64.level_dbfs), pause])
         except TransientError:
             raise
         except TonestreamError:
@@ -81,8 +81,8 @@ def _recorded(folder: Path, data: Workspace) -> Array:
         recordings = pool.map(heard, [files[number] for number in chosen])
         found = list(data.progress.track(recordings, folder.name, len(chosen)))
     stream = np.concatenate([np.empty(0, np.float32), *found])
-    count = len(stream) // MFCC96.segment_samples
-    segments = stream[: count * MFCC96.segment_samples].reshape(count, MFCC96.segment_samples)
+    count = len(stream) // MFCC64.segment_samples
+    segments = stream[: count * MFCC64.segment_samples].reshape(count, MFCC64.segment_samples)
     sounding = segments[[not is_silent(segment) for segment in segments]] if count else segments
     order = np.random.default_rng(0).permutation(len(sounding))[:_SEGMENTS]
     return sounding[np.sort(order)]
@@ -91,7 +91,7 @@ def _recorded(folder: Path, data: Workspace) -> Array:
 def _made_up() -> Array:
     """Noise of many colours, hum, clicks in a pulse or at random, chirps: at the reference level."""
     random = np.random.default_rng(0)
-    count, rate = MFCC96.segment_samples, MFCC96.sample_rate
+    count, rate = MFCC64.segment_samples, MFCC64.sample_rate
     time = np.arange(count) / rate
     segments = []
     for number in range(_SEGMENTS):

@@ -28,7 +28,7 @@ from shared.audio.segment_features import log_mel, mfcc
 from shared.audio.segment_features.extraction import segment_features
 from shared.audio.segment_features.mfcc import mel_power
 from shared.audio.segments import chosen_segments, is_silent
-from shared.audio.spec import LOG_MEL96, MFCC96
+from shared.audio.spec import LOG_MEL96, MFCC64
 from shared.contracts.errors import TonestreamError, TransientError
 from shared.models.manifest import load_manifest
 from training.data.clips import Clip, audio_files, content_id
@@ -63,7 +63,7 @@ STEP_FRAMES: Final = 8
 class DistillationSet:
     """n segments and the outputs of the pretrained network.
 
-    ``decibels`` uint8 [n, 94, 96]: mel spectrogram in decibels, 0 for 80 dB below the segment's loudest value (kept
+    ``decibels`` uint8 [n, 130, 128]: mel spectrogram in decibels, 0 for 80 dB below the segment's loudest value (kept
     in ``level``, dB) or less, 255 for that value; ``embedding`` [n, 200] and ``tags`` [n, 50] (logits) from musicnn;
     ``activations`` float16 [n, 23, 753] of its trunk. ``first`` and ``second`` are the positions of the source clips of
     a segment (equal unless it is a mix, -1 for music without a genre).
@@ -197,11 +197,11 @@ def music_examples(folders: Iterable[Path], data: Workspace, without: Large | No
 
 
 def _variants(path: Path, listener: Listener) -> dict[str, npt.NDArray[Any]]:
-    segments = read_segments(path, MFCC96)
+    segments = read_segments(path, MFCC64)
     track = segments.ravel()
-    parts = [segments, _segmented(track[MFCC96.segment_samples // 2 :])]
+    parts = [segments, _segmented(track[MFCC64.segment_samples // 2 :])]
     for speed in _SPEEDS:
-        played = soxr.resample(track, MFCC96.sample_rate, MFCC96.sample_rate / speed)
+        played = soxr.resample(track, MFCC64.sample_rate, MFCC64.sample_rate / speed)
         parts.append(_segmented(np.asarray(played, np.float32)))
     found = listener.hear(np.concatenate(parts))
     return {**found, "original": np.arange(len(found["level"])) < len(segments)}
@@ -210,12 +210,12 @@ def _variants(path: Path, listener: Listener) -> dict[str, npt.NDArray[Any]]:
 def _mixes(paths: Sequence[Path], seed: int, listener: Listener) -> dict[str, npt.NDArray[Any]]:
     """The first of ``paths`` with each of the others, at places and a difference in level drawn by ``seed``."""
     random = np.random.default_rng(seed)
-    tracks = {path: read_segments(path, MFCC96).ravel() for path in paths}
+    tracks = {path: read_segments(path, MFCC64).ravel() for path in paths}
 
     def excerpt(path: Path) -> Array:
         track = tracks[path]
-        start = random.integers(len(track) - MFCC96.segment_samples + 1)
-        return _at_level(track[start : start + MFCC96.segment_samples])
+        start = random.integers(len(track) - MFCC64.segment_samples + 1)
+        return _at_level(track[start : start + MFCC64.segment_samples])
 
     level = 10.0 ** (random.uniform(-_MIX_LEVEL_DB, _MIX_LEVEL_DB, len(paths) - 1) / 20.0)
     mixed = [_at_level(excerpt(paths[0]) + gain * excerpt(path)) for gain, path in zip(level, paths[1:], strict=True)]
@@ -224,7 +224,7 @@ def _mixes(paths: Sequence[Path], seed: int, listener: Listener) -> dict[str, np
 
 
 def _music(file: Path, listener: Listener) -> dict[str, npt.NDArray[Any]]:
-    segments = read_segments(file, MFCC96)
+    segments = read_segments(file, MFCC64)
     sounding = segments[[not is_silent(segment) for segment in segments]] if len(segments) else segments
     if len(sounding) < _FEWEST_SEGMENTS:
         return {"level": np.empty(0, np.float32)}
@@ -236,19 +236,19 @@ def _music(file: Path, listener: Listener) -> dict[str, npt.NDArray[Any]]:
 def _played(track: Array) -> Array:
     """Segments of ``track`` at other speeds, without silent ones."""
     random = np.random.default_rng(len(track))
-    length, segments = MFCC96.segment_samples, []
+    length, segments = MFCC64.segment_samples, []
     for speed in random.uniform(*_PLAYED_SPEEDS, _PLAYED_SEGMENTS):
-        needed = min(len(track), round(length * speed) + MFCC96.sample_rate // 10)
+        needed = min(len(track), round(length * speed) + MFCC64.sample_rate // 10)
         start = random.integers(len(track) - needed + 1)
-        played = soxr.resample(track[start : start + needed], MFCC96.sample_rate, MFCC96.sample_rate / speed)
+        played = soxr.resample(track[start : start + needed], MFCC64.sample_rate, MFCC64.sample_rate / speed)
         segments.append(np.asarray(played[:length], np.float32))
     sounding = [segment for segment in segments if not is_silent(segment)]
     return np.array(sounding, np.float32).reshape(-1, length)
 
 
 def _segmented(track: Array) -> Array:
-    count = len(track) // MFCC96.segment_samples
-    return track[: count * MFCC96.segment_samples].reshape(count, MFCC96.segment_samples)
+    count = len(track) // MFCC64.segment_samples
+    return track[: count * MFCC64.segment_samples].reshape(count, MFCC64.segment_samples)
 
 
 def _at_level(samples: Array) -> Array:
@@ -258,11 +258,11 @@ def _at_level(samples: Array) -> Array:
 
 def in_decibels(segments: Array) -> tuple[npt.NDArray[np.uint8], Array]:
     """The fields ``decibels`` and ``level`` of `DistillationSet` for ``segments`` [n, samples]."""
-    spec = MFCC96
+    spec = MFCC64
     decibels = np.empty((len(segments), spec.frames, spec.n_mels), np.uint8)
     level = np.empty(len(segments), np.float32)
     for position, segment in enumerate(segments):
-        power = mel_power(segment, spec.sample_rate, spec)
+        power = mel_power(segment, spec.sample_rate, spec.n_fft, spec.hop_length, spec.n_mels)
         values = 10.0 * np.log10(np.maximum(1e-10, power))
         level[position] = values.max()
         decibels[position] = np.clip(np.rint((values - level[position] + DECIBELS) * 255.0 / DECIBELS), 0, 255)

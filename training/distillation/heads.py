@@ -4,7 +4,7 @@
 that of Mahalanobis, with one covariance for all genres (Lee et al. 2018, "A simple unified framework for detecting
 out-of-distribution samples and adversarial attacks"). It is calibrated on clips whose genre was left out.
 
-**Content.** Multinomial logistic regression on the embedding: music, speech, other.
+**Content.** Multinomial logistic regression on the hidden layer: music, speech, other.
 """
 
 from __future__ import annotations
@@ -155,41 +155,41 @@ def _area(rows: Floats, left_out: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class ContentRule:
-    """Logits of CONTENTS: ``embedding @ weights + bias``."""
+    """Logits of CONTENTS: ``hidden @ weights + bias``."""
 
     weights: Floats
     bias: Floats
 
     @classmethod
-    def fit(cls, embedding: Floats, labels: Integers) -> Self:
-        """The rule fitted to the embedding [n, 200] of labelled segments. Music weighs as much as all the rest and
+    def fit(cls, hidden: Floats, labels: Integers) -> Self:
+        """The rule fitted to the hidden layer [n, units] of labelled segments. Music weighs as much as all the rest and
         more: what users bring is mostly music."""
-        mean, deviation = embedding.mean(axis=0), embedding.std(axis=0) + 1e-3
-        prior = np.zeros((len(embedding), len(CONTENTS)))
+        mean, deviation = hidden.mean(axis=0), hidden.std(axis=0) + 1e-3
+        prior = np.zeros((len(hidden), len(CONTENTS)))
         importance = balanced(labels) * np.where(labels == CONTENTS.index("music"), _MUSIC_WEIGHT, 1.0)
-        standardised = (embedding - mean) / deviation
+        standardised = (hidden - mean) / deviation
         weights, bias = multinomial(standardised, prior, labels, importance / importance.sum(), _CONTENT_PENALTY)
         own = weights / deviation[:, None]
         return cls(own, bias - mean @ own)
 
-    def probabilities(self, embedding: Floats) -> Floats:
+    def probabilities(self, hidden: Floats) -> Floats:
         """[n, contents]."""
-        found: Floats = scipy.special.softmax(embedding @ self.weights + self.bias, axis=1)
+        found: Floats = scipy.special.softmax(hidden @ self.weights + self.bias, axis=1)
         return found
 
 
 @dataclass(frozen=True, slots=True)
 class ContentExamples:
-    """The embedding [n, 200] of segments with their position in CONTENTS, and the source of each: a package for
+    """The hidden layer [n, units] of segments with their position in CONTENTS, and the source of each: a package for
     what is no music, and for music without a genre; the artist of a clip."""
 
-    embedding: Array
+    hidden: Array
     labels: Integers
     sources: npt.NDArray[np.str_]
 
     def without(self, left_out: npt.NDArray[np.bool_]) -> ContentRule:
         """The rule fitted to the others."""
-        return ContentRule.fit(self.embedding[~left_out], self.labels[~left_out])
+        return ContentRule.fit(self.hidden[~left_out], self.labels[~left_out])
 
 
 def content_figures(examples: ContentExamples, clip_of: Integers, fold_of: Integers) -> ContentFigures:
@@ -202,14 +202,14 @@ def content_figures(examples: ContentExamples, clip_of: Integers, fold_of: Integ
     fold = np.where(of_clips, fold_of[clip_of], -1)
     for number in np.unique(fold_of):
         own = fold == number
-        found[own] = examples.without(own).probabilities(examples.embedding[own])
+        found[own] = examples.without(own).probabilities(examples.hidden[own])
     music = found[of_clips]
     tracks = np.array([found[clip_of == clip].mean(axis=0) for clip in np.unique(clip_of[of_clips])])
     areas: dict[str, float] = {}
     right: dict[str, float] = {}
     for source, label in _judged(examples):
         own = examples.sources == source
-        judged = examples.without(own).probabilities(examples.embedding[own])
+        judged = examples.without(own).probabilities(examples.hidden[own])
         areas[source] = round(area_under_roc(1.0 - judged[:, 0], 1.0 - music[:, 0]), 3)
         right[source] = round(float((judged.argmax(axis=1) == label).mean()), 3)
     return ContentFigures(
@@ -237,8 +237,7 @@ def with_heads(network: Any, regions: GenreRegions, fit: tuple[float, float], co
     odds = keras.layers.Dense(1, trainable=False, name="fit")
     place = places(outputs["tags"])
     # |place - mean|^2 = |place|^2 + nearness
-    squares = keras.ops.sum(keras.ops.square(place), axis=1, keepdims=True)
-    squared = keras.layers.Add(name="squared_distance")([squares, near(place)])
+    squared = keras.ops.sum(keras.ops.square(place), axis=1, keepdims=True) + near(place)
     distance = keras.ops.sqrt(keras.ops.maximum(keras.ops.min(squared, axis=1, keepdims=True), 0.0))
     outputs["fit"] = odds(distance)
     places.set_weights([regions.whitening])
@@ -246,6 +245,6 @@ def with_heads(network: Any, regions: GenreRegions, fit: tuple[float, float], co
     odds.set_weights([np.array([[fit[0]]]), np.array([fit[1]])])
     if content is not None:
         kind = keras.layers.Dense(len(CONTENTS), trainable=False, name="content")
-        outputs["content"] = kind(outputs["embedding"])
+        outputs["content"] = kind(network.get_layer("hidden").output)
         kind.set_weights([content.weights, content.bias])
     return keras.Model(network.input, outputs, name=network.name)

@@ -190,7 +190,7 @@ def _fit_and_content(fit: FitFigures, content: ContentFigures | None) -> str:
         "its held-out tracks compared with those of the other nine: area under the ROC curve "
         f"{with_interval(fit.auroc)}, by the genre left out: {listed(fit.auroc_by_genre)}. Below {fit.below:.2f} a "
         f"track is called none of the ten: {fit.false_alarms:.0%} of tracks of known genres, and {fit.found:.0%} of "
-        "those left out."
+        "those left out. (The network itself saw other clips of a left-out genre; only the regions did not.)"
     )
     if content is None:
         return text
@@ -198,9 +198,9 @@ def _fit_and_content(fit: FitFigures, content: ContentFigures | None) -> str:
     table = markdown_table(("source, left out of training", "area under the ROC curve, against music", "right"), rows)
     counts = ", ".join(f"{count} of {name}" for name, count in content.segments.items())
     return (
-        f"{text}\n\n**Content**: music, speech or other sounds, from the embedding. Trained on segments ({counts}). "
+        f"{text}\n\n**Content**: music, speech or other sounds, from the hidden layer. Trained on segments ({counts}). "
         f"Of clips whose artists were left out {content.tracks_right:.0%} are called music ({content.music_right:.0%} "
-        f"of their segments).\n\n{table}"
+        f"of their segments). (Only the last layer left them out.)\n\n{table}"
     )
 
 

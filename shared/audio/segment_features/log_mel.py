@@ -35,7 +35,7 @@ def log_mel(segments: Array, spec: FeatureSpec) -> Array:
     features = np.empty((len(segments), spec.frames, spec.n_mels), np.float32)
     for position, segment in enumerate(segments):
         resampled = resample(segment, spec.sample_rate, spec.analysis_rate)
-        power = mel_power(resampled, spec.analysis_rate, spec)
+        power = mel_power(resampled, spec.analysis_rate, spec.n_fft, spec.hop_length, spec.n_mels)
         features[position] = np.log10(1 + _GAIN * power)
     return features
 

@@ -20,30 +20,24 @@ FILE: Final = Path(__file__).with_name("mel_filters.npz")
 
 
 class FilterBank(NamedTuple):
-    """``n_mels`` bands on Slaney's scale, area-normalised, from 0 Hz to ``f_max`` or half the ``sample_rate`` (Hz)."""
+    """``n_mels`` bands on Slaney's scale, area-normalised, from 0 Hz to half the ``sample_rate`` (Hz)."""
 
     sample_rate: int
     n_fft: int
     n_mels: int
-    f_max: float | None = None
 
 
-#: The banks of the MFCCs of the LSTM, of the track features, of musicnn's spectrogram, and of the student's MFCCs.
-PACKAGED: Final = (
-    FilterBank(22050, 2048, 128),
-    FilterBank(22050, 2048, 64),
-    FilterBank(16000, 512, 96),
-    FilterBank(22050, 1024, 96, 8000.0),
-)
+#: The banks of the MFCCs, of the track features, and of musicnn's spectrogram.
+PACKAGED: Final = (FilterBank(22050, 2048, 128), FilterBank(22050, 2048, 64), FilterBank(16000, 512, 96))
 
 
 @lru_cache(maxsize=8)
-def mel_basis(sample_rate: int, n_fft: int, n_mels: int, f_max: float | None = None) -> Array:
-    """``librosa.filters.mel(sr=..., n_fft=..., n_mels=..., fmax=...)`` transposed, float32 [1 + n_fft // 2, n_mels].
+def mel_basis(sample_rate: int, n_fft: int, n_mels: int) -> Array:
+    """``librosa.filters.mel(sr=..., n_fft=..., n_mels=...)`` transposed, float32 [1 + n_fft // 2, n_mels].
 
     Raises ImportError for a bank that is not packaged if librosa is not installed.
     """
-    bank = FilterBank(sample_rate, n_fft, n_mels, f_max)
+    bank = FilterBank(sample_rate, n_fft, n_mels)
     basis = _packaged(bank) if bank in PACKAGED else computed(bank)
     basis.flags.writeable = False
     return basis
@@ -60,8 +54,7 @@ def computed(bank: FilterBank) -> Array:
             f"a model listens through {bank.n_mels} mel bands of {bank.n_fft} samples at {bank.sample_rate} Hz, for"
             f" which librosa is needed: pip install librosa ({error})"
         ) from error
-    bands = filters.mel(sr=bank.sample_rate, n_fft=bank.n_fft, n_mels=bank.n_mels, fmax=bank.f_max)
-    basis: Array = np.ascontiguousarray(bands.T)
+    basis: Array = np.ascontiguousarray(filters.mel(sr=bank.sample_rate, n_fft=bank.n_fft, n_mels=bank.n_mels).T)
     return basis
 
 
@@ -72,8 +65,7 @@ def _packaged(bank: FilterBank) -> Array:
 
 
 def _name(bank: FilterBank) -> str:
-    highest = "" if bank.f_max is None else f"-{bank.f_max:g}"
-    return f"{bank.sample_rate}-{bank.n_fft}-{bank.n_mels}{highest}"
+    return f"{bank.sample_rate}-{bank.n_fft}-{bank.n_mels}"
 
 
 def main() -> None:

@@ -39,7 +39,7 @@ def mfcc(segments: Array, spec: FeatureSpec) -> Array:
 
 def _one(segment: Array, spec: FeatureSpec) -> Array:
     # One segment at a time is faster than one large array, because its spectrum (1 MB) stays in the CPU cache.
-    decibels = power_to_db(mel_power(segment, spec.sample_rate, spec))
+    decibels = power_to_db(mel_power(segment, spec.sample_rate, spec.n_fft, spec.hop_length, spec.n_mels))
     cepstra: Array = scipy.fft.dct(decibels, axis=1, type=2, norm="ortho")[:, : spec.n_mfcc]
     return cepstra
 
@@ -53,11 +53,9 @@ def power_spectrum(samples: Array, n_fft: int, hop_length: int) -> Array:
     return power
 
 
-def mel_power(samples: Array, sample_rate: int, spec: FeatureSpec) -> Array:
-    """Mel spectrogram of ``samples`` at ``sample_rate`` Hz with the frames and bands of ``spec``: power, [frames,
-    n_mels]."""
-    basis = mel_basis(sample_rate, spec.n_fft, spec.n_mels, spec.f_max)
-    mel: Array = power_spectrum(samples, spec.n_fft, spec.hop_length) @ basis
+def mel_power(samples: Array, sample_rate: int, n_fft: int, hop_length: int, n_mels: int) -> Array:
+    """Mel spectrogram, power, [frames, n_mels]."""
+    mel: Array = power_spectrum(samples, n_fft, hop_length) @ mel_basis(sample_rate, n_fft, n_mels)
     return mel
 
 

@@ -17,7 +17,7 @@ from services.genre_worker.service import GenreWorker
 from services.mood_worker.service import MoodWorker
 from shared.audio.segment_features.extraction import segment_features as features_of
 from shared.audio.segments import chosen_segments
-from shared.audio.spec import LOG_MEL96, MFCC13, MFCC96, FeatureSpec
+from shared.audio.spec import LOG_MEL96, MFCC13, MFCC64, FeatureSpec
 from shared.blobs.store import BlobStore
 from shared.bus.base import Record
 from shared.contracts.codec import Message, decode_message, encode_message
@@ -218,9 +218,9 @@ def test_a_blob_shorter_than_announced_is_a_typed_failure(blobs: BlobStore, tmp_
 
 
 def features(index: int, **more: Any) -> SegmentFeatures:
-    matrix = np.random.default_rng(index).standard_normal((MFCC96.frames, MFCC96.n_mfcc)).astype(np.float32) * 20
+    matrix = np.random.default_rng(index).standard_normal((130, 64)).astype(np.float32) * 20
     fields = {"request_id": f"r{index}", "track_key": "k", "index": index, "start_s": 3.0 * index}
-    fields |= {"end_s": 3.0 * index + 3, "feature_spec": MFCC96.id, "matrix": matrix, **more}
+    fields |= {"end_s": 3.0 * index + 3, "feature_spec": MFCC64.id, "matrix": matrix, **more}
     return SegmentFeatures.model_validate(fields)
 
 
@@ -391,7 +391,7 @@ def answer_key_by(folder: str, **more: Any) -> AnswerKey:
     return AnswerKeys(SETTINGS, CATALOGUE).by(model.manifest).model_copy(update=more)
 
 
-@pytest.mark.parametrize(("model", "spec"), [("mfcc-lstm", MFCC96), ("musicnn-lstm", LOG_MEL96)])
+@pytest.mark.parametrize(("model", "spec"), [("mfcc-lstm", MFCC64), ("musicnn-lstm", LOG_MEL96)])
 def test_the_features_are_those_of_the_model_that_the_track_names(
     blobs: BlobStore, tmp_path: Path, model: str, spec: FeatureSpec
 ) -> None:

@@ -7,21 +7,21 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import scipy.fft
 import soundfile
 
 from shared.audio.level import LevelMeter, track_level
 from shared.audio.segment_features.extraction import segment_features
-from shared.audio.spec import LOG_MEL96, MFCC96
+from shared.audio.spec import LOG_MEL96, MFCC64
 from shared.contracts.labels import GENRES
-from training.data.clips import Clip, DataError
+from training.data.clips import Clip
 from training.distillation import distillation_set as examples
 from training.distillation import student
 from training.distillation.distillation_set import DistillationSet, clip_examples, music_examples
-from training.distillation.student import augmented, compressed, half_rate, low_rank, mfccs
+from training.distillation.student import Scale, augmented, build, mfccs, two_heads, with_genres
 from training.distillation.teacher import TAGS_OF_GENRE, Teacher, tag_members, tag_scores
 from training.genre import mfcc as genre_mfcc
 from training.genre import musicnn as genre_musicnn
-from training.genre import trunk_lstm
 from training.genre.protocol import REFERENCES, TAG_AGREEMENT, Workspace
 from training.musicnn.network import MSD_TAGS
 
@@ -109,7 +109,7 @@ def test_lessons_hold_the_segments_their_variants_and_mixes(heard: DistillationS
     assert len(own) == 2 + 1 + sum(int(6.0 / speed // 3.0) for speed in examples._SPEEDS)
     assert own.original.sum() == 2
     assert len(heard) - len(pure) <= 3 * len(clips)
-    assert heard.decibels.shape[1:] == (MFCC96.frames, MFCC96.n_mels)
+    assert heard.decibels.shape[1:] == (MFCC64.frames, MFCC64.n_mels)
     assert heard.embedding.shape[1:] == (200,)
     assert heard.tags.shape[1:] == (len(MSD_TAGS),)
     assert heard.activations.shape[1:] == (LOG_MEL96.frames // examples.STEP_FRAMES, 753)
@@ -155,13 +155,14 @@ def test_without_chance_augmentation_leaves_the_mfccs_that_serve(
 ) -> None:
     for name, value in {"_GAIN_DB": (0.0, 0.0), "_EQ_DB": 0.0, "_NOISE_SHARE": 0.0, "_CUT_SHARE": 0.0}.items():
         monkeypatch.setattr(student, name, value)
+    monkeypatch.setattr(student, "_MASK_SHARE", 0.0)
     monkeypatch.setattr("training.distillation.student.tf.roll", lambda values, *_: values)
     originals = heard[heard.original]
     samples, _ = soundfile.read(clips[0].path, dtype="float32")
-    meter = LevelMeter(MFCC96.sample_rate)
+    meter = LevelMeter(MFCC64.sample_rate)
     meter.add(samples)
-    segments = samples[: 2 * MFCC96.segment_samples].reshape(2, -1)
-    served = segment_features(segments, MFCC96, track_level(meter.read()[0]))
+    segments = samples[: 2 * MFCC64.segment_samples].reshape(2, -1)
+    served = segment_features(segments, MFCC64, track_level(meter.read()[0]))
     learnt_from = augmented(originals.decibels[:2], originals.level[:2]).numpy()
     # A third of a decibel a step, and 16-bit samples on the way.
     assert np.abs(learnt_from - served).max() < 1.0
@@ -169,57 +170,23 @@ def test_without_chance_augmentation_leaves_the_mfccs_that_serve(
     assert np.abs(mfccs(originals.decibels[:2], originals.level[:2]).numpy() - served).max() < 1.0
 
 
-def test_filters_of_a_low_rank_are_mixtures_of_as_many() -> None:
-    random = np.random.default_rng(1)
-    kernel = np.einsum("fbr,rn->fbn", random.normal(size=(7, 38, 3)), random.normal(size=(3, 20)))[:, :, None]
-    basis, mixture = low_rank(kernel.astype(np.float32), 5)
-    np.testing.assert_allclose(np.einsum("fbir,rn->fbin", basis, mixture), kernel, rtol=1e-3, atol=1e-4)
-    assert low_rank(kernel[:2, :1].astype(np.float32), 8)[0].shape == (2, 1, 1, 2)
-
-
-@pytest.mark.parametrize(("taps", "centre"), [(7, 3), (8, 3), (128, 63), (1, 0)])
-def test_a_kernel_at_half_the_rate_answers_alike_to_a_smooth_signal(taps: int, centre: int) -> None:
-    kernel = np.random.default_rng(taps).normal(size=taps).astype(np.float32)
-    halved, place = half_rate(kernel, centre)
-    signal = np.linspace(-1.0, 2.0, 2 * taps + 400)  # linear interpolation is exact for a straight line
-    position = len(signal) // 2
-    full = sum(kernel[tap] * signal[position + tap - centre] for tap in range(taps))
-    half = sum(halved[tap] * signal[position + 2 * (tap - place)] for tap in range(len(halved)))
-    assert half == pytest.approx(full, rel=1e-4, abs=1e-4)
-
-
-def test_the_student_begins_near_the_pretrained_network(clips: list[Clip]) -> None:
-    network = compressed(examples.pretrained_network())
-    time = np.arange(2 * MFCC96.segment_samples) / MFCC96.sample_rate
-    hertz = np.array([220.0, 330.0, 550.0, 1210.0])[:, None]
-    music = np.sin(2 * np.pi * hertz * time * (1 + 0.1 * time)).sum(axis=0) * 0.06
-    segments = np.stack([*music.reshape(2, -1), noise(3.0, 1), noise(3.0, 2) ** 3 * 50]).astype(np.float32)
-    _, _, tags = network.predict(segment_features(segments, MFCC96, -18.0), verbose=0)
-    wanted = examples.Listener().hear(segments)["tags"]
-    assert np.corrcoef(tags.ravel(), wanted.ravel())[0, 1] > 0.5
-
-
-def test_the_students_first_layers_turn_mfccs_back_into_musicnns_spectrogram() -> None:
-    network = compressed(examples.pretrained_network())
-    loudness = keras.Model(network.input, network.get_layer("loudness").output)
-    segments = noise(3.0, 3)[None]
-    found = loudness.predict(segment_features(segments, MFCC96), verbose=0)[0] / np.log(10.0)
-    wanted = segment_features(segments, LOG_MEL96)[0]
-    # musicnn's resampling weakens the highest bands.
-    np.testing.assert_allclose(found.mean(axis=0)[:88], wanted.mean(axis=0)[:88], rtol=0.15, atol=0.05)
-
-
-def test_distillation_needs_music_without_a_genre(clips: list[Clip], data: Workspace) -> None:
-    with pytest.raises(DataError, match="--teach"):
-        genre_mfcc.protocol().prepare(clips, Workspace(data.cache, 1))
+def test_the_students_logits_begin_as_the_teachers_rule(heard: DistillationSet) -> None:
+    scale = Scale.of(heard)
+    labels = np.array([0, 0, 6, 6])
+    teacher = genre_mfcc.fitted_teacher(heard, None, labels, np.array(list("abcd")))
+    network = build(heard, len(scale.mean))
+    targets, logits = with_genres(network, teacher, scale).predict(np.zeros((1, 130, 64), np.float32), verbose=0)
+    told = targets * scale.deviation + scale.mean
+    wanted = told[:, -10:] * teacher.scale + told[:, :200] @ teacher.weights + teacher.bias
+    np.testing.assert_allclose(logits, wanted, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("module", [genre_mfcc, genre_musicnn])
 def test_a_recipe_trains_on_clips_and_on_segments_and_its_network_can_be_loaded(
     module: object, clips: list[Clip], data: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trunk_lstm, "_EPOCHS", 1)
-    monkeypatch.setattr(genre_mfcc, "_STUDENT_EPOCHS", 1)
+    for name in ("_EPOCHS", "_PRETRAINING_EPOCHS"):
+        monkeypatch.setattr(module, name, 1, raising=False)
     monkeypatch.setattr(examples, "_MIXES", 3)
     monkeypatch.setattr(student, "_BATCH", 8)
     protocol = module.protocol()  # type: ignore[attr-defined]
@@ -249,6 +216,29 @@ def test_a_recipe_trains_on_clips_and_on_segments_and_its_network_can_be_loaded(
     assert protocol.notes["segments_of_other_music"] > 0
 
 
+def test_the_second_head_is_in_the_units_of_the_pretrained_network(heard: DistillationSet) -> None:
+    scale = Scale.of(heard)
+    teacher = genre_mfcc.fitted_teacher(heard, None, np.array([0, 0, 6, 6]), np.array(list("abcd")))
+    whole = with_genres(build(heard, len(scale.mean)), teacher, scale)
+    batch = np.zeros((1, 130, 64), np.float32)
+    standardised, logits = whole.predict(batch, verbose=0)
+    heads = two_heads(whole, scale).predict(batch, verbose=0)
+    told = standardised * scale.deviation + scale.mean
+    np.testing.assert_allclose(heads["embedding"], told[:, :200], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(heads["tags"], told[:, 200:250], rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(heads["genres"], logits)
+
+
+def test_the_students_first_layer_turns_mfccs_back_into_a_spectrogram(heard: DistillationSet) -> None:
+    network = build(heard, 4)
+    bands = keras.Model(network.input, network.get_layer("bands").output)
+    smooth = np.cos(np.linspace(0.0, 3.0, 128)) * 20.0 - 40.0
+    cepstrum = scipy.fft.dct(smooth, norm="ortho")[:64].astype(np.float32)
+    found = bands.predict(np.tile(cepstrum, (1, 130, 1)), verbose=0)[0, 0]
+    # Half as many bands of an orthonormal transform are larger by the root of two.
+    np.testing.assert_allclose(found / np.sqrt(2.0), smooth.reshape(64, 2).mean(axis=1), atol=0.1)
+
+
 def test_the_agreement_of_tags_is_their_rank_correlation() -> None:
     taught = np.random.default_rng(1).random((12, 3)).astype(np.float32)
     np.testing.assert_allclose(genre_mfcc.tag_agreement(taught**3, taught), 1.0)
@@ -258,7 +248,7 @@ def test_the_agreement_of_tags_is_their_rank_correlation() -> None:
 def test_the_musicnn_recipe_notes_what_it_has_to_beat(
     clips: list[Clip], data: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trunk_lstm, "_EPOCHS", 1)
+    monkeypatch.setattr(genre_musicnn, "_EPOCHS", 1)
     monkeypatch.setattr(examples, "_MIXES", 3)
     protocol = genre_musicnn.protocol()
     protocol.prepare(clips, data)

@@ -79,12 +79,12 @@ def test_the_heads_of_the_network_say_what_the_rules_say() -> None:
     random = np.random.default_rng(2)
     rule = ContentRule(random.normal(size=(5, len(CONTENTS))), random.normal(size=len(CONTENTS)))
     inputs = keras.Input((TAGS,))
-    embedding = keras.layers.Dense(5, name="embedding")(inputs)
-    network = keras.Model(inputs, {"tags": keras.layers.Identity(name="tags")(inputs), "embedding": embedding})
+    hidden = keras.layers.Dense(5, name="hidden")(inputs)
+    network = keras.Model(inputs, {"tags": keras.layers.Identity(name="tags")(inputs), "genres": hidden})
     whole = with_heads(network, regions, (slope, offset), rule)
     found = whole.predict(tags.astype(np.float32), verbose=0)
     np.testing.assert_allclose(found["fit"][:, 0], slope * regions.distance(tags) + offset, rtol=1e-2, atol=1e-2)
-    wanted = rule.probabilities(found["embedding"])
+    wanted = rule.probabilities(found["genres"])
     np.testing.assert_allclose(scipy.special.softmax(found["content"], axis=1), wanted, rtol=1e-3, atol=1e-4)
     assert "content" not in with_heads(network, regions, (slope, offset), None).output_names
 
