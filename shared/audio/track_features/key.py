@@ -36,6 +36,8 @@ _HOP: Final = 4096
 _BANDS_HZ: Final = ((55.0, 250.0), (250.0, 2000.0))
 #: A peak counts for the classes nearer than this, in semitones.
 _REACH: Final = 0.6
+#: How many classes on either side of the nearest one may be within reach.
+_STEPS: Final = 1
 #: Peaks this far below the strongest of their frame are noise (-40 dB).
 _WEAKEST: Final = 0.01
 _A4_HZ: Final = 440.0
@@ -139,12 +141,16 @@ def _tuning(pitch: Floats, magnitude: Floats) -> float:
 def _band_shares(pitch: Floats, magnitude: Floats, frame: npt.NDArray[np.intp]) -> Floats:
     if not len(pitch):
         return np.zeros(len(TONICS))
-    frames = int(frame.max()) + 1
-    counted = np.zeros((frames, len(TONICS)))
-    for tonic in range(len(TONICS)):
-        distance = (pitch + _A - tonic + 6.0) % 12.0 - 6.0
+    # A peak speaks for the classes within reach of its pitch, which are a few of the twelve.
+    frames, tonics = int(frame.max()) + 1, len(TONICS)
+    nearest = np.rint(pitch)
+    counted = np.zeros(frames * tonics)
+    for step in range(-_STEPS, _STEPS + 1):
+        distance = pitch - nearest - step
         near = np.where(np.abs(distance) < _REACH, np.cos(np.pi / 2.0 * distance / _REACH) ** 2, 0.0)
-        counted[:, tonic] = np.bincount(frame, near * magnitude, minlength=frames)
+        tonic = (nearest.astype(int) + _A + step) % tonics
+        counted += np.bincount(frame * tonics + tonic, near * magnitude, minlength=frames * tonics)
+    counted = counted.reshape(frames, tonics)
     total = counted.sum(axis=1)
     sounding = total > 0.0
     shares = (counted[sounding] / total[sounding, None]).mean(axis=0) if sounding.any() else np.zeros(len(TONICS))
