@@ -144,13 +144,13 @@ def _band_shares(pitch: Floats, magnitude: Floats, frame: npt.NDArray[np.intp]) 
     # A peak speaks for the classes within reach of its pitch, which are a few of the twelve.
     frames, tonics = int(frame.max()) + 1, len(TONICS)
     nearest = np.rint(pitch)
-    counted = np.zeros(frames * tonics)
+    flat = np.zeros(frames * tonics)
     for step in range(-_STEPS, _STEPS + 1):
         distance = pitch - nearest - step
         near = np.where(np.abs(distance) < _REACH, np.cos(np.pi / 2.0 * distance / _REACH) ** 2, 0.0)
         tonic = (nearest.astype(int) + _A + step) % tonics
-        counted += np.bincount(frame * tonics + tonic, near * magnitude, minlength=frames * tonics)
-    counted = counted.reshape(frames, tonics)
+        flat += np.bincount(frame * tonics + tonic, near * magnitude, minlength=frames * tonics)
+    counted = flat.reshape(frames, tonics)
     total = counted.sum(axis=1)
     sounding = total > 0.0
     shares = (counted[sounding] / total[sounding, None]).mean(axis=0) if sounding.any() else np.zeros(len(TONICS))
