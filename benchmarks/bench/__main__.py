@@ -1,4 +1,5 @@
-"""``python -m benchmarks.bench [--small] [--data FOLDER] [--out FOLDER] [--only NAME ...] [--rounds N]``.
+"""``python -m benchmarks.bench [--small] [--data FOLDER] [--out FOLDER] [--only NAME ...] [--rounds N]
+[--model NAME]``.
 
 A table and one line of JSON on standard output; the same, a picture and the logs in the output folder.
 """
@@ -22,7 +23,7 @@ from typing import Any, Final
 from benchmarks.bench import table
 from benchmarks.bench.chart import write_chart
 from benchmarks.bench.cluster import Cluster
-from benchmarks.bench.environment import ROOT
+from benchmarks.bench.environment import ROOT, choose_genre_model
 from benchmarks.bench.findings import Section, as_json
 from benchmarks.bench.kafka import measure_kafka
 from benchmarks.bench.material import Material, make_material
@@ -31,6 +32,7 @@ from benchmarks.bench.peers import PEERS, versions
 from benchmarks.bench.scale import FULL, SMALL, Scale
 from benchmarks.bench.start import measure_start, measure_workers
 from benchmarks.bench.tracks import OWN, measure_tracks
+from shared.settings import Settings
 from shared.system.threads import available_cores
 
 NAMES: Final = (*OWN, *PEERS, "start", "kafka")
@@ -45,7 +47,9 @@ def main() -> int:
     parser.add_argument("--out", type=Path, metavar="FOLDER", default=ROOT / ".cache" / "bench")
     parser.add_argument("--only", nargs="+", choices=NAMES, metavar="NAME", help=", ".join(NAMES))
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds after the warm-up (default 3, small 1)")
+    parser.add_argument("--model", metavar="NAME", help="folder name of the genre model (default: the setting's)")
     options = parser.parse_args()
+    choose_genre_model(options.model)
     # What was started is ended, also when this is asked to end.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(_BY_SIGTERM))
     scale = SMALL if options.small else FULL
@@ -62,6 +66,7 @@ def main() -> int:
         sections.append(section)
         print("\n".join(table.section_lines(section)), file=sys.stderr, flush=True)
     found = as_json(sections, _machine(scale, options.data))
+    found["genre_model"] = Settings().genre_model
     found["peers"] = versions(options.out / "peers")
     found["took_s"] = round(time.perf_counter() - started, 1)
     text = "\n".join(table.lines(sections))

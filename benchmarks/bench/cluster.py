@@ -15,7 +15,7 @@ from typing import Any, Final, Self
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 
-from benchmarks.bench.environment import ROOT
+from benchmarks.bench.environment import ROOT, chosen_setting
 from benchmarks.bench.measurement import MemoryWatch, NotMeasuredError, cpu_s_of
 from benchmarks.bench.start import is_ready
 from services.topology import SERVICE_NAMES, TOPOLOGY
@@ -86,7 +86,7 @@ class Cluster:
                 kafka_session_timeout_s=str(_SESSION_TIMEOUT_S),
             )
             self.environment = self._pipeline.environment
-            self.environment |= {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+            self.environment |= {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", **chosen_setting()}
             stack.enter_context(self._pipeline)
             self._admin = KafkaAdminClient(bootstrap_servers=broker.bootstrap_servers)
             stack.callback(self._admin.close)
