@@ -17,6 +17,7 @@ from typing import Final, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import scipy.fft
 import scipy.special
 
 from shared.audio.decode import SAMPLE_RATE
@@ -122,7 +123,7 @@ def _peaks(samples: Array) -> _Peaks:
     padded = np.pad(samples, _N_FFT // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, _N_FFT)[::_HOP]
     low, high = (round(hertz * _N_FFT / SAMPLE_RATE) for hertz in (_BANDS_HZ[0][0], _BANDS_HZ[-1][1]))
-    spectrum = np.abs(np.fft.rfft(frames * hann(_N_FFT), axis=1)[:, low - 1 : high + 2])
+    spectrum = np.abs(scipy.fft.rfft(frames * hann(_N_FFT), axis=1)[:, low - 1 : high + 2])
     middle = spectrum[:, 1:-1]
     peak = (middle > spectrum[:, :-2]) & (middle >= spectrum[:, 2:])
     peak &= middle > _WEAKEST * np.maximum(middle.max(axis=1, keepdims=True), 1e-6)
