@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.fft
 
-from shared.audio.segment_features.mel_filters import mel_basis
+from shared.audio.segment_features.mel_filters import mel_product
 from shared.audio.spec import FeatureSpec
 from shared.audio.windows import hann
 
@@ -55,8 +55,7 @@ def power_spectrum(samples: Array, n_fft: int, hop_length: int) -> Array:
 
 def mel_power(samples: Array, sample_rate: int, n_fft: int, hop_length: int, n_mels: int) -> Array:
     """Mel spectrogram, power, [frames, n_mels]."""
-    mel: Array = power_spectrum(samples, n_fft, hop_length) @ mel_basis(sample_rate, n_fft, n_mels)
-    return mel
+    return mel_product(sample_rate, n_fft, n_mels)(power_spectrum(samples, n_fft, hop_length))
 
 
 def power_to_db(power: Array) -> Array:

@@ -36,7 +36,7 @@ import numpy.typing as npt
 
 from shared.audio.decode import SAMPLE_RATE
 from shared.audio.level import BLOCK_S, SILENCE_DBFS, LevelMeter, at_gain, gain_db, track_level
-from shared.audio.segment_features.mel_filters import mel_basis
+from shared.audio.segment_features.mel_filters import BandedProduct, mel_basis
 from shared.audio.segment_features.mfcc import power_spectrum
 from shared.audio.segments import Stretch, is_silent
 from shared.audio.track_features.key import Key, key_of
@@ -232,8 +232,8 @@ def _listen(excerpts: Sequence[Array], loudness: float) -> _Sound | None:
     frame_rate = SAMPLE_RATE / _HOP
     powers = [power_spectrum(part, _N_FFT, _HOP) for part in excerpts if len(part)]
     reference = max(float(power.sum(axis=1).max()) for power in powers)
-    basis, _ = _bands()
-    mels = [power @ basis / np.float32(reference) for power in powers]
+    in_bands, _ = _bands()
+    mels = [in_bands(power) / np.float32(reference) for power in powers]
     decibels = [10.0 * np.log10(np.maximum(mel, np.float32(_FLOOR))) for mel in mels]
     onsets = [onset_strength(part) for part in decibels]
     spectrum = np.concatenate([_pitched(power) for power in powers]) / np.float32(reference)
@@ -394,13 +394,13 @@ def _flatness_db(decibels: Array, mel: Array) -> Array:
 
 
 @lru_cache(maxsize=1)
-def _bands() -> tuple[Array, Array]:
-    """The mel bands below 8 kHz: (basis [1 + n_fft // 2, bands], centre frequencies in Hz [bands])."""
+def _bands() -> tuple[BandedProduct, Array]:
+    """The mel bands below 8 kHz: (from power spectra to them, centre frequencies in Hz [bands])."""
     basis = mel_basis(SAMPLE_RATE, _N_FFT, _BANDS)
     hertz = np.arange(len(basis), dtype=np.float32) * SAMPLE_RATE / _N_FFT
     centres = (basis * hertz[:, None]).sum(axis=0) / basis.sum(axis=0)
     below = centres < _TOP_HZ
-    return np.ascontiguousarray(basis[:, below]), centres[below]
+    return BandedProduct(basis[:, below]), centres[below]
 
 
 def _pitched(power: Array) -> Array:

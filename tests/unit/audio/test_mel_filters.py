@@ -11,7 +11,7 @@ import librosa
 import numpy as np
 import pytest
 
-from shared.audio.segment_features.mel_filters import PACKAGED, FilterBank, mel_basis
+from shared.audio.segment_features.mel_filters import PACKAGED, FilterBank, mel_basis, mel_product
 from shared.models.manifest import load_manifest
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -25,6 +25,12 @@ def test_a_packaged_bank_is_the_one_librosa_computes(bank: FilterBank) -> None:
     assert found.dtype == expected.dtype == np.float32
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-9)
     assert not found.flags.writeable
+
+
+@pytest.mark.parametrize("bank", [*PACKAGED, FilterBank(22050, 512, 40)], ids=str)
+def test_the_product_by_blocks_is_that_of_the_whole_bank(bank: FilterBank) -> None:
+    power = np.random.default_rng(1).random((50, bank.n_fft // 2 + 1)).astype(np.float32) ** 8
+    np.testing.assert_allclose(mel_product(*bank)(power), power @ mel_basis(*bank), rtol=1e-5, atol=1e-12)
 
 
 def test_every_packaged_model_listens_through_a_packaged_bank() -> None:
