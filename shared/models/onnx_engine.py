@@ -40,8 +40,6 @@ class OnnxEngine:
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.log_severity_level = _SEVERITY
-        # Memory of the largest batch would stay with the process.
-        options.enable_cpu_mem_arena = False
         try:
             self._session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the errors of ONNX Runtime have no common class
