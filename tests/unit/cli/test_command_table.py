@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -44,3 +45,13 @@ def test_an_unknown_command_is_refused(arguments: list[str]) -> None:
 def test_the_whole_parser_knows_the_arguments_of_every_command() -> None:
     assert whole_parser().parse_args(["classify", "a", "b"]).inputs == ["a", "b"]
     assert whole_parser().parse_args(["topics", "create"]).run.__name__ == "_create"
+
+
+@pytest.mark.parametrize(("given", "wanted"), [({}, "1"), ({"OPENBLAS_NUM_THREADS": "3"}, "3")])
+def test_matrix_products_have_one_thread_unless_the_user_says_otherwise(given: dict[str, str], wanted: str) -> None:
+    script = (
+        "import os; from services.cli.main import main; main(['version']); print(os.environ['OPENBLAS_NUM_THREADS'])"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"} | given
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.splitlines()[-1] == wanted
