@@ -56,6 +56,7 @@ def main() -> int:
     wanted = options.only or [name for name in NAMES if not (options.small and name in PEERS)]
     sections: list[Section] = []
     started = time.perf_counter()
+    options.out = options.out.absolute()  # requests name its files by URL
     logs = options.out / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     try:
