@@ -38,7 +38,7 @@ bench: $(VENV)/.test test-services ## what a track costs, beside the limit, the 
 
 capacity: $(VENV)/.test test-services ## measure what a track costs on music in DATA, and write docs/capacity.md
 	@test -n "$(DATA)" || { echo "make capacity DATA=folder-with-music"; exit 2; }
-	TONESTREAM_TEST_KAFKA=java $(VENV)/bin/python -m benchmarks.capacity measure $(DATA)
+	TONESTREAM_TEST_KAFKA=java $(VENV)/bin/python -m benchmarks.capacity measure "$(DATA)"
 
 lint: $(VENV)/.test ## ruff, mypy, and who imports whom
 	$(VENV)/bin/ruff format --check .

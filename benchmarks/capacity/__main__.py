@@ -6,8 +6,10 @@ import argparse
 import sys
 from pathlib import Path
 
+from benchmarks.bench.measurement import NotMeasuredError
 from benchmarks.capacity.costs import MEASURED, Measured
 from benchmarks.capacity.report import DOCUMENT, TABLES, check, document, outcomes
+from tests.support.processes import NotAvailableError
 
 
 def main() -> None:
@@ -33,7 +35,10 @@ def main() -> None:
     measure.add_argument("--out", type=Path, default=MEASURED, help="where the costs go; elsewhere nothing is written")
     measure.set_defaults(run=_measure)
     options = parser.parse_args()
-    options.run(options)
+    try:
+        options.run(options)
+    except (OSError, ValueError, NotMeasuredError, NotAvailableError) as error:
+        parser.error(str(error))
 
 
 def _tables(options: argparse.Namespace) -> None:

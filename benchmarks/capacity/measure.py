@@ -29,6 +29,7 @@ import redis
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
+from benchmarks.bench.measurement import NotMeasuredError, cpu_s_of
 from benchmarks.capacity.costs import BlobCosts, Idle, Measured, RedisCosts, Run, TopicCosts
 from shared.audio.decode import find_ffmpeg
 from shared.bus.base import Outgoing, Record, TopicSpec
@@ -42,6 +43,7 @@ from shared.settings import Settings
 from shared.state.keys import Keys
 from tests.support.kafka_broker import start_kafka
 from tests.support.pipeline import Pipeline
+from tests.support.processes import Server
 from tests.support.redis_server import start_redis
 from tests.support.web_server import Exchange, WebServer
 
@@ -94,12 +96,6 @@ def encode(sources: Sequence[Path], target: Path) -> None:
 # What processes use
 
 
-def cpu_s(pid: int) -> float:
-    """CPU seconds of a process so far, with those of its ended children."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return sum(map(int, fields[11:15])) / _TICKS
-
-
 def read_bytes(pid: int) -> int:
     """Bytes that a process read from files so far. Sockets do not count: Python receives from them by another call."""
     lines = Path(f"/proc/{pid}/io").read_text(encoding="ascii").splitlines()
@@ -121,13 +117,11 @@ def busy_s() -> float:
     return (user + nice + system + irq + soft) / _TICKS
 
 
-def child(word: str) -> int:
-    """The child process whose command has ``word`` in it. Raises ProcessLookupError."""
-    for task in Path("/proc/self/task").iterdir():
-        for pid in (task / "children").read_text(encoding="ascii").split():
-            if word in Path(f"/proc/{pid}/cmdline").read_bytes().decode("utf-8", "replace"):
-                return int(pid)
-    raise ProcessLookupError(f"no {word} was started here: a given or contained server cannot be measured")
+def process_of(server: Server, name: str) -> int:
+    """The process ID of a server. Raises NotMeasuredError if it does not run here."""
+    if server.pid is None:
+        raise NotMeasuredError(f"the {name} was not started here, so it cannot be measured")
+    return server.pid
 
 
 # The stand
@@ -183,9 +177,9 @@ class _Stand:
         information = self.client.info()
         return _Snapshot(
             at=time.monotonic(),
-            cpu={stage: cpu_s(pid) for stage, pid in self.pids.items()},
-            broker_cpu=cpu_s(self.broker_pid),
-            redis_cpu=cpu_s(self.redis_pid),
+            cpu={stage: cpu_s_of(pid) for stage, pid in self.pids.items()},
+            broker_cpu=cpu_s_of(self.broker_pid),
+            redis_cpu=cpu_s_of(self.redis_pid),
             machine_cpu=busy_s(),
             own_cpu=time.process_time(),
             read={stage: read_bytes(pid) for stage, pid in self.pids.items()},
@@ -296,7 +290,7 @@ class _Stand:
             bus.close()
         failed = [result for _, result in answered.values() if result.status is not Status.OK]
         if failed:
-            raise AssertionError(f"{len(failed)} tracks were not classified: {failed[0]}")
+            raise NotMeasuredError(f"{len(failed)} tracks were not classified: {failed[0]}")
         return _Answers(
             makespan_s=max(at for at, _ in answered.values()) - started,
             latency_s=statistics.fmean(answered[one][0] - submitted[one] for one in submitted),
@@ -379,7 +373,7 @@ def run_of(stand: _Stand, files: Sequence[Path], together: bool = True) -> Run:
 
 def _ours(stand: _Stand) -> float:
     """CPU seconds of the workers and servers so far; those of this process are others'."""
-    return sum(map(cpu_s, [*stand.pids.values(), stand.broker_pid, stand.redis_pid]))
+    return sum(map(cpu_s_of, [*stand.pids.values(), stand.broker_pid, stand.redis_pid]))
 
 
 def _run(
@@ -442,7 +436,7 @@ def _run(
 
 
 def measure(music: Path, clips: int, tracks: int, genre_engine: str, command: str) -> Measured:
-    """All of it, some minutes on a quiet machine. Raises NotAvailableError without the servers.
+    """All of it, some minutes on a quiet machine. Raises NotAvailableError without the servers, NotMeasuredError.
 
     ``genre_engine`` runs the networks of the genre worker; ONNX Runtime those of the mood worker, as in the images.
     """
@@ -465,7 +459,7 @@ def measure(music: Path, clips: int, tracks: int, genre_engine: str, command: st
         )  # fmt: skip
         held.enter_context(pipeline)
         client = held.enter_context(redis.Redis.from_url(server.url, decode_responses=True))
-        stand = _Stand(pipeline, web, client, Keys(prefix), child("kafka.Kafka"), child("redis-server"))
+        stand = _Stand(pipeline, web, client, Keys(prefix), process_of(broker, "broker"), process_of(server, "Redis"))
         stand.blobs = folder / "blobs"
         engines = dict.fromkeys(Stage, "onnx") | {Stage.GENRE_WORKER: genre_engine}
         start_s = {stage: _started(stand, stage, engines[stage]) for stage in Stage}
@@ -604,9 +598,9 @@ def _idle(stand: _Stand) -> dict[str, float]:
     """Cores that each process takes without work."""
     named = {stage.value: pid for stage, pid in stand.pids.items()}
     named |= {"broker": stand.broker_pid, "redis": stand.redis_pid}
-    before = {name: cpu_s(pid) for name, pid in named.items()}
+    before = {name: cpu_s_of(pid) for name, pid in named.items()}
     time.sleep(_IDLE_S)
-    return {name: round((cpu_s(pid) - before[name]) / _IDLE_S, 4) for name, pid in named.items()}
+    return {name: round((cpu_s_of(pid) - before[name]) / _IDLE_S, 4) for name, pid in named.items()}
 
 
 def _commit() -> str:
