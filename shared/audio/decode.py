@@ -429,7 +429,7 @@ def _command(
         # Decode one second beyond the limit, to distinguish a track that exceeds it from one that just fits.
         "-t", f"{limits.max_duration_s + 1:.3f}",
         "-af", ",".join((*filters, *_LARGE_FRAMES)), "-ac", "1", "-ar", str(SAMPLE_RATE), "-bitexact",
-        # Without a flush after each packet, the samples come in blocks of 32 KB instead of one.
+        # A flush after each packet would write the samples in pieces of 1 KB. Without it they come in blocks of 32 KB.
         "-c:a", "pcm_s16le", "-flush_packets", "0", "-f", "s16le", "pipe:1",
         # Ogg keeps the tags in the stream, other formats in the container.
         "-map_metadata", f"0:s:a:{stream}" if found.demuxer == "ogg" else "0", "-f", "ffmetadata", "pipe:0",
