@@ -7,6 +7,7 @@ import errno
 import posixpath
 import shutil
 import stat
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -65,6 +66,34 @@ class BlobStore:
                 Path(part).unlink(missing_ok=True)
                 raise
         return f"{BLOB_SCHEME}{name}"
+
+    @contextlib.contextmanager
+    def writing(self, name: str) -> Iterator[BinaryIO]:
+        """A file to write the blob ``name`` to, piece by piece.
+
+        The blob is there when the block has ended, and after an error in the block it is not. Raises DependencyError.
+        """
+        if not self._local:
+            with tempfile.TemporaryDirectory() as folder:
+                whole = Path(folder) / "blob"
+                with whole.open("wb") as opened:
+                    yield opened
+                self.put(whole, name)
+            return
+        target = Path(self._path(f"{BLOB_SCHEME}{name}"))
+        part = target.with_name(f"{target.name}{_PART}{uuid.uuid4().hex}")
+        try:
+            with self._faults(f"written to ({name})"):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                opened = part.open("wb")
+            with opened:
+                yield opened
+            with self._faults(f"written to ({name})"):
+                part.replace(target)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+            raise
 
     def link(self, source: Path, name: str) -> str:
         """Store a local file under ``name`` without a copy of it, in a store on this machine; returns its reference.

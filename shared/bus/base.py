@@ -259,6 +259,14 @@ class Bus(Protocol):
 
     def publisher(self) -> Publisher: ...
 
-    def reader(self, topics: Sequence[str], from_beginning: bool = True) -> Reader: ...
+    def reader(
+        self,
+        topics: Sequence[str],
+        from_beginning: bool = True,
+        positions: Mapping[tuple[str, int], int] | None = None,
+    ) -> Reader:
+        """A reader of all partitions. Those (topic, partition) pairs that ``positions`` names begin at that offset, or
+        at the first record there is if it is gone; the others at the beginning, or at the end."""
+        ...
 
     def close(self) -> None: ...

@@ -15,7 +15,7 @@ import threading
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from shared.bus.base import (
@@ -129,15 +129,22 @@ class MemoryBus:
     def publisher(self) -> MemoryPublisher:
         return MemoryPublisher(self)
 
-    def reader(self, topics: Sequence[str], from_beginning: bool = True) -> MemoryReader:
+    def reader(
+        self, topics: Sequence[str], from_beginning: bool = True, positions: Mapping[Slot, int] | None = None
+    ) -> MemoryReader:
         with self._changed:
             self._check_open()
             number = next(self._numbers)
-            positions: dict[Slot, int] = {}
+            found: dict[Slot, int] = {}
             for topic in topics:
                 for index, partition in enumerate(self._known(topic).partitions):
-                    positions[(topic, index)] = partition.start if from_beginning else partition.end
-            self._readers[number] = positions
+                    wanted = (positions or {}).get((topic, index))
+                    if wanted is not None and partition.start <= wanted <= partition.end:
+                        found[(topic, index)] = wanted
+                    else:
+                        beginning = from_beginning or wanted is not None
+                        found[(topic, index)] = partition.start if beginning else partition.end
+            self._readers[number] = found
         return MemoryReader(self, number)
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import Any
 from weakref import WeakSet
@@ -99,8 +99,13 @@ class KafkaBus:
         self._roles.add(publisher)
         return publisher
 
-    def reader(self, topics: Sequence[str], from_beginning: bool = True) -> KafkaReader:
-        reader = KafkaReader(self._config, self._partitions(topics), from_beginning)
+    def reader(
+        self,
+        topics: Sequence[str],
+        from_beginning: bool = True,
+        positions: Mapping[tuple[str, int], int] | None = None,
+    ) -> KafkaReader:
+        reader = KafkaReader(self._config, self._partitions(topics), from_beginning, positions or {})
         self._roles.add(reader)
         return reader
 
@@ -186,7 +191,13 @@ class KafkaPublisher(Closing):
 class KafkaReader(Closing):
     """Reads all partitions that the topics had when it was made; leaves no trace on the broker."""
 
-    def __init__(self, config: KafkaConfig, partitions: Sequence[TopicPartition], from_beginning: bool) -> None:
+    def __init__(
+        self,
+        config: KafkaConfig,
+        partitions: Sequence[TopicPartition],
+        from_beginning: bool,
+        positions: Mapping[tuple[str, int], int],
+    ) -> None:
         self._timeout_s = config.commit_timeout_s
         self._partitions = list(partitions)
         self._ahead: deque[Record] = deque()
@@ -204,6 +215,10 @@ class KafkaReader(Closing):
                 # seek_to_end() looks the end up at the first poll, and would miss records published before that.
                 for partition, end in self._end_offsets(self._consumer).items():
                     self._consumer.seek(partition, end)
+            for partition in self._partitions:
+                # An offset that is gone is out of range, which the client takes for the beginning.
+                if (offset := positions.get((partition.topic, partition.partition))) is not None:
+                    self._consumer.seek(partition, offset)
         except BaseException:
             self.close()
             raise
