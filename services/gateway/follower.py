@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from functools import partial
 from typing import Final
 
 from services.gateway.feed import Feed
@@ -89,7 +90,7 @@ class Follower:
             while not self._stopping.is_set():
                 found = reader.poll(_AT_ONCE, _POLL_S)
                 if found:
-                    changes = self._database.write(lambda connection: self._absorber.absorb(connection, found))
+                    changes = self._database.write(partial(self._absorber.absorb, records=found))
                     self._feed.publish(changes)
                     heard = time.monotonic()
                 elif not self._caught_up.is_set() or time.monotonic() - heard > _ASK_EVERY_S:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Literal
 
 from services.gateway.feed import Feed
 from services.gateway.follower import Follower
+from services.gateway.heard import HeardAudio
 from services.gateway.submissions import Submissions
 from services.gateway.view import records
 from services.gateway.view.database import Database
@@ -51,12 +51,12 @@ class Gateway:
         self.topics = Topics(settings.topic_prefix)
         self.neighbours = Neighbours()
         self._pipeline_fault = pipeline_fault
-        self._publisher_lock = threading.Lock()
         self.database = Database(view)
         with self.database.reading() as connection:
             self.feed = Feed(records.last_seq(connection))
         self.follower = Follower(bus, self.topics, self.database, self.feed, remembers=mode == "kafka")
         self.submissions = Submissions(bus, self.topics, self.database, self.feed)
+        self.heard = HeardAudio(settings, blobs, self.database)
 
     def start(self) -> None:
         """Begin to follow the topics. What an earlier process left unfinished in memory is sent again."""
@@ -73,6 +73,7 @@ class Gateway:
         self.hang_up()
         with contextlib.ExitStack() as stack:
             stack.callback(self.database.close)
+            stack.callback(self.heard.close)
             stack.callback(self.submissions.close)
             stack.callback(self.follower.stop)
 

@@ -129,8 +129,6 @@ class Submissions:
 
     def _withdraw(self, wanted: Sequence[TrackRequest]) -> None:
         try:
-            self._database.write(
-                lambda connection: requests.withdraw(connection, [one.request_id for one in wanted])
-            )
+            self._database.write(lambda connection: requests.withdraw(connection, [one.request_id for one in wanted]))
         except ViewUnavailableError as error:
             log.warning("requests that were not published stay in the view: %s", error)

@@ -19,6 +19,7 @@ from typing import IO, Final, TypeVar
 
 import numpy as np
 
+from services.library import where
 from services.library.row import COLUMNS, Row
 from shared.contracts.messages import TrackResult
 from shared.settings import Settings
@@ -175,6 +176,7 @@ class Database:
             except queue.Empty:
                 connection = _connect(self.path)
                 connection.execute("PRAGMA query_only = ON")
+                where.prepare(connection)
             connection.execute("BEGIN")
             try:
                 yield connection
@@ -227,9 +229,8 @@ class Database:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
             if connection.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
-                connection.executescript(
-                    f"BEGIN; {_KEPT} PRAGMA application_id = {_APPLICATION_ID}; PRAGMA user_version = {_SCHEMA}; COMMIT;"
-                )
+                marks = f"PRAGMA application_id = {_APPLICATION_ID}; PRAGMA user_version = {_SCHEMA};"
+                connection.executescript(f"BEGIN; {_KEPT} {marks} COMMIT;")
             found = connection.execute("SELECT value FROM facts WHERE name = 'derived'").fetchone()
             if found is None or found[0] != _FINGERPRINT:
                 derive(connection)
@@ -333,9 +334,7 @@ def _locked(path: Path) -> IO[str]:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = path.with_name(f"{path.name}.lock").open("w")
     except OSError as error:
-        raise ViewError(
-            f"{path} cannot be used: {error.strerror}; TONESTREAM_LIBRARY_DB names another file"
-        ) from error
+        raise ViewError(f"{path} cannot be used: {error.strerror}; TONESTREAM_LIBRARY_DB names another file") from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -139,3 +139,16 @@ def unfinished(connection: sqlite3.Connection) -> list[Known]:
         "SELECT * FROM requests WHERE stage IN ('queued', 'fetching', 'listening') ORDER BY submitted_at"
     )
     return [Known.of(values) for values in found]
+
+
+def audio_of(connection: sqlite3.Connection, request_id: str) -> str | None:
+    """The hash of the audio that was heard for the request, for the one that it follows, or last for the same track."""
+    found = connection.execute(
+        "SELECT coalesce(own.sha256, leader.sha256,"
+        " (SELECT sha256 FROM requests WHERE track_key = own.track_key AND sha256 IS NOT NULL"
+        " ORDER BY submitted_at DESC LIMIT 1))"
+        " FROM requests AS own LEFT JOIN requests AS leader ON leader.request_id = own.follows"
+        " WHERE own.request_id = ?",
+        (request_id,),
+    ).fetchone()
+    return None if found is None else found[0]

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from services.gateway.view.database import unpacked
-from services.library.row import COLUMNS, Row
+from services.library import where as language
+from services.library.row import COLUMNS, Row, Stored
+from services.library.where import Condition
 from shared.contracts.messages import TrackResult
 
 MOST_AT_ONCE: Final = 1000
@@ -39,19 +41,20 @@ _BPM: Final = re.compile(r"(\d+(?:\.\d+)?)?\s*(-)?\s*(\d+(?:\.\d+)?)?")
 #: A tempo without a range means this much around it, in beats per minute.
 _BPM_AROUND: Final = 0.5
 _WORD: Final = re.compile(r"\w+")
+#: The columns of the map, by their names there.
+_MAPPED: Final = {
+    "id": "id",
+    "energy": "energy",
+    "valence": "valence",
+    "genre": "genre",
+    "confidence": "genre_confidence",
+    "title": "coalesce(title, source)",
+}
 _EXPORTED_AT_ONCE: Final = 500
 
 
 class SearchError(ValueError):
     """A filter, a sort or a cursor that is none. The message names it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """A condition in SQL on the table ``tracks``, with the values of its question marks."""
-
-    sql: str
-    values: tuple[object, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,7 @@ class Wanted:
         bpm: str | None = None,
         key: str | None = None,
         text: str | None = None,
-        where: Condition | None = None,
+        where: str | None = None,
     ) -> Self:
         """Raises SearchError."""
         found = [
@@ -89,7 +92,10 @@ class Wanted:
         if text is not None and (words := _words(text)):
             found.append(Condition("tracks.seq IN (SELECT rowid FROM words WHERE words MATCH ?)", (words,)))
         if where is not None:
-            found.append(where)
+            try:
+                found.append(language.condition(language.parse(where), "tracks"))
+            except language.WhereError as error:
+                raise SearchError(f"where: {error}") from None
         return cls(tuple(found))
 
     def and_(self, *conditions: Condition) -> Condition:
@@ -146,6 +152,19 @@ def rows_since(connection: sqlite3.Connection, seq: int, limit: int) -> list[tup
     return [(values[0], Row.from_sqlite(values[1:])) for values in found]
 
 
+def check_sort(sort: str) -> None:
+    """Raises SearchError for what is no sort."""
+    _Order.parse(sort)
+
+
+def columns(connection: sqlite3.Connection, wanted: Wanted) -> str:
+    """A JSON object of columns for a map: one entry in each for every track that has energy and valence."""
+    every = wanted.and_(Condition("tracks.energy IS NOT NULL AND tracks.valence IS NOT NULL", ()))
+    listed = ", ".join(f"'{name}', json_group_array({column})" for name, column in _MAPPED.items())
+    found = connection.execute(f"SELECT json_object({listed}) FROM tracks WHERE {every.sql}", every.values).fetchone()
+    return str(found[0])
+
+
 def rows_by_seq(connection: sqlite3.Connection, seqs: Sequence[int]) -> dict[int, Row]:
     """The rows of these answers, by their numbers."""
     found = connection.execute(
@@ -194,9 +213,9 @@ def counts(connection: sqlite3.Connection, now: float) -> Counts:
         unfinished=connection.execute(
             "SELECT count(*) FROM requests WHERE stage IN ('queued', 'fetching', 'listening')"
         ).fetchone()[0],
-        last_minute=connection.execute(
-            "SELECT count(*) FROM tracks WHERE finished_at > ?", (now - 60.0,)
-        ).fetchone()[0],
+        last_minute=connection.execute("SELECT count(*) FROM tracks WHERE finished_at > ?", (now - 60.0,)).fetchone()[
+            0
+        ],
     )
 
 
@@ -205,7 +224,7 @@ class _Cursor:
     """The place behind a row: its value of the sort, and its number."""
 
     sort: str
-    value: object
+    value: str | float | int | None
     seq: int
 
     def text(self) -> str:
@@ -241,14 +260,14 @@ class _Order:
 
     def select(
         self, connection: sqlite3.Connection, wanted: Wanted, after: _Cursor | None, limit: int
-    ) -> list[tuple[object, ...]]:
+    ) -> list[tuple[Stored, ...]]:
         """Rows of: number, value of the sort, and the columns of ``Row``."""
-        found: list[tuple[object, ...]] = []
+        found: list[tuple[Stored, ...]] = []
         if after is None or after.value is not None:
             found += self._select(connection, wanted, self._behind(after), f"{self.column} {self._way}, ", limit)
             after = None
         if len(found) < limit:
-            without = [Condition(f"{self.column} IS NULL")]
+            without = [Condition(f"{self.column} IS NULL", ())]
             if after is not None:
                 without.append(Condition(f"tracks.seq {self._beyond} ?", (after.seq,)))
             found += self._select(connection, wanted, without, "", limit - len(found))
@@ -261,7 +280,7 @@ class _Order:
         conditions: Sequence[Condition],
         order: str,
         limit: int,
-    ) -> list[tuple[object, ...]]:
+    ) -> list[tuple[Stored, ...]]:
         every = wanted.and_(*conditions)
         column = self.column.removesuffix(" COLLATE NOCASE")
         return connection.execute(
@@ -272,7 +291,8 @@ class _Order:
 
     def _behind(self, after: _Cursor | None) -> list[Condition]:
         if after is None:
-            return [Condition(f"{self.column} IS NOT NULL")]
+            return [Condition(f"{self.column} IS NOT NULL", ())]
+        assert after.value is not None
         return [Condition(f"({self.column}, tracks.seq) {self._beyond} (?, ?)", (after.value, after.seq))]
 
     @property
