@@ -255,6 +255,35 @@ class Settings(BaseSettings):
         description="Most uploads that may wait for the pipeline at once; further ones are refused for the moment, with"
         " status 503. They take room in the blob store.",
     )
+    gateway_rate_limit: str = Field(
+        "",
+        pattern=r"^(|[1-9][0-9]{0,8}/(second|minute|hour|day))$",
+        description="Most tracks that one API key, or one address where there are no keys, may submit, e.g."
+        " `600/minute`; default no limit.",
+    )
+    gateway_session_s: int = Field(
+        7 * 24 * 3600, gt=0, description="How long a browser stays signed in with an API key, in seconds."
+    )
+    gateway_webhook_private: bool = Field(
+        False,
+        description="Whether webhooks may lead to private and loopback addresses, on any port. Public ones on ports 80"
+        " and 443 need no permission. The installation's own Kafka and Redis stay closed.",
+    )
+    gateway_webhook_timeout_s: float = Field(
+        20.0, gt=0, description="Longest time for one delivery to a webhook, in seconds."
+    )
+    gateway_webhook_retries_s: str = Field(
+        "5,60,300,1800,7200,18000,28800,28800",
+        pattern=r"^[0-9]{1,5}(\.[0-9]{1,3})?(,[0-9]{1,5}(\.[0-9]{1,3})?){0,99}$",
+        description="Waits between the attempts of a delivery to a webhook, in seconds, separated by commas. Their sum,"
+        " by default a day, is how long it is tried for.",
+    )
+    gateway_webhook_disable_after_s: float = Field(
+        5 * 24 * 3600.0,
+        gt=0,
+        description="A webhook that took nothing for this many seconds, while there was something to deliver, is"
+        " disabled.",
+    )
     library_db: Path | None = Field(
         None,
         description="SQLite file with the gateway's view of the results. Default `tonestream/library.sqlite` in the"

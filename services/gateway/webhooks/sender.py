@@ -54,8 +54,8 @@ class Sender:
         self._own = OwnServers(own, self._look_ups)
 
     def check(self, url: str) -> None:
-        """Raises TonestreamError (fetch_forbidden, fetch_failed) for a URL that nothing would ever be sent to. Names are
-        looked up, and their addresses checked, at each attempt."""
+        """Raises TonestreamError (fetch_forbidden, fetch_failed) for a URL that nothing would ever be sent to. Names
+        are looked up, and their addresses checked, at each attempt."""
         target = Target.parse(url)
         try:
             address = ipaddress.ip_address(target.host)
