@@ -25,6 +25,8 @@ _KAFKA_PORT: Final = "9092"
 _REDIS_TLS: Final = ("rediss:", "cluster+rediss:")
 _REDIS_SCHEMES: Final = frozenset({"redis", "rediss", "unix", "memory", "cluster+redis", "cluster+rediss"})
 
+_SHORTEST_API_KEY: Final = 16
+
 VoteStrategy = Literal["soft", "majority", "parts"]
 
 
@@ -232,7 +234,7 @@ class Settings(BaseSettings):
     gateway_api_keys: SecretStr | None = Field(
         None,
         description="API keys, separated by commas. Without any the gateway is open to everybody who reaches it, and"
-        " listens on loopback addresses only. Never logged.",
+        " listens on loopback addresses only. Each has at least 16 characters. Never logged.",
     )
     gateway_hosts: str = Field(
         "",
@@ -369,6 +371,16 @@ class Settings(BaseSettings):
             raise ValueError("the host or the port cannot be read; in a password, percent-encode / ? # @ : [ ]")
         return value
 
+    @field_validator("gateway_api_keys")
+    @classmethod
+    def _keys_cannot_be_guessed(cls, value: SecretStr | None) -> SecretStr | None:
+        keys = [] if value is None else _listed(value)
+        if value is not None and not keys:
+            raise ValueError("no key stands there; leave it out for a gateway without keys")
+        if any(len(key) < _SHORTEST_API_KEY or not key.isascii() or not key.isprintable() for key in keys):
+            raise ValueError(f"a key has at least {_SHORTEST_API_KEY} characters, of ASCII only")
+        return value
+
     @field_validator("blob_url")
     @classmethod
     def _blob_url_holds_no_password(cls, value: str) -> str:
@@ -426,6 +438,8 @@ class Settings(BaseSettings):
     def secrets(self) -> list[str]:
         """Everything that must not be shown: every secret that is set, and the password in the URL of Redis."""
         hidden = [value.get_secret_value() for _, value in self if isinstance(value, SecretStr)]
+        if self.gateway_api_keys is not None:
+            hidden += _listed(self.gateway_api_keys)
         url = self.redis_url.get_secret_value()
         password = None if url.startswith("memory:") else urlsplit(url).password
         return [*hidden, *((password, unquote(password)) if password else ())]
@@ -448,6 +462,10 @@ class Settings(BaseSettings):
             if self.kafka_sasl_password is not None:
                 security["sasl_plain_password"] = self.kafka_sasl_password.get_secret_value()
         return security
+
+
+def _listed(secret: SecretStr) -> list[str]:
+    return [part for one in secret.get_secret_value().split(",") if (part := one.strip())]
 
 
 def brokers(servers: str) -> list[tuple[str, int]]:

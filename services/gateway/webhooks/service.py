@@ -56,6 +56,11 @@ class Policy:
         return cls(Schedule.parse(settings.gateway_webhook_retries_s), settings.gateway_webhook_disable_after_s)
 
 
+def beside(view: Path) -> Path:
+    """The file of the webhooks that belong to the view in that file."""
+    return view.with_name(f"{view.stem}.webhooks{view.suffix}")
+
+
 class Webhooks:
     """Queues and sends. Safe from many threads. ``remembers``: the bus keeps records, so positions in it outlive this
     process. Raises ViewError for a file that cannot be used."""
@@ -150,8 +155,7 @@ class Webhooks:
         ahead: dict[Slot, int] = {(one.topic, one.partition): one.offset + 1 for one in results}
         messages = [message for record in results if (message := _message(record)) is not None]
         added = self._store.take(messages, ahead if self._remembers else {})
-        if self._remembers:
-            self._positions.update(ahead)
+        self._positions.update(ahead)
         if added:
             with self._lock:
                 for lanes in self._lanes.values():
