@@ -152,12 +152,17 @@ class Access:
         await self._app(scope, receive, send_limits)
 
     def _holder(self, headers: Headers) -> str | None:
-        scheme, _, token = headers.get("authorization", "").partition(" ")
-        key = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key")
-        if key:
+        key = sent_key(headers)
+        if key is not None:
             return self._keys.holder(key)
         cookie = _cookie(headers.get("cookie", ""))
         return None if cookie is None else self._keys.session_holder(cookie)
+
+
+def sent_key(headers: Headers) -> str | None:
+    """The API key that a request brings."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return (token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key")) or None
 
 
 def client_of(state: object) -> Client:
@@ -173,7 +178,7 @@ def unauthorized(detail: str) -> Problem:
 
 
 def _refusal(client: Client, headers: Headers) -> Problem:
-    if "authorization" not in headers and "x-api-key" not in headers:
+    if sent_key(headers) is None:
         return unauthorized("send an API key: Authorization: Bearer KEY, or X-API-Key: KEY")
     try:
         client.guess()

@@ -15,7 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
 from services.gateway import static_page
-from services.gateway.access import Access
+from services.gateway.access import COOKIE, Access
 from services.gateway.gateway import Gateway
 from services.gateway.guards import Compressed, Defects, Guard, listed
 from services.gateway.problems import GatewayCode, Problem, ProblemDetail, unavailable
@@ -132,6 +132,13 @@ def _describe_problems(app: FastAPI) -> None:
                 described = model.model_json_schema(ref_template="#/components/schemas/{model}")
                 described.pop("$defs", None)
                 schemas[model.__name__] = described
+            document["components"]["securitySchemes"] = {
+                "bearer": {"type": "http", "scheme": "bearer", "description": "an API key"},
+                "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+                "session": {"type": "apiKey", "in": "cookie", "name": COOKIE, "description": "see `POST /v1/session`"},
+            }
+            # The empty one: a gateway without keys, and the operations that are open to everybody.
+            document["security"] = [{"bearer": []}, {"header": []}, {"session": []}, {}]
             app.openapi_schema = document
         return app.openapi_schema
 

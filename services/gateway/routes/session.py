@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from services.gateway.access import COOKIE, Keys, client_of, unauthorized
+from services.gateway.access import COOKIE, Keys, sent_key, unauthorized
 from services.gateway.problems import GatewayCode, responses
-from services.gateway.routes import AnyGateway
+from services.gateway.routes import AnyGateway, Asking
 
 router = APIRouter(prefix="/v1/session", tags=["session"])
-
-
-class SignIn(BaseModel):
-    """An API key."""
-
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
-
-    key: SecretStr = Field(max_length=1000, description="one of the gateway's API keys")
 
 
 @router.post(
@@ -27,15 +18,18 @@ class SignIn(BaseModel):
     summary="Sign in",
     responses=responses(GatewayCode.UNAUTHORIZED, GatewayCode.RATE_LIMITED),
 )
-def sign_in(request: Request, response: Response, gateway: AnyGateway, sent: SignIn) -> None:
-    """Sets a cookie that stands for the key in this browser, for `TONESTREAM_GATEWAY_SESSION_S` seconds. Scripts cannot
-    read it, and pages of other sites cannot use it. A gateway without keys needs none, and sets none."""
+def sign_in(request: Request, response: Response, gateway: AnyGateway, client: Asking) -> None:
+    """The key comes as in every request: `Authorization: Bearer KEY`, or `X-API-Key: KEY`. Sets a cookie that stands
+    for the key in this browser, for `TONESTREAM_GATEWAY_SESSION_S` seconds. Scripts cannot read it, and pages of other
+    sites cannot use it. A gateway without keys needs none, and sets none."""
     keys = Keys.of(gateway.settings)
     if not keys.needed:
         return
-    key = sent.key.get_secret_value()
+    key = sent_key(request.headers)
+    if key is None:
+        raise unauthorized("send an API key: Authorization: Bearer KEY, or X-API-Key: KEY")
     if keys.holder(key) is None:
-        client_of(request.state).guess()
+        client.guess()
         raise unauthorized("this API key is not valid")
     response.set_cookie(
         COOKIE,
