@@ -22,6 +22,7 @@ FOLLOWED: Final = (Channel.REQUESTS, Channel.REQUESTS_RETRY, Channel.TRACKS, Cha
 _AT_ONCE: Final = 200
 _POLL_S: Final = 0.2
 _PAUSE_S: Final = 1.0
+_STOP_S: Final = 1.0
 #: How often the broker is asked whether it is there while nothing comes, in seconds.
 _ASK_EVERY_S: Final = 5.0
 
@@ -49,10 +50,10 @@ class Follower:
         self._attached.wait(patience_s)
 
     def stop(self) -> None:
-        """Ends the thread, which takes a moment. Its reader is left."""
+        """Ends the thread. One that is still trying to reach a broker is left to itself."""
         self._stopping.set()
         if self._thread.ident is not None:
-            self._thread.join(timeout=5.0)
+            self._thread.join(_STOP_S)
 
     @property
     def fault(self) -> str | None:

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse
 from services.gateway.forms import Form
 from services.gateway.gateway import Gateway
 from services.gateway.problems import GatewayCode, Problem, ProblemDetail, responses, unavailable
-from services.gateway.routes import LivingGateway
+from services.gateway.routes import LivingGateway, TakingGateway
 from services.gateway.sources import MOST_TRACKS, checked_track
 from services.gateway.submissions import Submitted
 from services.gateway.uploads import Receiver, Refused, Upload, Wishes, too_large
@@ -133,7 +133,7 @@ _BODY: Final[dict[str, Any]] = {
 )
 async def submit(
     request: Request,
-    gateway: LivingGateway,
+    gateway: TakingGateway,
     idempotency_key: Annotated[
         str | None,
         Header(description="the request ID to use; sent again with the same track it starts nothing new"),
@@ -181,7 +181,7 @@ async def submit(
     response_model=TrackAccepted,
     responses=responses(GatewayCode.NOT_FOUND, GatewayCode.AUDIO_GONE),
 )
-def retry(gateway: LivingGateway, request_id: TrackId) -> JSONResponse:
+def retry(gateway: TakingGateway, request_id: TrackId) -> JSONResponse:
     """A new request for the same source, under a new ID. An upload has to be sent again once it was read."""
     known = known_request(gateway, request_id)
     spec = known.spec
