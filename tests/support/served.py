@@ -69,6 +69,14 @@ class Served:
         accepted: dict[str, Any] = answer.json()
         return accepted
 
+    def seen(self, request_id: str) -> dict[str, Any]:
+        """The finished track of a request that another client made: the gateway may not have read of it yet."""
+        deadline = time.monotonic() + _START_S
+        while self.client.get(f"/v1/tracks/{request_id}").status_code == 404:
+            assert time.monotonic() < deadline, self.said()
+            time.sleep(0.05)
+        return self.finished({"location": f"/v1/tracks/{request_id}"})
+
     def finished(self, accepted: Mapping[str, Any]) -> dict[str, Any]:
         """The track once it is finished."""
         answer = self.client.get(f"{accepted['location']}?wait=60")
