@@ -23,7 +23,7 @@ run: $(VENV)/.run ## classify INPUT (default: the bundled samples)
 	@$(VENV)/bin/tonestream classify $$INPUT
 
 test: $(VENV)/.test test-services ## every test: unit, contract and integration, on real Kafka and Redis
-	$(VENV)/bin/python -m pytest $(if $(CI),--cov --cov-report=term)
+	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadgroup $(if $(CI),--cov --cov-report=term)
 
 chaos: $(VENV)/.test test-services ## the long storm: everything fails, and each request has exactly one right result
 	TONESTREAM_CHAOS=long $(VENV)/bin/python -m pytest tests/chaos -s
