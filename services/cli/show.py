@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Literal, Self
 
-from services.cli.output import encodable, has, printable
+from services.cli.output import complain, encodable, has, printable
 from shared.contracts.labels import GENRES, MOODS
 from shared.contracts.messages import Genre, Mood, Status, TrackResult
 
@@ -90,6 +90,14 @@ class Board:
             said = f"{_GAP}{fault.code.value} ({fault.stage.value}): {fault.message}"
             self._print(_text(encodable(printable(said))))
 
+    def note(self, lines: Sequence[str]) -> None:
+        """Lines below the row of the last result; without rows, on standard error."""
+        for line in lines:
+            if self._console is None:
+                complain(line.strip())
+            else:
+                self._print(_text(encodable(printable(line))))
+
     def summary(self) -> str:
         """How many of the tracks are done, and well."""
         if self._done == self._total:
@@ -142,6 +150,11 @@ def _progress(console: Console | None, total: int) -> tuple[Progress | None, Tas
     # Not redirected: rich would print on the bar's terminal what is meant for the file behind standard output.
     bar = Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False)
     return bar, bar.add_task("starting", total=total)
+
+
+def terminal_width() -> int | None:
+    """Columns of the terminal on standard output; None if it is none."""
+    return _width()
 
 
 def _width() -> int | None:

@@ -14,6 +14,8 @@ from services.cli.output import complain, json_line
 from services.cli.requests import remote_request, shown_source
 from services.cli.scan import LeftOut, reason
 from services.cli.status import FAILED, OK, UsageError
+from services.cli.tagging import TagWriting
+from services.cli.tagging import add_arguments as add_tag_arguments
 from shared.contracts.errors import ErrorCode, TonestreamError
 from shared.contracts.messages import ErrorReport, Stage, Status, Track, TrackRequest, TrackResult
 from shared.models.catalogue import Catalogue
@@ -32,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--embedding", action="store_true", help="with --json: 200 numbers a track, to compare tracks by"
     )
     parser.add_argument("--verbose", action="store_true", help="the services' log on standard error")
+    add_tag_arguments(parser)
     parser.set_defaults(run=_classify)
 
 
@@ -42,6 +45,7 @@ def _classify(options: argparse.Namespace, settings: Settings) -> int:
     redacted_logs.configure(settings, "text", None if options.verbose else "ERROR")
     if options.model is not None:
         settings = settings.model_copy(update={"genre_model": _genre_folder(options.model, settings)})
+    tags = TagWriting.of(options)
     left_out = LeftOut()
     inputs = list(expand(options.inputs, left_out))
     tell(left_out)
@@ -54,18 +58,21 @@ def _classify(options: argparse.Namespace, settings: Settings) -> int:
             stack.enter_context(board)
             pipeline = stack.enter_context(EmbeddedPipeline(settings))
             stack.callback(board.stop)  # before the pipeline shuts down, which may take a moment
-            for result in _in_pipeline(pipeline, inputs, options.embedding):
+            for result in _in_pipeline(pipeline, inputs, options.embedding, tags):
                 well = well and result.status is Status.OK
                 if options.json:
                     print(json_line(result.model_dump_json()), flush=True)
                 board.add(result)
+                tags.take(result, board.note)
     except (KeyboardInterrupt, PipelineStoppedError):
         if options.json:
             complain(board.summary())
         board.close()
+        tags.tell()
         raise
     board.close()
-    return OK if well else FAILED
+    tags.tell()
+    return OK if well and tags.well else FAILED
 
 
 def tell(left_out: LeftOut) -> None:
@@ -85,12 +92,15 @@ def _genre_folder(name: str, settings: Settings) -> str:
     return str(model.folder)
 
 
-def _in_pipeline(pipeline: EmbeddedPipeline, inputs: Sequence[Input], embedding: bool) -> Iterator[TrackResult]:
+def _in_pipeline(
+    pipeline: EmbeddedPipeline, inputs: Sequence[Input], embedding: bool, tags: TagWriting
+) -> Iterator[TrackResult]:
     """The results as they come."""
 
     def requests() -> Iterator[TrackRequest | TrackResult]:
         for given in inputs:
             request_id = uuid.uuid4().hex
+            tags.expect(request_id, given)
             try:
                 request = _request(given, request_id, pipeline)
                 yield request.model_copy(update={"embedding": embedding})
