@@ -78,7 +78,12 @@ class TagWriting:
     def of(cls, options: argparse.Namespace) -> TagWriting:
         """What the parsed ``options`` ask for. Raises UsageError."""
         if not options.write_tags:
-            if extra := [name for key, name in _NEEDS_WRITE_TAGS.items() if getattr(options, key) not in (None, False)]:
+            extra = [
+                name
+                for key, name in _NEEDS_WRITE_TAGS.items()
+                if getattr(options, key) is not None and getattr(options, key) is not False
+            ]
+            if extra:
                 raise UsageError(f"{extra[0]} goes with --write-tags")
             return cls(None)
         from services.library.tagging.errors import MutagenMissingError

@@ -37,12 +37,13 @@ FORMATS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "ogg": (".ogg", ("-c:a", "libvorbis")),
     "opus": (".opus", ("-c:a", "libopus", "-ar", "48000")),
     "m4a": (".m4a", ("-c:a", "aac")),
+    "m4a-front": (".m4a", ("-c:a", "alac", "-movflags", "+faststart")),
     "wav": (".wav", ("-c:a", "pcm_s16le")),
     "aiff": (".aiff", ("-c:a", "pcm_s16be", "-write_id3v2", "1", "-id3v2_version", "3")),
     "wavpack": (".wv", ("-c:a", "wavpack")),
 }
 #: Those that ffmpeg writes an attached picture into; the others get none.
-_PICTURES: Final = ("mp3-v23", "mp3-v24", "flac", "m4a")
+_PICTURES: Final = ("mp3-v23", "mp3-v24", "flac", "m4a", "m4a-front")
 _TITLE: Final = "Größe – 大きさ"
 
 
