@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from services.library.tagging.errors import Refusal, TagRefusedError
 from services.library.tagging.formats import TagFile, open_tags, same, save_tags
 from services.library.tagging.journal import Entry, Journal, Written, new_id, path_fields
-from services.library.tagging.plan import Change, FieldChange, Identity
+from services.library.tagging.plan import Change, FieldChange
 from services.library.tagging.replacement import Replacement, replace
 
 
-@dataclass(frozen=True, slots=True)
-class Applied:
-    """``entry`` is what the journal holds of it; ``identity`` is that of the file afterwards."""
-
-    entry: Entry
-    identity: Identity
-
-
-def apply(change: Change, journal: Journal) -> Applied:
-    """Write ``change`` into its file, noted in ``journal`` first.
+def apply(change: Change, journal: Journal) -> Entry:
+    """Write ``change`` into its file, noted in ``journal`` first; returns what the journal holds of it.
 
     ``change`` has to change something. Raises TagRefusedError, after which the file is what it was, and
     MutagenMissingError.
@@ -60,7 +51,7 @@ def apply(change: Change, journal: Journal) -> Applied:
         entries.append(entry)
 
     replace(change.file, change.identity, edit, note)
-    return Applied(entries[0], Identity.of(change.file))
+    return entries[0]
 
 
 def rest(tags: TagFile, values: list[Written]) -> str:

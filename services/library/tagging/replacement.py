@@ -28,6 +28,8 @@ from shared.system.fault_points import TAGS_COPIED, TAGS_NOTED, TAGS_REPLACED, T
 
 _TEMPORARY: Final = re.compile(re.escape(TEMPORARY_PREFIX) + r"[0-9a-f]{32}" + re.escape(TEMPORARY_SUFFIX))
 _CHUNK: Final = 1 << 20
+#: The folders in which this process has looked for leftovers. Once is enough, and a folder may hold 50,000 files.
+_SEARCHED: Final[set[Path]] = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,9 @@ def replace(file: Path, identity: Identity, edit: Edit, note: Callable[[Replacem
     untouched.
     """
     _require_writable(file)
-    remove_leftovers(file.parent)
+    if file.parent not in _SEARCHED:
+        _SEARCHED.add(file.parent)
+        remove_leftovers(file.parent)
     try:
         with _temporary(file.parent) as (path, descriptor):
             before = _copy(file, identity, descriptor)

@@ -132,7 +132,7 @@ def test_the_preview_fits_and_says_what_stays_and_why(width: int, tmp_path: Path
     assert ("TBPM" in lines[3]) == (width == 120)
 
 
-def test_json_stays_clean_and_the_tags_are_told_on_standard_error(
+def test_json_stays_clean_and_standard_error_says_what_was_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = make(tmp_path, "flac")

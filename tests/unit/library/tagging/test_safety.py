@@ -164,16 +164,20 @@ def test_on_a_full_disk_the_file_stays_and_no_copy_is_left(
     assert error.message == "there is no room for a copy of the file (No space left on device)"
 
 
-def test_on_a_disk_that_is_really_full_the_file_stays(tmp_path: Path) -> None:
+@pytest.mark.parametrize("pages_left", [0, 3, None], ids=["no room", "room for a part", "room for the copy alone"])
+def test_on_a_disk_that_is_really_full_the_file_stays(pages_left: int | None, tmp_path: Path) -> None:
     mounted = tmp_path / "small"
     mounted.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", mounted], capture_output=True).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=800k", "tmpfs", mounted], capture_output=True).returncode:
         pytest.skip("file systems cannot be mounted here")
     try:
-        file = make(mounted, "flac")
-        while file.stat().st_size < 250_000:
-            file.write_bytes(file.read_bytes() + b"\0" * 50_000)
+        file = make(mounted, "mp3-bare")
+        page = os.sysconf("SC_PAGE_SIZE")
+        file.write_bytes(file.read_bytes() + bytes(-file.stat().st_size % page))
         change = plan(file, Heard().result(), Rules())
+        left = file.stat().st_size // page if pages_left is None else pages_left
+        free = os.statvfs(mounted)
+        (mounted / "filler").write_bytes(bytes(free.f_bavail * free.f_frsize - left * page))
         refused_untouched(file, Refusal.NO_SPACE, lambda: apply(change, Journal(tmp_path / "journal.jsonl")))
     finally:
         subprocess.run(["umount", mounted], check=True)
