@@ -13,7 +13,7 @@ from services.cli.inputs import Input
 from services.cli.output import complain, encodable, has, printable
 from services.cli.status import UsageError
 from services.library.tagging.rules import DEFAULT_WORDS, Existing, Field, GenreMapError, Rules, genre_words
-from shared.contracts.messages import TrackResult
+from shared.contracts.messages import Status, TrackResult
 
 if TYPE_CHECKING:
     from services.library.tagging.journal import Journal
@@ -101,13 +101,13 @@ class TagWriting:
 
     def expect(self, request_id: str, given: Input) -> None:
         """A request is about to be made of ``given``: its file must stay as it is until its answer is written."""
-        if self._rules is None or given.fault is not None:
+        if self._rules is None or given.fault is not None or given.kind == "unknown":
             return
         from services.library.tagging.plan import Identity
 
         try:
             real = given.path.resolve(strict=True) if given.kind == "file" else None
-            self._expected[request_id] = _Expected(given, real, None if real is None else Identity.of(real))
+            self._expected[request_id] = _Expected(real, None if real is None else Identity.of(real))
         except (OSError, RuntimeError):
             return  # it cannot be heard either
 
@@ -119,6 +119,9 @@ class TagWriting:
         if expected.real is None:
             self._counted["not files"] += 1
             say([f"{_GAP}tags: only local files can be tagged, and this is none"])
+            return
+        if result.status is Status.FAILED:
+            self._counted["not heard"] += 1
             return
         if expected.real in self._written:
             say([f"{_GAP}tags: this file was written already, under another name"])
@@ -163,7 +166,8 @@ class TagWriting:
             parts.append(f"{_files(self._counted['to change'])} would change, none was written")
         else:
             parts.append(f"{_files(self._counted['written'])} written")
-        for name, said in (("as they are", "left as they are"), ("refused", "refused"), ("not files", "not local")):
+        for name, said in (("as they are", "left as they are"), ("not heard", "not heard"), ("refused", "refused"),
+                           ("not files", "not local")):  # fmt: skip
             if count := self._counted[name]:
                 parts.append(f"{count} {said}")
         text = f"tags: {', '.join(parts)}"
@@ -174,7 +178,6 @@ class TagWriting:
 
 @dataclass(frozen=True, slots=True)
 class _Expected:
-    given: Input
     real: Path | None
     identity: Identity | None
 
@@ -205,11 +208,11 @@ def preview(change: Change, width: int | None = None) -> list[str]:
 def outcome(change: Change) -> str:
     """One line about a file that was written: what is new, and what stayed."""
     dash = "–" if has("–") else "-"
-    new = [f"{_name(field)} {_joined(changes[0].new)}" for field in Field if field is not Field.EVIDENCE
-           and (changes := change.of(field))]  # fmt: skip
-    if change.of(Field.EVIDENCE):
-        new.append("evidence")
-    parts = [f"wrote {', '.join(new)}" if new else "nothing to write"]
+    new = {
+        one.field: "evidence" if one.field is Field.EVIDENCE else f"{_name(one.field)} {_joined(one.new)}"
+        for one in change.changes
+    }
+    parts = [f"wrote {', '.join(new.values())}" if new else "nothing to write"]
     if change.kept:
         parts.append("kept " + ", ".join(f"{_name(one.field)} {_joined(one.values)}" for one in change.kept))
     for reason in dict.fromkeys(one.reason for one in change.withheld):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,13 +22,16 @@ def apply(change: Change, journal: Journal) -> Entry:
     MutagenMissingError.
     """
     assert change.changes, "there is nothing to write"
+    keys = [one.key for one in change.changes]
     edited: list[TagFile] = []
     values: list[Written] = []
     entries: list[Entry] = []
 
     def edit(copy: Path) -> TagFile:
         tags = open_tags(copy)
+        before = others(tags, keys)
         values[:] = [_put(tags, one) for one in change.changes]
+        require_kept(before, others(tags, keys))
         save_tags(tags, copy)
         edited[:] = [tags]
         return tags
@@ -41,7 +46,7 @@ def apply(change: Change, journal: Journal) -> Entry:
             path_hex=path_hex,
             system=edited[0].system,
             created=edited[0].created,
-            rest=rest(edited[0], values),
+            rest=hashed(others(edited[0], keys)),
             before_sha256=done.before_sha256,
             after_sha256=done.after_sha256,
             mtime_ns=change.identity.mtime_ns,
@@ -54,11 +59,21 @@ def apply(change: Change, journal: Journal) -> Entry:
     return entries[0]
 
 
-def rest(tags: TagFile, values: list[Written]) -> str:
-    """A hash of all tags but those of ``values``."""
-    keys = {value.key.lower() for value in values}
-    others = sorted(item for item in tags.contents().elements() if item[0].lower() not in keys)
-    return hashlib.sha256(repr(others).encode("utf-8", "surrogatepass")).hexdigest()
+def others(tags: TagFile, keys: Iterable[str]) -> Counter[tuple[str, str]]:
+    """All that ``tags`` hold but what is under ``keys``."""
+    apart = {key.lower() for key in keys}
+    return Counter({item: count for item, count in tags.contents().items() if item[0].lower() not in apart})
+
+
+def hashed(contents: Counter[tuple[str, str]]) -> str:
+    """A hash of contents, whatever their order."""
+    return hashlib.sha256(repr(sorted(contents.elements())).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def require_kept(before: Counter[tuple[str, str]], after: Counter[tuple[str, str]]) -> None:
+    """Raises TagRefusedError unless both are the same."""
+    if before != after:
+        raise TagRefusedError(Refusal.NOT_KEPT, "its other tags would not stay as they are, so it is left as it is")
 
 
 def _put(tags: TagFile, change: FieldChange) -> Written:

@@ -62,7 +62,7 @@ def replace(file: Path, identity: Identity, edit: Edit, note: Callable[[Replacem
             expected = edit(path).contents()
             if open_tags(path).contents() != expected:
                 raise TagRefusedError(
-                    Refusal.NOT_KEPT, "its other tags would not stay as they are, so it is left as it is"
+                    Refusal.NOT_KEPT, "its tags would not read as they should, so it is left as it is"
                 )
             _adopt(file, path)
             after = _hash_and_sync(path)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.library.tagging.apply import rest
+from services.library.tagging.apply import hashed, others, require_kept
 from services.library.tagging.errors import Refusal, TagRefusedError, refused
 from services.library.tagging.formats import TagFile, drop_tags, open_tags, same, save_tags
 from services.library.tagging.journal import Recorded, Written, mark
@@ -74,13 +74,16 @@ def undo(plan: UndoPlan) -> None:
     be written; the file is restored then.
     """
     entry = plan.recorded.entry
+    keys = [value.key for value in entry.values]
 
     def edit(copy: Path) -> TagFile:
         tags = open_tags(copy)
+        before = others(tags, keys)
         for one in plan.restored:
             _restore(tags, one.value)
-        others = rest(tags, list(entry.values))
-        if entry.created and others == entry.rest and not any(tags.raw(one.key) for one in entry.values):
+        rest = others(tags, keys)
+        require_kept(before, rest)
+        if entry.created and hashed(rest) == entry.rest and not any(map(tags.raw, keys)):
             drop_tags(tags, copy)
             return open_tags(copy)
         save_tags(tags, copy)

@@ -185,6 +185,16 @@ def test_several_values_in_other_frames_of_id3v23_keep_their_separator(tmp_path:
     assert list(ID3(file, translate=False)["TPE1"].text) == ["One", "Two/Three"]  # type: ignore[no-untyped-call]
 
 
+def test_a_field_whose_name_begins_with_that_of_a_written_one_stays(tmp_path: Path) -> None:
+    file = make(tmp_path, "mp3-v23")
+    tags = open_tags(file)
+    for key in ("TXXX:MOOD", "TXXX:MOOD:mine"):
+        tags.put(key, ["Dreamy"])
+    save_tags(tags, file)
+    take_back(write(file, rules=Rules(existing=Existing.OVERWRITE)))
+    assert open_tags(file).text("TXXX:MOOD:mine") == open_tags(file).text("TXXX:MOOD") == ("Dreamy",)
+
+
 def test_frames_that_nobody_knows_stay(tmp_path: Path) -> None:
     from mutagen.id3 import ID3
 
