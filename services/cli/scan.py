@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
+from services.library.tagging.leftovers import is_unfinished_copy
 from shared.audio.containers import container
 from shared.contracts.errors import TonestreamError
 
@@ -187,6 +188,8 @@ class Scan:
     def _may_be_music(self, entry: _Entry) -> bool:
         """Whether a file is to be tried; if not, it is counted. Raises OSError if the file cannot be read."""
         suffix = Path(entry.name).suffix.lower()
+        if is_unfinished_copy(entry.name):
+            return False
         if entry.name.lower() in _SYSTEM_FILES or _is_apple_double(entry):
             self._left_out.system[entry.name if entry.name.lower() in _SYSTEM_FILES else "._*"] += 1
             return False

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final, Literal, Self
 
-from services.cli.output import encodable, has, printable
+from services.cli.output import complain, encodable, has, printable
 from services.cli.pace import Pace, span
 from shared.contracts.labels import GENRES, MOODS
 from shared.contracts.messages import Genre, Mood, Status, TrackResult
@@ -94,6 +94,14 @@ class Board:
         for fault in result.errors:
             said = f"{_GAP}{fault.code.value} ({fault.stage.value}): {fault.message}"
             self._print(_text(encodable(printable(said))))
+
+    def note(self, lines: Sequence[str]) -> None:
+        """Lines below the row of the last result; without rows, on standard error."""
+        for line in lines:
+            if self._console is None:
+                complain(line.strip())
+            else:
+                self._print(_text(encodable(printable(line))))
 
     def summary(self) -> str:
         """How many of the tracks are done, and well."""

@@ -26,17 +26,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _watch(options: argparse.Namespace, settings: Settings) -> int:
     from services.cli.classify.run import Run
     from services.cli.watching.changes import Changes, settled
+    from services.cli.watching.settling import Settling
 
     redacted_logs.configure(settings, "text", None if options.verbose else "ERROR")
     settings = arguments.with_model(options, settings)
     if not options.folder.is_dir():
         raise UsageError(f"{options.folder} is no folder")
-    run = Run(options, settings, names=None)
+    settling = Settling()
+    run = Run(options, settings, names=None, rewritten=lambda file: settling.skip(str(file)))
     with Changes(options.folder, options.poll) as changes:
         complain(f"watching {options.folder}; Ctrl-C ends it")
 
         def inputs() -> Iterator[Input | None]:
-            for path in settled(changes, options.new_only):
+            for path in settled(changes, settling, options.new_only):
                 yield None if path is None else Input("file", path)
 
         return run.take(inputs())

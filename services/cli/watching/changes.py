@@ -186,12 +186,11 @@ def _reason(error: OSError) -> str:
     return error.strerror or str(error)
 
 
-def settled(changes: Changes, new_only: bool) -> Iterator[str | None]:
+def settled(changes: Changes, settling: Settling, new_only: bool) -> Iterator[str | None]:
     """The files of the folder that are wholly written, as they become ready; None while there is none.
 
     ``new_only``: not those that are there already. Never ends.
     """
-    settling = Settling()
     skipping = new_only
     while True:
         while len(settling) < _QUEUE:
