@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -71,7 +72,7 @@ class TagWriting:
         self._dry_run = dry_run
         self._journal = journal
         self._expected: dict[str, _Expected] = {}
-        self._written: set[Path] = set()
+        self._written: dict[Path, Identity] = {}
         self._counted: Counter[str] = Counter()
 
     @classmethod
@@ -111,33 +112,51 @@ class TagWriting:
         except (OSError, RuntimeError):
             return  # it cannot be heard either
 
-    def take(self, result: TrackResult, say: Say) -> None:
-        """Write an answer, or show what would be written; ``say`` shows lines below the row of the track."""
+    def leave(self, result: TrackResult) -> None:
+        """This answer is not wanted in its file."""
+        self._expected.pop(result.request_id, None)
+
+    def take(self, result: TrackResult, say: Say) -> bool:
+        """Write an answer, or show what would be written; ``say`` shows lines below the row of the track. Returns
+        whether the file was written."""
         expected = self._expected.pop(result.request_id, None)
         if self._rules is None or expected is None:
-            return
+            return False
         if expected.real is None:
             self._counted["not files"] += 1
             say([f"{_GAP}tags: only local files can be tagged, and this is none"])
-            return
+            return False
         if result.status is Status.FAILED:
             self._counted["not heard"] += 1
-            return
-        if expected.real in self._written:
+            return False
+        if self._is_written(expected):
             say([f"{_GAP}tags: this file was written already, under another name"])
-            return
+            return False
         from services.library.tagging.errors import TagRefusedError
 
         try:
-            self._take(result, expected, self._rules, say)
+            return self._take(result, expected, self._rules, say)
         except TagRefusedError as refused:
             self.well = False
             self._counted["refused"] += 1
             say([f"{_GAP}tags not written: {refused.message}"])
+            return False
 
-    def _take(self, result: TrackResult, expected: _Expected, rules: Rules, say: Say) -> None:
+    def _is_written(self, expected: _Expected) -> bool:
+        """Whether the file is as this run has written it since it was expected: it was given twice."""
+        from services.library.tagging.plan import Identity
+
+        written = None if expected.real is None else self._written.get(expected.real)
+        if expected.real is None or written is None or written == expected.identity:
+            return False
+        try:
+            return Identity.of(expected.real) == written
+        except OSError:
+            return False
+
+    def _take(self, result: TrackResult, expected: _Expected, rules: Rules, say: Say) -> bool:
         from services.library.tagging.apply import apply
-        from services.library.tagging.plan import plan
+        from services.library.tagging.plan import Identity, plan
 
         assert expected.real is not None and self._journal is not None
         change = plan(expected.real, result, rules, expected.identity)
@@ -145,12 +164,14 @@ class TagWriting:
         if self._dry_run:
             self._counted["to change" if change.changes else "as they are"] += 1
             say([*preview(change), *links])
-            return
+            return False
         if change.changes:
             apply(change, self._journal)
-            self._written.add(change.file)
+            with contextlib.suppress(OSError):
+                self._written[change.file] = Identity.of(change.file)
         self._counted["written" if change.changes else "as they are"] += 1
         say([outcome(change), *(links if change.changes else ())])
+        return bool(change.changes)
 
     def tell(self) -> None:
         """The summary on standard error, if there is one."""
