@@ -33,6 +33,8 @@ _V23: Final = 3
 _V24: Final = 4
 #: ``TAG`` and 125 bytes, with room for the longer forms of it.
 _TAIL: Final = 512
+#: How much of a RIFF INFO list is read, bytes.
+_LONGEST_INFO: Final = 64 * 1024
 _NAMED: Final = "MP3, FLAC, Ogg (Vorbis, Opus), M4A, WAV, AIFF and WavPack"
 
 Slots = Mapping[Field, tuple[str, ...]]
@@ -145,6 +147,10 @@ class TagFile(ABC):
             found += [key for key in keys if key.lower() == slot.lower() and any(map(_says_something, self.text(key)))]
         return list(dict.fromkeys(found))
 
+    def elsewhere(self, field: Field) -> tuple[str, ...]:
+        """What the file says about ``field`` in other tags: some players read them, nothing here writes them."""
+        return ()
+
     def slot(self, field: Field) -> str:
         """Where ``field`` is written: in the file's own spelling, if it has the key."""
         wanted = self.slots[field][0]
@@ -164,7 +170,9 @@ def open_tags(file: Path) -> TagFile:
         raise TagRefusedError(Refusal.NOT_TAGGABLE, error.message) from error
     opener = _OPENERS.get(kind)
     if opener is None:
-        raise TagRefusedError(Refusal.NOT_TAGGABLE, f"files of this kind ({kind}) cannot hold tags; {_NAMED} can")
+        raise TagRefusedError(
+            Refusal.NOT_TAGGABLE, f"tags are not written into files of this kind ({kind}), only into {_NAMED}"
+        )
     with _mutagen_errors("read"):
         tags: TagFile = opener(file)
         return tags
@@ -356,19 +364,54 @@ def _open_id3(file: Path) -> TagFile:
         return _Id3AtTheFront(ID3(), created=True)
 
 
+class _Wave(_Id3):
+    """WAV may also have an older kind of tags, a list of texts (RIFF INFO)."""
+
+    def __init__(self, tags: Any, created: bool, genre: str) -> None:
+        super().__init__(tags, created)
+        self._genre = genre
+
+    def elsewhere(self, field: Field) -> tuple[str, ...]:
+        return (self._genre,) if field is Field.GENRE and self._genre else ()
+
+
 def _open_wave(file: Path) -> TagFile:
     from mutagen.wave import WAVE
 
-    return _in_chunks(WAVE(file, translate=False))
+    opened = WAVE(file, translate=False)
+    created = opened.tags is None
+    if created:
+        opened.add_tags()
+    return _Wave(opened.tags, created, _riff_genre(file))
+
+
+def _riff_genre(file: Path) -> str:
+    """The genre (IGNR) in the RIFF INFO list of a WAV file; empty if there is none."""
+    with file.open("rb") as opened:
+        opened.seek(12)
+        while len(head := opened.read(8)) == 8:
+            size = int.from_bytes(head[4:], "little")
+            if head[:4] == b"LIST" and opened.read(4) == b"INFO":
+                texts = opened.read(min(size - 4, _LONGEST_INFO)) if size > 4 else b""
+                return _info_text(texts, b"IGNR")
+            opened.seek(size + size % 2 - (4 if head[:4] == b"LIST" else 0), 1)
+    return ""
+
+
+def _info_text(texts: bytes, name: bytes) -> str:
+    at = 0
+    while at + 8 <= len(texts):
+        size = int.from_bytes(texts[at + 4 : at + 8], "little")
+        if texts[at : at + 4] == name:
+            return texts[at + 8 : at + 8 + size].split(b"\0")[0].decode("utf-8", "replace").strip()
+        at += 8 + size + size % 2
+    return ""
 
 
 def _open_aiff(file: Path) -> TagFile:
     from mutagen.aiff import AIFF
 
-    return _in_chunks(AIFF(file, translate=False))
-
-
-def _in_chunks(opened: Any) -> TagFile:
+    opened = AIFF(file, translate=False)
     created = opened.tags is None
     if created:
         opened.add_tags()

@@ -118,7 +118,8 @@ def _values(tags: TagFile, field: Field) -> tuple[str, ...]:
     """What the file says about ``field``, wherever it says so."""
     if field is Field.EVIDENCE:
         return ()
-    return tuple(dict.fromkeys(value for key in tags.existing(field) for value in tags.text(key)))
+    values = [value for key in tags.existing(field) for value in tags.text(key)]
+    return tuple(dict.fromkeys(values or tags.elsewhere(field)))
 
 
 def _wanted(tags: TagFile, field: Field, heard: Heard, existing: Existing) -> tuple[str, ...] | None:

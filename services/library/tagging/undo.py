@@ -26,7 +26,11 @@ class Restored:
 
 @dataclass(frozen=True, slots=True)
 class UndoPlan:
-    """What undoing an entry does to ``file``. ``left`` are values that somebody has changed since."""
+    """What undoing an entry does to ``file``.
+
+    ``left`` are values that somebody has changed since; ``already`` are as they were before. ``known``: all other tags
+    are those of the file that was written, so that it is not another file in its place.
+    """
 
     recorded: Recorded
     file: Path
@@ -34,6 +38,7 @@ class UndoPlan:
     restored: tuple[Restored, ...]
     left: tuple[Restored, ...]
     already: tuple[Written, ...]
+    known: bool
 
 
 def plan_undo(recorded: Recorded, file: Path | None = None, force: bool = False) -> UndoPlan:
@@ -64,7 +69,8 @@ def plan_undo(recorded: Recorded, file: Path | None = None, force: bool = False)
             restored.append(shown)
         else:
             left.append(shown)
-    return UndoPlan(recorded, real, identity, tuple(restored), tuple(left), tuple(already))
+    known = hashed(others(tags, [value.key for value in entry.values])) == entry.rest
+    return UndoPlan(recorded, real, identity, tuple(restored), tuple(left), tuple(already), known)
 
 
 def undo(plan: UndoPlan) -> None:
@@ -91,7 +97,9 @@ def undo(plan: UndoPlan) -> None:
 
     if plan.restored:
         replace(plan.file, plan.identity, edit, lambda _: None)
-    done = [*(one.value for one in plan.restored), *plan.already]
+    done = [one.value for one in plan.restored]
+    if plan.restored or plan.known:
+        done += plan.already
     if done:
         mark(plan.recorded, (value.key for value in done))
 

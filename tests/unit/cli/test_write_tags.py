@@ -15,9 +15,11 @@ import pytest
 from rich.cells import cell_len
 
 from services.cli import embedded
+from services.cli.inputs import Input
 from services.cli.main import main
-from services.cli.tagging import preview
+from services.cli.tagging import TagWriting, preview
 from services.library.tagging.formats import open_tags, save_tags
+from services.library.tagging.journal import Journal
 from services.library.tagging.leftovers import TEMPORARY_PREFIX, TEMPORARY_SUFFIX
 from services.library.tagging.plan import plan
 from services.library.tagging.rules import Existing, Rules
@@ -162,6 +164,18 @@ def test_a_file_given_twice_is_written_once(tmp_path: Path, capsys: pytest.Captu
     link.symlink_to(file)
     assert main(["classify", "--write-tags", str(file), str(link)]) == 0
     assert "  tags: this file was written already, under another name" in said(capsys)[0]
+
+
+def test_a_file_that_is_heard_again_later_is_looked_at_again(tmp_path: Path) -> None:
+    file = make(tmp_path, "flac")
+    writing = TagWriting(Rules(), journal=Journal(tmp_path / "journal.jsonl"))
+    shown: list[str] = []
+    for number in range(3):
+        writing.expect(str(number), Input("file", str(file)))
+        heard = Heard(tempo=127.6 if number < 2 else 90.0)
+        writing.take(heard.result(str(number)), shown.extend)
+    assert shown[1].startswith("  tags: nothing to write – kept genre Rock")
+    assert shown[2].startswith("  tags: wrote evidence – kept genre Rock")
 
 
 def test_guesses_are_named_and_not_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -345,6 +345,22 @@ def test_a_file_that_has_moved_is_recognised_by_its_bytes(tmp_path: Path) -> Non
     assert open_tags(moved).contents() == before
 
 
+def test_another_file_in_its_place_does_not_pass_for_the_one_that_was_written(tmp_path: Path) -> None:
+    file = make(tmp_path, "flac")
+    before = open_tags(file).contents()
+    journal = write(file)
+    moved = file.rename(tmp_path / "moved.flac")
+    other = open_tags(make(tmp_path, "flac"))
+    other.put("TITLE", ["Another song"])
+    other.save(file)
+    undo(plan_undo(read_journals(journal.file).entries[0]))
+    assert open_tags(file).text("TITLE") == ("Another song",)
+    (recorded,) = read_journals(journal.file).entries
+    assert not recorded.undone
+    undo(plan_undo(recorded, moved))
+    assert open_tags(moved).contents() == before
+
+
 def test_a_name_that_is_no_text_is_found_again(tmp_path: Path) -> None:
     file = make(tmp_path, "flac")
     try:
