@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from services.library.tagging.errors import Refusal, TagRefusedError, refused
+from services.library.tagging.errors import Refusal, TagRefusedError, refused, unreadable
 from services.library.tagging.formats import TagFile, open_tags
 from services.library.tagging.leftovers import TEMPORARY_PREFIX, TEMPORARY_SUFFIX
 from services.library.tagging.plan import Identity
@@ -95,7 +95,7 @@ def _require_writable(file: Path) -> None:
     try:
         mode = file.stat().st_mode
     except OSError as error:
-        raise refused(error, "the file") from error
+        raise unreadable(error) from error
     if not mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH) or not os.access(file, os.W_OK):
         raise TagRefusedError(Refusal.READ_ONLY, "the file is read-only")
 

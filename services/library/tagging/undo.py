@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.library.tagging.apply import hashed, others, require_kept
-from services.library.tagging.errors import Refusal, TagRefusedError, refused
+from services.library.tagging.errors import Refusal, TagRefusedError, unreadable
 from services.library.tagging.formats import TagFile, drop_tags, open_tags, same, save_tags
 from services.library.tagging.journal import Recorded, Written, mark
 from services.library.tagging.plan import Identity
@@ -53,7 +53,7 @@ def plan_undo(recorded: Recorded, file: Path | None = None, force: bool = False)
         identity = Identity.of(real)
         tags, before = open_tags(real), open_tags(real)
     except OSError as error:
-        raise refused(error, "the file") from error
+        raise unreadable(error) from error
     restored: list[Restored] = []
     left: list[Restored] = []
     already: list[Written] = []
