@@ -140,7 +140,7 @@ class Changes:
         if os.path.isdir(path):  # noqa: PTH112
             # What was made in a new folder before it was watched itself is found by looking.
             self._everything(Path(path))
-        elif not is_unfinished(path) and Scan(LeftOut()).may_be_music(path):
+        elif Path(path).is_file() and not is_unfinished(path) and Scan(LeftOut()).may_be_music(path):
             self._put(path)
 
     def _everything(self, folder: Path) -> None:

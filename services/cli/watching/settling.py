@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -80,9 +81,9 @@ class Settling:
 
 
 def _look(path: str) -> _Look | None:
-    """None if the file is gone. One that cannot be read looks like any other."""
+    """None if the file is gone, or is a folder by now. One that cannot be read looks like any other."""
     try:
         found = Path(path).stat()
     except (OSError, ValueError):
         return None
-    return _Look(found.st_size, found.st_mtime_ns, found.st_ino, found.st_dev)
+    return None if stat.S_ISDIR(found.st_mode) else _Look(found.st_size, found.st_mtime_ns, found.st_ino, found.st_dev)
