@@ -14,7 +14,7 @@ from typing import Any, Self
 import pytest
 from rich.cells import cell_len
 
-from services.cli import embedded
+from services.cli.classify import run
 from services.cli.inputs import Input
 from services.cli.main import main
 from services.cli.tagging import TagWriting, preview
@@ -48,8 +48,10 @@ class Answering:
         self._files += 1
         return f"blob:uploads/{self._files}"
 
-    def classify(self, requests: Iterable[TrackRequest | TrackResult]) -> Iterator[TrackResult]:
+    def classify(self, requests: Iterable[TrackRequest | TrackResult | None]) -> Iterator[TrackResult]:
         for request in list(requests):
+            if request is None:
+                continue
             if isinstance(request, TrackResult):
                 yield request
                 continue
@@ -62,7 +64,7 @@ class Answering:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(embedded, "EmbeddedPipeline", Answering)
+    monkeypatch.setattr(run, "EmbeddedPipeline", Answering)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     ANSWERS.clear()
 
@@ -87,20 +89,20 @@ def test_tags_are_written_and_undone(tmp_path: Path, capsys: pytest.CaptureFixtu
     out, err = said(capsys)
     assert out[-1] == "  tags: wrote genre Rock, mood Happy, BPM 128, key F#m, energy 7, evidence"
     assert err[-1].startswith("tonestream: tags: 1 file written; undo with: tonestream undo --run ")
-    run = err[-1].split()[-1]
+    name = err[-1].split()[-1]
 
     assert main(["undo", "--list"]) == 0
     (listed,) = said(capsys)[0]
-    assert listed.startswith(run) and listed.endswith("1 file")
-    assert main(["undo", "--run", run, "--dry-run"]) == 0
+    assert listed.startswith(name) and listed.endswith("1 file")
+    assert main(["undo", "--run", name, "--dry-run"]) == 0
     assert "  GENRE: Rock → nothing" in said(capsys)[0] and open_tags(file).text("GENRE") == ("Rock",)
-    assert main(["undo", "--run", run]) == 0
+    assert main(["undo", "--run", name]) == 0
     assert said(capsys)[0] == [
         str(file), "  GENRE: Rock → nothing", "  MOOD: Happy → nothing", "  BPM: 128 → nothing",
         "  INITIALKEY: F#m → nothing", "  ENERGYLEVEL: 7 → nothing", "  evidence: 12 fields",
     ]  # fmt: skip
     assert open_tags(file).contents() == before
-    for again in (["--last"], ["--run", run]):
+    for again in (["--last"], ["--run", name]):
         assert main(["undo", *again]) == 0
         assert said(capsys)[0] == ["nothing to undo"]
     assert main(["undo", str(file)]) == 0
