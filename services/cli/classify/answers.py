@@ -71,9 +71,11 @@ class Answers:
 
     def _known_result(self, given: Input, request_id: str) -> TrackResult | None:
         """The answer in the store; None if there is none. Notes the file's content."""
-        if self._store is None or given.kind != "file" or given.fault is not None or not given.path.is_file():
+        if self._store is None or given.kind != "file" or given.fault is not None:
             return None
         try:
+            if not given.path.is_file():
+                return None
             found = self._store.read(given.path)
         except OSError:
             return None  # the request says why

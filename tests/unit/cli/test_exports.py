@@ -133,5 +133,5 @@ def test_many_tracks_end_with_a_summary_by_genre_mood_and_error(
     songs(tmp_path, *(f"{number}.mp3" for number in range(9)), "rock.mp3", "bad.mp3", "busy.mp3")
     assert tonestream("classify", tmp_path) == 1
     end = capsys.readouterr().out.splitlines()[-5:]
-    assert end[0] == "10 of 12 tracks ok" and "tracks a" in end[1]
+    assert end[0] == "10 of 12 tracks ok" and "/s" in end[1]
     assert end[2:] == ["genre  jazz 9  rock 1", "mood   calm 10", "error  corrupt_audio 1  fetch_timeout 1"]
