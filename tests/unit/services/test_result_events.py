@@ -12,6 +12,7 @@ from shared.contracts.topics import Topics
 from shared.runtime.envelope import outgoing
 from shared.runtime.policy import LoopPolicy
 from shared.runtime.settling import Settler
+from shared.state.requests import Part
 from tests.support.mill import QUICK
 from tests.unit.services.test_aggregator import Bench, mood, prediction, track
 
@@ -34,7 +35,7 @@ class Desk(Bench):
         return events(tuple(output for settled in settler.settle(records) for output in settled.outputs))
 
     def parts(self, request_id: str = "r1") -> list[Record]:
-        parts = [track(request_id, segments=1), prediction(0, request_id=request_id), mood(request_id)]
+        parts: list[Part] = [track(request_id, segments=1), prediction(0, request_id=request_id), mood(request_id)]
         sent = [outgoing(TOPICS, part) for part in parts]
         return [Record(one.topic, 3, next(self.offsets), one.key, one.value, one.headers) for one in sent]
 
