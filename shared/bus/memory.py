@@ -136,12 +136,16 @@ class MemoryBus:
         with self._changed:
             self._check_open()
             number = next(self._numbers)
-            begin: dict[Slot, int] = {}
+            found: dict[Slot, int] = {}
             for topic in topics:
                 for index, partition in enumerate(self._known(topic).partitions):
-                    default = partition.start if from_beginning else partition.end
-                    begin[(topic, index)] = max((positions or {}).get((topic, index), default), partition.start)
-            self._readers[number] = begin
+                    wanted = (positions or {}).get((topic, index))
+                    if wanted is not None and partition.start <= wanted <= partition.end:
+                        found[(topic, index)] = wanted
+                    else:
+                        beginning = from_beginning or wanted is not None
+                        found[(topic, index)] = partition.start if beginning else partition.end
+            self._readers[number] = found
         return MemoryReader(self, number)
 
     def close(self) -> None:
