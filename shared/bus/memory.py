@@ -136,16 +136,12 @@ class MemoryBus:
         with self._changed:
             self._check_open()
             number = next(self._numbers)
-            found: dict[Slot, int] = {}
+            begin: dict[Slot, int] = {}
             for topic in topics:
                 for index, partition in enumerate(self._known(topic).partitions):
-                    wanted = (positions or {}).get((topic, index))
-                    if wanted is not None and partition.start <= wanted <= partition.end:
-                        found[(topic, index)] = wanted
-                    else:
-                        beginning = from_beginning or wanted is not None
-                        found[(topic, index)] = partition.start if beginning else partition.end
-            self._readers[number] = found
+                    default = partition.start if from_beginning else partition.end
+                    begin[(topic, index)] = max((positions or {}).get((topic, index), default), partition.start)
+            self._readers[number] = begin
         return MemoryReader(self, number)
 
     def close(self) -> None:
