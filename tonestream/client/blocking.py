@@ -166,8 +166,9 @@ class Client:
 
         Raises Refused for a filter that is none, Unavailable, NotOffered.
 
-        >>> [row.status for row in client.results(where="energy > 2")]
-        []
+        >>> result = client.classify(song)
+        >>> {row.status for row in client.results(genre=result.genre.label, where="bpm > 0", sort="-energy")}
+        {'ok'}
         """
         filters = protocol.filters(
             genre, mood, status, where=where, min_confidence=min_confidence, bpm=bpm, key=key, q=q, sort=sort
