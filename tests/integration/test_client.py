@@ -7,13 +7,11 @@ import inspect
 from collections.abc import Iterator
 
 import pytest
-from kafka import KafkaProducer
 
 import tonestream
 from shared.bus.kafka.bus import KafkaBus, KafkaConfig
 from shared.contracts.topics import Channel, Topics
-from shared.runtime.envelope import outgoing
-from tests.support.answering import Answering, failed_result
+from tests.support.answering import Answering, abort_result
 from tests.support.names import Names
 from tests.support.samples import SAMPLES
 from tests.support.served_gateway import ServedGateway
@@ -100,17 +98,6 @@ def test_the_two_clients_offer_the_same() -> None:
     assert surface(tonestream.Client) == surface(tonestream.AsyncClient)
 
 
-def abort(servers: str, topics: Topics, request_id: str) -> None:
-    """A result that a worker published and never committed."""
-    sent = outgoing(topics, failed_result(request_id))
-    producer = KafkaProducer(bootstrap_servers=servers, transactional_id=f"{topics.prefix}-aborted")
-    producer.init_transactions()
-    producer.begin_transaction()
-    producer.send(sent.topic, sent.value, sent.key, list(sent.headers)).get(timeout=30)
-    producer.abort_transaction()
-    producer.close()
-
-
 @pytest.mark.kafka
 def test_over_kafka_a_client_sees_the_one_committed_result(bootstrap_servers: str, names: Names) -> None:
     topics = Topics(names.prefix)
@@ -120,7 +107,7 @@ def test_over_kafka_a_client_sees_the_one_committed_result(bootstrap_servers: st
             before = client.classify(URL, timeout_s=60)
             with client.stream(timeout_s=60) as stream:
                 ticket = client.submit(URL, request_id="later-1")
-                abort(bootstrap_servers, topics, "later-1")
+                abort_result(bootstrap_servers, topics, "later-1")
                 with pytest.raises(TimedOut):
                     client.wait(ticket, timeout_s=2)
                 workers.release()

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import requests
 from beets import ui
+from beets.dbcore import types
 from beets.plugins import BeetsPlugin
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
@@ -23,6 +24,9 @@ FEATURES = ("energy", "valence", "danceability", "acousticness", "instrumentalne
 
 class TonestreamPlugin(BeetsPlugin):
     """``beet tonestream [query]``, and every import if ``auto`` is set."""
+
+    #: Numbers, so that `beet ls energy:..0.4` compares them as such.
+    item_types = dict.fromkeys((*FEATURES, "tonestream_genre_confidence"), types.FLOAT)
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +50,8 @@ class TonestreamPlugin(BeetsPlugin):
         """Classify these items and store what was found; write it into the files if ``write``."""
         items = list(items)
         with self._session() as session, ThreadPoolExecutor(AT_ONCE) as threads:
-            answers = threads.map(lambda item: self._answer(session, item), items)
+            paths = [item.filepath for item in items]  # taken here: beets completes them in this thread only
+            answers = threads.map(lambda path: self._answer(session, path), paths)
             for item, answer in zip(items, answers, strict=True):
                 if isinstance(answer, str):
                     self._log.warning("{}: {}", item, answer)
@@ -66,9 +71,8 @@ class TonestreamPlugin(BeetsPlugin):
             session.headers["Authorization"] = f"Bearer {key}"
         return session
 
-    def _answer(self, session: requests.Session, item: Any) -> dict[str, Any] | str:
-        """The result of one item, or why there is none."""
-        path = Path(os.fsdecode(item.path))
+    def _answer(self, session: requests.Session, path: Path) -> dict[str, Any] | str:
+        """The result of one file, or why there is none."""
         tracks = f"{self.config['url'].get(str).rstrip('/')}/v1/tracks"
         request_id = f"beets-{uuid.uuid4().hex}"
         headers = {
@@ -84,6 +88,8 @@ class TonestreamPlugin(BeetsPlugin):
                     return dict(result)
                 response = session.get(f"{tracks}/{request_id}", params={"wait": 30}, timeout=90)
             return str(response.json().get("detail") or response.status_code)
+        except requests.ConnectionError:
+            return f"no gateway answers at {tracks}"
         except (OSError, ValueError) as error:  # requests' errors are OSErrors
             return str(error)
 
