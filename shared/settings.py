@@ -249,6 +249,12 @@ class Settings(BaseSettings):
         False,
         description="Whether HTTP clients may name blobs (`blob:`) and files of `TONESTREAM_LOCAL_FILES` (`file:`).",
     )
+    gateway_max_waiting: int = Field(
+        1000,
+        gt=0,
+        description="Most uploads that may wait for the pipeline at once; further ones are refused for the moment, with"
+        " status 503. They take room in the blob store.",
+    )
     library_db: Path | None = Field(
         None,
         description="SQLite file with the gateway's view of the results. Default `tonestream/library.sqlite` in the"

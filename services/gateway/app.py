@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import AsyncIterator
 from importlib.metadata import version
 from typing import Any, Final
@@ -17,15 +16,13 @@ from starlette.responses import Response
 
 from services.gateway import static_page
 from services.gateway.gateway import Gateway
-from services.gateway.guards import Compressed, Guard, listed
+from services.gateway.guards import Compressed, Defects, Guard, listed
 from services.gateway.problems import GatewayCode, Problem, ProblemDetail, unavailable
 from services.gateway.routes import audio, events, health, results, tracks
 from services.gateway.sources import NewTrack, NewTracks
 from services.gateway.view.database import ViewUnavailableError
 from services.gateway.view.search import SearchError
 from shared.contracts.errors import DependencyError, ErrorCode
-
-log = logging.getLogger(__name__)
 
 _DESCRIPTION: Final = """
 Genre and mood of music, with the evidence for every few seconds.
@@ -67,6 +64,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     settings = gateway.settings
     # The last one added stands first.
     app.add_middleware(Compressed)
+    app.add_middleware(Defects)
     if origins := listed(settings.gateway_cors_origins):
         app.add_middleware(
             CORSMiddleware,
@@ -110,17 +108,12 @@ def _show_errors(app: FastAPI) -> None:
     async def away(request: Request, error: Exception) -> Response:
         return unavailable(str(error)).response()
 
-    async def defect(request: Request, error: Exception) -> Response:
-        log.error("a defect in %s %s", request.method, request.url.path, exc_info=error)
-        return Problem(ErrorCode.INTERNAL, "a defect of the gateway; its log says where").response()
-
     app.add_exception_handler(Problem, problem)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, refused)
     app.add_exception_handler(SearchError, search)
     app.add_exception_handler(ViewUnavailableError, away)
     app.add_exception_handler(DependencyError, away)
-    app.add_exception_handler(Exception, defect)
 
 
 def _describe_problems(app: FastAPI) -> None:

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 #: What is read. Requests and tracks say how far a track is; results are the answers.
 FOLLOWED: Final = (Channel.REQUESTS, Channel.REQUESTS_RETRY, Channel.TRACKS, Channel.RESULTS)
 _AT_ONCE: Final = 200
-_POLL_S: Final = 0.5
+_POLL_S: Final = 0.2
 _PAUSE_S: Final = 1.0
 #: How often the broker is asked whether it is there while nothing comes, in seconds.
 _ASK_EVERY_S: Final = 5.0
@@ -79,6 +79,9 @@ class Follower:
                 self._fault = str(error)
                 log.warning("the topics are not read: %s", error)
                 self._stopping.wait(_PAUSE_S)
+            except Exception:
+                log.exception("the topics are not read any more, because of a defect")
+                return
 
     def _follow(self) -> None:
         """Read until something fails, or the end."""

@@ -59,10 +59,10 @@ class Gateway:
         self.heard = HeardAudio(settings, blobs, self.database)
 
     def start(self) -> None:
-        """Begin to follow the topics. What an earlier process left unfinished in memory is sent again."""
+        """Begin to follow the topics. What an earlier process accepted and did not publish is published; where the bus
+        forgets, so is everything that it left unfinished."""
         self.follower.start(_ATTACH_S)
-        if self.mode == "embedded":
-            self.submissions.resume()
+        self.submissions.resume(everything=self.mode == "embedded")
 
     def hang_up(self) -> None:
         """End all answers that wait for something."""

@@ -8,6 +8,7 @@ sends. Other sites' scripts cannot read answers unless they are allowed.
 from __future__ import annotations
 
 import ipaddress
+import logging
 from collections.abc import Iterable
 from typing import Final
 from urllib.parse import urlsplit
@@ -17,7 +18,10 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.gateway.problems import GatewayCode, Problem
+from shared.contracts.errors import ErrorCode
 from shared.settings import Settings
+
+log = logging.getLogger(__name__)
 
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _LOOPBACK_NAMES: Final = ("localhost", ".localhost")
@@ -122,6 +126,33 @@ def _is_address(name: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+class Defects:
+    """Answers what no handler foresaw with a problem document, and logs where it happened."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begun = False
+
+        async def send_noted(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_noted)
+        except Exception:
+            log.exception("a defect in %s %s", scope["method"], scope["path"])
+            if begun:
+                raise  # the connection is cut: half an answer must not look whole
+            problem = Problem(ErrorCode.INTERNAL, "a defect of the gateway; its log says where")
+            await problem.response()(scope, receive, send)
 
 
 class Compressed:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import anyio
+import anyio.to_thread
 import numpy as np
 
 from services.gateway.problems import GatewayCode, Problem, unavailable
@@ -30,7 +32,7 @@ log = logging.getLogger(__name__)
 #: The longest part that is made at once, seconds: 159 MB of samples in memory.
 LONGEST_PART_S: Final = 3600.0
 _BITRATE: Final = "96k"
-#: Parts that are made at the same time; each takes a core.
+#: Parts and outlines that are made at the same time; each takes a core.
 _AT_ONCE: Final = 2
 _MOST_KEPT_BYTES: Final = 256 * 1024 * 1024
 _MOST_OUTLINES: Final = 64
@@ -63,7 +65,7 @@ class HeardAudio:
         self._exit = contextlib.ExitStack()
         self._folder: Path | None = None
         self._lock = threading.Lock()
-        self._encoders = threading.BoundedSemaphore(_AT_ONCE)
+        self._workers = anyio.CapacityLimiter(_AT_ONCE)
         self._parts: OrderedDict[str, int] = OrderedDict()  # sizes in bytes, the least recently used first
         self._outlines: OrderedDict[tuple[str, int], Outline] = OrderedDict()
 
@@ -71,9 +73,16 @@ class HeardAudio:
         """Remove the folder."""
         self._exit.close()
 
-    def part(self, request_id: str, start_s: float | None, end_s: float | None) -> Part:
+    async def part(self, request_id: str, start_s: float | None, end_s: float | None) -> Part:
         """The part between two times in seconds, by default all of it. Raises Problem: not_found, audio_gone,
         invalid_request, unavailable."""
+        return await anyio.to_thread.run_sync(self._part, request_id, start_s, end_s, limiter=self._workers)
+
+    async def outline(self, request_id: str, points: int) -> Outline:
+        """The outline in that many pieces. Raises Problem: not_found, audio_gone."""
+        return await anyio.to_thread.run_sync(self._outline, request_id, points, limiter=self._workers)
+
+    def _part(self, request_id: str, start_s: float | None, end_s: float | None) -> Part:
         sha256 = self._audio_of(request_id)
         with self._open(sha256, request_id) as opened:
             count = opened.getnframes()
@@ -91,14 +100,10 @@ class HeardAudio:
             tag = hashlib.sha256(f"{sha256}:{first}:{last}:{_BITRATE}".encode()).hexdigest()[:32]
             if (file := self._kept(tag)) is not None:
                 return Part(file, tag)
-            with self._encoders:
-                if (file := self._kept(tag)) is not None:
-                    return Part(file, tag)
-                opened.setpos(first)
-                return Part(self._encode(opened.readframes(last - first), tag), tag)
+            opened.setpos(first)
+            return Part(self._encode(opened.readframes(last - first), tag), tag)
 
-    def outline(self, request_id: str, points: int) -> Outline:
-        """The outline in that many pieces. Raises Problem: not_found, audio_gone."""
+    def _outline(self, request_id: str, points: int) -> Outline:
         sha256 = self._audio_of(request_id)
         with self._lock:
             if (known := self._outlines.get((sha256, points))) is not None:
@@ -171,7 +176,7 @@ class HeardAudio:
             file = self._folder / f"{tag}.mp3"
         AudioSegment.converter = find_ffmpeg(self._ffmpeg)
         segment = AudioSegment(data=samples, sample_width=2, frame_rate=SAMPLE_RATE, channels=1)
-        part = file.with_suffix(".part")
+        part = file.with_suffix(f".{threading.get_ident()}")
         try:
             segment.export(str(part), format="mp3", bitrate=_BITRATE).close()
             part.replace(file)

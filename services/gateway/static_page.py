@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from fastapi import FastAPI
-from starlette.responses import FileResponse, Response
+from fastapi import FastAPI, Request
+from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from services.gateway.problems import GatewayCode, Problem
 
 FOLDER: Final = Path(__file__).resolve().parent / "page"
+_INDEX: Final = "index.html"
 #: A browser asks each time whether a file has changed, and is answered by its ETag.
 _ASK_AGAIN: Final = "no-cache"
 
@@ -24,14 +25,15 @@ class _Files(StaticFiles):
         return response
 
 
-def mount(app: FastAPI) -> None:
+def mount(app: FastAPI, folder: Path = FOLDER) -> None:
     """Add the page to the application."""
+    files = _Files(directory=folder, check_dir=False)
 
     @app.get("/", include_in_schema=False)
-    def index() -> Response:
-        file = FOLDER / "index.html"
-        if not file.is_file():
+    async def index(request: Request) -> Response:
+        if not (folder / _INDEX).is_file():
             raise Problem(GatewayCode.NOT_FOUND, "this installation has no page; the API is at /v1, see /openapi.json")
-        return FileResponse(file, media_type="text/html", headers={"Cache-Control": _ASK_AGAIN})
+        return await files.get_response(_INDEX, request.scope)
 
-    app.mount("/static", _Files(directory=FOLDER, check_dir=False), name="static")
+    if folder.is_dir():
+        app.mount("/static", files, name="static")

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from services.gateway.feed import Feed
@@ -71,7 +72,8 @@ class Submissions:
                     f"the request ID {one.request.request_id!r} belongs to another request; use a new one",
                     request_id=one.request.request_id,
                 )
-        # One that was entered and never published: the process ended in between.
+        # One that was entered and never published: the process ended in between, or another thread is about to do it.
+        # A request that is published twice is answered once.
         new = [one.request for one, known in zip(asked, before, strict=True) if known is None or not known.published]
         try:
             self._publish(new)
@@ -89,10 +91,11 @@ class Submissions:
             for one, known in zip(asked, before, strict=True)
         ]
 
-    def resume(self) -> None:
-        """Send again what an earlier process left unfinished, in a thread of its own."""
+    def resume(self, everything: bool) -> None:
+        """Publish what an earlier process left unpublished, or ``everything`` that it left unfinished, in a thread of
+        its own."""
         with self._database.reading() as connection:
-            left = requests.unfinished(connection)
+            left = [known for known in requests.unfinished(connection) if everything or not known.published]
         if left:
             log.info("%d requests of the last run go on", len(left))
             self._resuming = threading.Thread(target=self._resume, args=(left,), name="resume", daemon=True)
@@ -111,10 +114,12 @@ class Submissions:
     def _resume(self, left: Sequence[Known]) -> None:
         specs = [known.spec for known in left if known.spec is not None]
         while specs and not self._closing.is_set():
+            some = specs[:_RESUMED_AT_ONCE]
             try:
-                self._publish(specs[:_RESUMED_AT_ONCE], timeout_s=_PAUSE_S)
+                self._publish(some, timeout_s=_PAUSE_S)
+                self._database.write(partial(requests.confirm, request_ids=[one.request_id for one in some]))
                 specs = specs[_RESUMED_AT_ONCE:]
-            except BusError as error:
+            except (BusError, ViewUnavailableError) as error:
                 log.debug("the bus takes nothing at the moment: %s", error)
                 self._closing.wait(_PAUSE_S)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import socket
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -115,25 +114,14 @@ def _on_kafka(settings: Settings, stack: ExitStack) -> Gateway:
 
 def _run(gateway: Gateway, listening: socket.socket, address: str, show: bool) -> None:
     """Serve until a signal ends it, which is then raised as in every command."""
-    import uvicorn
+    from services.gateway.server import GatewayServer
 
-    from services.gateway.app import create_app
+    def started() -> None:
+        print(f"Tonestream is at {address}", flush=True)
+        complain("Ctrl-C ends it")
+        if show:
+            import webbrowser
 
-    class Server(uvicorn.Server):
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            print(f"Tonestream is at {address}", flush=True)
-            print("Ctrl-C ends it.", file=sys.stderr, flush=True)
-            if show:
-                import webbrowser
+            webbrowser.open(address)
 
-                webbrowser.open(address)
-
-        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            gateway.hang_up()  # else open event streams would be waited for
-            await super().shutdown(sockets)
-
-    config = uvicorn.Config(
-        create_app(gateway), log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=1
-    )
-    Server(config).run(sockets=[listening])
+    GatewayServer(gateway, started).run(sockets=[listening])

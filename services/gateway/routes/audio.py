@@ -32,14 +32,14 @@ class Waveform(BaseModel):
         **responses(GatewayCode.NOT_FOUND, GatewayCode.AUDIO_GONE),
     },
 )
-def part(
+async def part(
     gateway: LivingGateway,
     request_id: TrackId,
     start: Annotated[float | None, Query(ge=0, allow_inf_nan=False, description="seconds")] = None,
     end: Annotated[float | None, Query(ge=0, allow_inf_nan=False, description="seconds")] = None,
 ) -> FileResponse:
     """What the models heard: 22.05 kHz, mono. Ranges are served, so that players can seek."""
-    made = gateway.heard.part(request_id, start, end)
+    made = await gateway.heard.part(request_id, start, end)
     # The same part is the same file for ever.
     headers = {"ETag": f'"{made.tag}"', "Cache-Control": "private, max-age=3600"}
     return FileResponse(made.file, media_type="audio/mpeg", headers=headers)
@@ -50,11 +50,11 @@ def part(
     summary="The outline of a track",
     responses=responses(GatewayCode.NOT_FOUND, GatewayCode.AUDIO_GONE),
 )
-def waveform(
+async def waveform(
     gateway: LivingGateway,
     request_id: TrackId,
     points: Annotated[int, Query(ge=1, le=20_000, description="pieces of equal length")] = 1000,
 ) -> Waveform:
     """The least and the greatest sample of each piece, for drawing."""
-    outline = gateway.heard.outline(request_id, points)
+    outline = await gateway.heard.outline(request_id, points)
     return Waveform(duration_s=outline.duration_s, peaks=list(outline.peaks))

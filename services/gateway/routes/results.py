@@ -71,6 +71,10 @@ def _wanted(
     )  # fmt: skip
 
 
+def _file(media_type: str) -> dict[int | str, dict[str, Any]]:
+    return {200: {"description": "a download", "content": {media_type: {}}}, **responses()}
+
+
 Filters = Annotated[Wanted, Depends(_wanted)]
 Sort = Annotated[
     str, Query(description=f"one of {', '.join(search.SORTS)}; with - before it the other way", examples=["-finished"])
@@ -104,13 +108,23 @@ def results(
     return _json(f'{{"results": [{listed}], "next": {cursor}, "total": {page.total}}}')
 
 
-@router.get("/results.csv", summary="Finished tracks as CSV", response_class=Response)
+@router.get(
+    "/results.csv",
+    summary="Finished tracks as CSV",
+    response_class=Response,
+    responses=_file("text/csv"),
+)
 def as_csv(gateway: LivingGateway, wanted: Filters, sort: Sort = "finished") -> Response:
     """All that the filters select."""
     return _download(gateway, "text/csv; charset=utf-8", "tonestream.csv", lambda rows: csv_lines(rows), wanted, sort)
 
 
-@router.get("/results.jsonl", summary="Finished tracks as JSON lines", response_class=Response)
+@router.get(
+    "/results.jsonl",
+    summary="Finished tracks as JSON lines",
+    response_class=Response,
+    responses=_file("application/x-ndjson"),
+)
 def as_jsonl(gateway: LivingGateway, wanted: Filters) -> Response:
     """All that the filters select, each as the result that was published."""
 
@@ -122,7 +136,12 @@ def as_jsonl(gateway: LivingGateway, wanted: Filters) -> Response:
     return _attachment(lines(), "application/x-ndjson", "tonestream.jsonl")
 
 
-@router.get("/results.m3u8", summary="Finished tracks as a playlist", response_class=Response)
+@router.get(
+    "/results.m3u8",
+    summary="Finished tracks as a playlist",
+    response_class=Response,
+    responses=_file("audio/x-mpegurl"),
+)
 def as_m3u8(gateway: LivingGateway, wanted: Filters, sort: Sort = "finished") -> Response:
     """All that the filters select, by their sources."""
     return _download(

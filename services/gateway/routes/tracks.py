@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from typing import Annotated, Any, Final
 from urllib.parse import quote, unquote
@@ -15,7 +14,7 @@ from starlette.responses import JSONResponse
 
 from services.gateway.forms import Form
 from services.gateway.gateway import Gateway
-from services.gateway.problems import GatewayCode, Problem, ProblemDetail, responses
+from services.gateway.problems import GatewayCode, Problem, ProblemDetail, responses, unavailable
 from services.gateway.routes import LivingGateway
 from services.gateway.sources import MOST_TRACKS, checked_track
 from services.gateway.submissions import Submitted
@@ -23,6 +22,7 @@ from services.gateway.uploads import Receiver, Refused, Upload, Wishes, too_larg
 from services.gateway.view import requests, search
 from services.gateway.view.requests import Known, TrackStage
 from shared.contracts.errors import ErrorCode
+from shared.contracts.faults import encoding_fault, faults
 from shared.contracts.messages import RequestId, TrackRequest, TrackResult
 from shared.contracts.tracks import BLOB_SCHEME
 
@@ -31,6 +31,7 @@ router = APIRouter(prefix="/v1/tracks", tags=["tracks"])
 _LONGEST_WAIT_S: Final = 60.0
 #: The most of a JSON body: 1000 tracks with the longest URLs.
 _MOST_JSON_BYTES: Final = 16 * 1024 * 1024
+_ANY_JSON: Final[TypeAdapter[object]] = TypeAdapter(Any)
 _REQUEST_ID: Final[TypeAdapter[str]] = TypeAdapter(RequestId)
 
 TrackId = Annotated[str, Path(description="the request ID", examples=["my-1"])]
@@ -151,6 +152,7 @@ async def submit(
     request_id = None if idempotency_key is None else _checked_id(idempotency_key)
     if kind == "application/json":
         return await _submit_json(request, gateway, request_id)
+    await run_in_threadpool(_require_room, gateway)
     receiver = Receiver(gateway.blobs, gateway.settings.fetch_max_bytes)
     try:
         if kind == "multipart/form-data":
@@ -268,9 +270,10 @@ async def _submit_json(request: Request, gateway: Gateway, request_id: str | Non
 
 def _submit_document(gateway: Gateway, body: bytes, request_id: str | None) -> JSONResponse:
     try:
-        document = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise Problem(ErrorCode.INVALID_REQUEST, f"the body is not JSON: {error}") from None
+        document = _ANY_JSON.validate_json(body)
+    except ValidationError as error:
+        said = encoding_fault(body, "body") or faults(error, "body")
+        raise Problem(ErrorCode.INVALID_REQUEST, said) from None
     local = gateway.settings.gateway_local_sources
     if not isinstance(document, dict) or "tracks" not in document:
         one = checked_track(document, request_id or uuid.uuid4().hex, local)
@@ -306,6 +309,14 @@ def _named(fields: object) -> str:
 
 
 # Files
+
+
+def _require_room(gateway: Gateway) -> None:
+    """Raises Problem (unavailable) while too many uploads wait."""
+    with gateway.database.reading() as connection:
+        waiting = requests.waiting_uploads(connection)
+    if waiting >= gateway.settings.gateway_max_waiting:
+        raise unavailable(f"{waiting} uploads wait for the pipeline (TONESTREAM_GATEWAY_MAX_WAITING); try again later")
 
 
 async def _receive_form(request: Request, receiver: Receiver) -> Wishes:
@@ -367,8 +378,5 @@ def _checked_id(text: str) -> str:
     """Raises Problem (invalid_request)."""
     try:
         return _REQUEST_ID.validate_python(text)
-    except ValidationError:
-        from shared.contracts.messages import PATTERNS_IN_WORDS
-
-        words = next(iter(PATTERNS_IN_WORDS.values()))
-        raise Problem(ErrorCode.INVALID_REQUEST, f"Idempotency-Key {words}") from None
+    except ValidationError as error:
+        raise Problem(ErrorCode.INVALID_REQUEST, f"Idempotency-Key: {faults(error)}") from None

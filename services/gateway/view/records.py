@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sqlite3
 import time
@@ -45,12 +46,27 @@ class Absorber:
 
     def absorb(self, connection: sqlite3.Connection, records: Sequence[Record]) -> list[Change]:
         """A job for the writer: returns what changed, in order."""
-        changes = [change for record in records for change in self._absorb(connection, record)]
+        changes = [change for record in records for change in self._absorbed(connection, record)]
         positions = {(record.topic, record.partition): record.offset + 1 for record in records}
         connection.executemany(
             "INSERT OR REPLACE INTO positions VALUES (?, ?, ?)", [(*slot, offset) for slot, offset in positions.items()]
         )
         return changes
+
+    def _absorbed(self, connection: sqlite3.Connection, record: Record) -> Sequence[Change]:
+        """A record that meets a defect is left out: it would be met again at every start."""
+        connection.execute("SAVEPOINT record")
+        try:
+            return tuple(self._absorb(connection, record))
+        except sqlite3.Error:
+            raise
+        except Exception:
+            log.exception("%s is left out of the view", record.coordinates)
+            connection.execute("ROLLBACK TO record")
+            return ()
+        finally:
+            with contextlib.suppress(sqlite3.Error):
+                connection.execute("RELEASE record")
 
     def _absorb(self, connection: sqlite3.Connection, record: Record) -> Iterable[Change]:
         channel = self._topics.channel(record.topic)

@@ -141,6 +141,14 @@ def unfinished(connection: sqlite3.Connection) -> list[Known]:
     return [Known.of(values) for values in found]
 
 
+def waiting_uploads(connection: sqlite3.Connection) -> int:
+    """How many uploads wait for their answer."""
+    found = connection.execute(
+        "SELECT count(*) FROM requests WHERE stage IN ('queued', 'fetching', 'listening') AND track_key LIKE 'blob:%'"
+    )
+    return int(found.fetchone()[0])
+
+
 def audio_of(connection: sqlite3.Connection, request_id: str) -> str | None:
     """The hash of the audio that was heard for the request, for the one that it follows, or last for the same track."""
     found = connection.execute(

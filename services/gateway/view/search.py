@@ -224,7 +224,7 @@ class _Cursor:
     """The place behind a row: its value of the sort, and its number."""
 
     sort: str
-    value: str | float | int | None
+    value: str | float | None
     seq: int
 
     def text(self) -> str:
@@ -235,7 +235,7 @@ class _Cursor:
     def parse(cls, text: str, sort: str) -> Self:
         try:
             sorted_by, value, seq = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-            if not (isinstance(value, str | float | int | None) and isinstance(seq, int) and abs(seq) < 1 << 62):
+            if not (isinstance(value, str | float | None) and isinstance(seq, int) and abs(seq) < 1 << 62):
                 raise ValueError
         except (ValueError, TypeError, RecursionError):
             raise SearchError("after: this is no cursor of a page before") from None

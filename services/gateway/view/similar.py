@@ -13,7 +13,7 @@ from services.gateway.view.search import rows_by_seq
 from services.library.row import Row
 
 _AT_ONCE: Final = 5000
-#: Tracks with the same audio are looked past, so more are ranked than asked for.
+#: More are ranked than asked for: some may have been replaced by newer answers since they were read.
 _SPARE: Final = 20
 
 
