@@ -44,10 +44,10 @@ def environment(**more: str) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("TONESTREAM_")} | more
 
 
-def run(
-    command: Sequence[str | Path], settings: Mapping[str, str], status: int = 0
-) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(command, env=settings, capture_output=True, text=True, timeout=120, check=False)
+def run(command: Sequence[object], settings: Mapping[str, str], status: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [str(word) for word in command], env=settings, capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == status, done.stderr
     return done
 
@@ -89,18 +89,16 @@ def test_the_beets_plugin_fills_what_is_empty(gateway: str, tmp_path: Path) -> N
     for sample in SAMPLES[:2]:
         shutil.copy(sample, music)
     tagged, empty = sorted(music.iterdir())
-    tags = mutagen.File(empty, easy=True)
-    tags.pop("genre", None)
-    tags.save()
-    tags = mutagen.File(tagged, easy=True)
-    tags["genre"] = "Polka"
-    tags.save()
+    for file, genres in ((tagged, ["Polka"]), (empty, [])):
+        tags = mutagen.File(file, easy=True)
+        tags["genre"] = genres
+        tags.save()
     config = {
         "directory": str(music),
         "library": str(tmp_path / "library.db"),
         "pluginpath": str(RECIPES / "beets" / "beetsplug"),
         "plugins": "tonestream",
-        "import": {"copy": False, "write": False, "autotag": False, "quiet": True},
+        "import": {"copy": False, "write": True, "autotag": False, "quiet": True},
         "tonestream": {"url": gateway, "api_key": KEY, "min_confidence": 0.0},
     }
     (tmp_path / "config.yaml").write_text(json.dumps(config))  # JSON is YAML
@@ -148,13 +146,16 @@ def prints_the_one_committed_result(
     topics = Topics(names.prefix)
     bus = KafkaBus(KafkaConfig(bootstrap_servers=bootstrap_servers))
     own = {"KAFKA": bootstrap_servers, "TOPIC_PREFIX": names.prefix, "REQUEST_ID": "later-1"}
-    with Answering(bus, topics) as workers, subprocess.Popen(
-        [*command, "https://example.org/song.mp3"],
-        env={**settings, **own},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as program:
+    with (
+        Answering(bus, topics) as workers,
+        subprocess.Popen(
+            [*command, "https://example.org/song.mp3"],
+            env={**settings, **own},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as program,
+    ):
         deadline = time.monotonic() + 60
         while not workers.seen and program.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
