@@ -185,7 +185,8 @@ class Client:
         """Results as they come, of everybody's requests, from now on or from the cursor of an earlier stream.
 
         A broken connection is made again, and the stream goes on where it broke. It never ends by itself; ``timeout_s``
-        is the longest wait for the next result, after which it raises TimedOut.
+        is the longest wait for the next result, after which it raises TimedOut. It raises Missed where a gateway cannot
+        send again all that came since the cursor, and Unavailable.
 
         >>> with client.stream(timeout_s=60) as results:
         ...     ticket = client.submit(song)
