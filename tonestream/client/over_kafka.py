@@ -48,7 +48,8 @@ log = logging.getLogger(__name__)
 #: The longest single poll, so that closing and time limits are noticed.
 _SLICE_S: Final = 0.25
 _RECORDS_AT_ONCE: Final = 500
-#: How many requests a client expects results of, and how many bytes of results wait to be fetched. The oldest go first.
+#: How many submitted requests a client looks out for, and how many bytes of results it keeps, the newest. Others are
+#: searched for when somebody waits for them.
 _MOST_EXPECTED: Final = 100_000
 _MOST_BYTES: Final = 64 * 1024 * 1024
 _NO_LIBRARY: Final = "only a client over HTTP can do this: give the address of a gateway, http://..."
@@ -98,7 +99,7 @@ class KafkaEnd:
         cursor = _cursor_of(inbox.positions) if submission.own_id else None
         audio = "" if submission.file is None else self._files.put(submission.file, submission.request_id)
         request = submission.request(audio)
-        if submission.own_id:
+        if submission.own_id and inbox.has_room:
             inbox.expect(submission.request_id)
         with _translated():
             try:
@@ -287,9 +288,12 @@ class _Inbox:
             future = self._expected[request_id] = Future()
             if self.fault is not None:
                 future.set_exception(self.fault)
-            while len(self._expected) > _MOST_EXPECTED:
-                self._remove(next(iter(self._expected)))
             return future, True
+
+    @property
+    def has_room(self) -> bool:
+        """Whether requests may be expected that nobody waits for yet."""
+        return len(self._expected) < _MOST_EXPECTED
 
     def forget(self, request_id: str) -> None:
         with self._lock:

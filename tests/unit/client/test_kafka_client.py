@@ -271,6 +271,26 @@ def test_a_stream_for_asyncio_begins_when_it_is_entered(bench: Bench) -> None:
     assert submitted == seen
 
 
+def test_more_requests_than_a_client_looks_out_for_are_all_answered(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(over_kafka, "_MOST_EXPECTED", 3)
+    with bench.client() as client:
+        tickets = [client.submit(URL) for _ in range(8)]
+        assert [client.wait(one, timeout_s=10).request_id for one in tickets] == [one.request_id for one in tickets]
+
+
+def test_the_environment_counts_and_arguments_go_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TONESTREAM_TOPIC_PREFIX", "music")
+    monkeypatch.setenv("TONESTREAM_KAFKA_BOOTSTRAP_SERVERS", "elsewhere:1")
+    for client, prefix in ((Client("kafka://localhost:9092"), "music"), (Client.kafka(topic_prefix="mine"), "mine")):
+        end = client._end
+        assert isinstance(end, KafkaEnd)
+        assert end._topics.prefix == prefix
+        assert end._bus._config.bootstrap_servers == "localhost:9092"  # type: ignore[attr-defined]
+        client.close()
+
+
 def test_a_setting_that_there_is_not_is_named() -> None:
     with pytest.raises(ValueError, match="there is no setting 'topic_prefx'"):
         Client.kafka("localhost:9092", topic_prefx="music")
