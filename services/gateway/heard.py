@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import logging
 import threading
+import warnings
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ import numpy as np
 from services.gateway.problems import GatewayCode, Problem, unavailable
 from services.gateway.view import requests
 from services.gateway.view.database import Database
-from shared.audio.decode import SAMPLE_RATE, find_ffmpeg
+from shared.audio.decode import SAMPLE_RATE, MissingDependencyError, find_ffmpeg
 from shared.audio.wav import float_samples, open_wav
 from shared.blobs.store import BlobGoneError, BlobStore
 from shared.contracts.errors import ErrorCode
@@ -167,6 +168,8 @@ class HeardAudio:
             return self._folder / f"{tag}.mp3"
 
     def _encode(self, samples: bytes, tag: str) -> Path:
+        # It warns where no ffmpeg is on the PATH, and has escapes that newer Pythons warn of.
+        warnings.filterwarnings("ignore", module="pydub")
         from pydub import AudioSegment
         from pydub.exceptions import CouldntEncodeError
 
@@ -174,7 +177,10 @@ class HeardAudio:
             if self._folder is None:
                 self._folder = self._exit.enter_context(work_folder())
             file = self._folder / f"{tag}.mp3"
-        AudioSegment.converter = find_ffmpeg(self._ffmpeg)
+        try:
+            AudioSegment.converter = find_ffmpeg(self._ffmpeg)
+        except MissingDependencyError as error:
+            raise unavailable(str(error)) from error
         segment = AudioSegment(data=samples, sample_width=2, frame_rate=SAMPLE_RATE, channels=1)
         part = file.with_suffix(f".{threading.get_ident()}")
         try:

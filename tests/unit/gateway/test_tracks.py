@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from pathlib import Path
@@ -9,7 +10,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from services.gateway.view import records
+from services.gateway.view.database import add_derived
+from services.library.row import Row
 from shared.bus.base import BusUnavailableError
+from shared.contracts.messages import TrackResult
 from tests.support.gateway_bench import GatewayBench, answer, problem_of
 
 URL = "https://example.org/song.mp3"
@@ -118,7 +123,7 @@ def test_blobs_and_files_of_the_machine_may_be_opened_to_clients(tmp_path: Path)
 
 @pytest.mark.parametrize("key", ["", "a b", "ä", "x" * 129])
 def test_a_key_that_is_no_request_id_is_refused(bench: GatewayBench, key: str) -> None:
-    refused = bench.client.post("/v1/tracks", json={"audio_url": URL}, headers={"Idempotency-Key": key.encode()})
+    refused = bench.client.post("/v1/tracks", json={"audio_url": URL}, headers=[(b"Idempotency-Key", key.encode())])
     assert problem_of(refused) == (422, "invalid_request")
 
 
@@ -205,14 +210,10 @@ def _every_kind(bench: GatewayBench) -> list[httpx.Response]:
 def test_a_record_that_meets_a_defect_does_not_stop_the_reader(
     bench: GatewayBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from services.gateway.view import records
-
-    derive = records.add_derived
-
-    def broken(*arguments: object) -> object:
-        if getattr(arguments[2], "request_id", "") == "bad":
+    def broken(connection: sqlite3.Connection, seq: int, result: TrackResult, finished_at: float) -> Row:
+        if result.request_id == "bad":
             raise RuntimeError("a defect")
-        return derive(*arguments)  # type: ignore[arg-type]
+        return add_derived(connection, seq, result, finished_at)
 
     monkeypatch.setattr(records, "add_derived", broken)
     bench.publish(answer("bad"))
