@@ -14,21 +14,22 @@ from shared.contracts.topics import Channel, Topics
 from tests.support.answering import Answering, abort_result
 from tests.support.names import Names
 from tests.support.samples import SAMPLES
-from tests.support.served_gateway import ServedGateway
+from tests.support.served import Served
 from tonestream import AsyncClient, Client, NotFound, Refused, Status, TimedOut
 
 URL = "https://example.org/song.mp3"
+KEY = "a-key-of-these-tests"
 
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with ServedGateway(tmp_path_factory.mktemp("gateway"), gateway_api_keys="first-key") as served:
+    with Served(tmp_path_factory.mktemp("gateway"), gateway_api_keys=KEY, genre_model="mfcc-lstm") as served:
         yield served.address
 
 
 @pytest.fixture
 def client(gateway: str) -> Iterator[Client]:
-    with Client(gateway, api_key="first-key") as made:
+    with Client(gateway, api_key=KEY) as made:
         yield made
 
 
@@ -68,7 +69,12 @@ def test_a_stream_goes_on_after_its_cursor(client: Client) -> None:
         assert next(resumed).request_id == second.request_id
 
 
-def test_what_the_gateway_refuses_is_refused_with_its_code(client: Client) -> None:
+def test_what_the_gateway_refuses_is_refused_with_its_code(client: Client, gateway: str) -> None:
+    with Client(gateway) as stranger, pytest.raises(Refused) as refused:
+        stranger.submit(URL)
+    assert refused.value.problem.code == "unauthorized"
+    with Client(gateway) as stranger, pytest.raises(Refused):
+        stranger.stream()
     with pytest.raises(Refused) as refused:
         list(client.results(where="energy ~ 2"))
     assert refused.value.problem.code == "invalid_request"
@@ -80,7 +86,7 @@ def test_what_the_gateway_refuses_is_refused_with_its_code(client: Client) -> No
 
 def test_with_asyncio_many_tracks_are_under_way_at_once(gateway: str) -> None:
     async def scenario() -> list[Status]:
-        async with AsyncClient(gateway, api_key="first-key") as client:
+        async with AsyncClient(gateway, api_key=KEY) as client:
             results = await asyncio.gather(*(client.classify(file, timeout_s=60) for file in SAMPLES))
         return [result.status for result in results]
 

@@ -24,11 +24,11 @@ from tests.support.answering import Answering, abort_result
 from tests.support.mcp_session import McpSession
 from tests.support.names import Names
 from tests.support.samples import ROOT, SAMPLES
-from tests.support.served_gateway import ServedGateway
+from tests.support.served import Served
 
 RECIPES: Final = ROOT / "recipes"
 CACHE: Final = ROOT / ".cache" / "recipes"
-KEY: Final = "recipes-key"
+KEY: Final = "a-key-of-these-tests"
 
 
 def need(found: object, what: str) -> None:
@@ -54,7 +54,7 @@ def run(command: Sequence[object], settings: Mapping[str, str], status: int = 0)
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with ServedGateway(tmp_path_factory.mktemp("gateway"), gateway_api_keys=KEY) as served:
+    with Served(tmp_path_factory.mktemp("gateway"), gateway_api_keys=KEY, genre_model="mfcc-lstm") as served:
         yield served.address
 
 

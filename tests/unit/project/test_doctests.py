@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.samples import SAMPLE, SAMPLES
-from tests.support.served_gateway import ServedGateway
+from tests.support.served import Served
 from tonestream import AsyncClient, Client
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -36,7 +36,8 @@ def test_the_examples_of_a_module_give_what_they_say(module: str) -> None:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, object]]:
     """A gateway, songs, and what the examples import."""
-    with ServedGateway(tmp_path_factory.mktemp("gateway")) as gateway, Client(gateway.address) as client:
+    folder = tmp_path_factory.mktemp("gateway")
+    with Served(folder, genre_model="mfcc-lstm") as gateway, Client(gateway.address) as client:
         yield {
             "address": gateway.address,
             "client": client,
