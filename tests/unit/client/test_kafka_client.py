@@ -271,6 +271,16 @@ def test_a_stream_for_asyncio_begins_when_it_is_entered(bench: Bench) -> None:
     assert submitted == seen
 
 
+def test_a_search_that_was_cut_short_is_made_again_by_the_next_who_waits(bench: Bench) -> None:
+    with bench.client() as client:
+        ticket = client.submit(URL)
+        client.wait(ticket, timeout_s=10)
+    with bench.client() as another:
+        with pytest.raises(TimedOut):
+            another.wait(ticket.request_id, timeout_s=0.0)
+        assert another.wait(ticket.request_id, timeout_s=10).request_id == ticket.request_id
+
+
 def test_more_requests_than_a_client_looks_out_for_are_all_answered(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
