@@ -37,7 +37,7 @@ _SUBMISSIONS: Final = "submissions"
 
 
 class Keys:
-    """The API keys, of which only hashes are compared. Without keys everybody is let in."""
+    """The API keys. Only their hashes are kept and compared. Without keys everybody is let in."""
 
     def __init__(self, keys: tuple[str, ...], session_s: int, clock: Callable[[], float] = time.time) -> None:
         self._hashes = tuple(_hash(key) for key in keys)

@@ -1,4 +1,4 @@
-"""How much one client may ask for: token buckets, one a client, of which only so many are kept."""
+"""How much one client may ask for: token buckets, one a client, and only so many."""
 
 from __future__ import annotations
 

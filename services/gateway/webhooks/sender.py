@@ -1,4 +1,4 @@
-"""One attempt: a POST over a guarded connection, of which only the status and the wait that is asked for matter."""
+"""One attempt: a POST over a guarded connection. Of the answer only the head is read."""
 
 from __future__ import annotations
 

@@ -160,12 +160,12 @@ class Webhooks:
             with self._lock:
                 for lanes in self._lanes.values():
                     lanes.wake()
-            self._disable_the_buried()
+            self._disable_the_overfull()
 
     def _position(self, record: Record) -> int:
         return self._positions.get((record.topic, record.partition), 0)
 
-    def _disable_the_buried(self) -> None:
+    def _disable_the_overfull(self) -> None:
         for hook in self._store.hooks():
             if hook.pending > _MOST_PENDING:
                 self._disable(hook.id, f"more than {_MOST_PENDING} results waited for it")
