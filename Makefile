@@ -16,7 +16,7 @@ COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose
 export INPUT
 
 .DEFAULT_GOAL := help
-.PHONY: help run web test chaos fuzz bench capacity lint lock audit test-services up cli down logs scale train docs clean
+.PHONY: help run web test recipes chaos fuzz bench capacity lint lock audit test-services up cli down logs scale train docs clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -29,6 +29,10 @@ web: $(VENV)/.run ## the page and the HTTP API on this machine; says where to lo
 
 test: $(VENV)/.test test-services ## every test: unit, contract and integration, on real Kafka and Redis
 	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadgroup $(if $(CI),--cov --cov-report=term)
+
+recipes: $(VENV)/.test test-services ## set up what recipes/ needs (Node, Go, beets, MCP), and run each of them
+	@deploy/setup/recipes.sh $(VENV)
+	TONESTREAM_RECIPES=all $(VENV)/bin/python -m pytest tests/recipes
 
 chaos: $(VENV)/.test test-services ## the long storm: everything fails, and each request has exactly one right result
 	TONESTREAM_CHAOS=long $(VENV)/bin/python -m pytest tests/chaos -s

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -12,10 +13,13 @@ from services.gateway.feed import Feed
 from services.gateway.view import records
 from services.gateway.view.database import Database, ViewUnavailableError
 from services.gateway.view.records import Absorber
-from shared.bus.base import Bus, BusError, Reader
+from shared.bus.base import Bus, BusError, Reader, Record
 from shared.contracts.topics import Channel, Topics
 
 log = logging.getLogger(__name__)
+
+#: Takes records, or raises ViewUnavailableError; then it gets them again.
+Take = Callable[[Sequence[Record]], None]
 
 #: What is read. Requests and tracks say how far a track is; results are the answers.
 FOLLOWED: Final = (Channel.REQUESTS, Channel.REQUESTS_RETRY, Channel.TRACKS, Channel.RESULTS)
@@ -29,10 +33,11 @@ _ASK_EVERY_S: Final = 5.0
 
 class Follower:
     """Reads from where the view ends, writes into it, and shows what changed. ``remembers``: the bus keeps records, so
-    positions in it outlive this process."""
+    positions in it outlive this process. ``first`` gets all records before the view does; some come again."""
 
-    def __init__(self, bus: Bus, topics: Topics, database: Database, feed: Feed, remembers: bool) -> None:
+    def __init__(self, bus: Bus, topics: Topics, database: Database, feed: Feed, remembers: bool, first: Take) -> None:
         self._bus = bus
+        self._first = first
         self._names = [topics.name(channel) for channel in FOLLOWED]
         self._database = database
         self._feed = feed
@@ -97,6 +102,7 @@ class Follower:
             while not self._stopping.is_set():
                 found = reader.poll(_AT_ONCE, _POLL_S)
                 if found:
+                    self._first(found)
                     changes = self._database.write(partial(self._absorber.absorb, records=found))
                     self._feed.publish(changes)
                     heard = time.monotonic()
