@@ -89,10 +89,6 @@ class Feed:
 
     # Followed
 
-    @property
-    def closed(self) -> bool:
-        return self._closed
-
     def now(self) -> int:
         """The place behind the newest event."""
         with self._lock:

@@ -55,7 +55,7 @@ class Gateway:
         with self.database.reading() as connection:
             self.feed = Feed(records.last_seq(connection))
         self.follower = Follower(bus, self.topics, self.database, self.feed, remembers=mode == "kafka")
-        self.submissions = Submissions(bus, self.topics, self.database, self.feed)
+        self.submissions = Submissions(bus, self.topics, self.database)
         self.heard = HeardAudio(settings, blobs, self.database)
 
     def start(self) -> None:

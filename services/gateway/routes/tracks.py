@@ -353,12 +353,13 @@ def _submit_files(gateway: Gateway, receiver: Receiver, wishes: Wishes, request_
             raise file.problem
         one = file.request(request_id or uuid.uuid4().hex, wishes)
         (submitted,) = gateway.submissions.submit([one], [file.fingerprint(wishes)])
-        if submitted.repeated:
-            receiver.discard()
+        if not submitted.repeated:
+            receiver.hand_over()
+        receiver.discard()
         return _accepted(submitted)
     if request_id is not None:
         raise Problem(ErrorCode.INVALID_REQUEST, "Idempotency-Key names one request; send such files one by one")
-    return _several(
+    answered = _several(
         gateway,
         [
             file.request(uuid.uuid4().hex, wishes)
@@ -367,6 +368,8 @@ def _submit_files(gateway: Gateway, receiver: Receiver, wishes: Wishes, request_
             for file in files
         ],
     )
+    receiver.hand_over()
+    return answered
 
 
 def _accepted(submitted: Submitted) -> JSONResponse:
