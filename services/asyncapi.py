@@ -7,8 +7,9 @@ from typing import Any, Final
 from pydantic.json_schema import models_json_schema
 
 from services.topology import TOPOLOGY
+from shared.contracts.cloud_events import ATTRIBUTES, HEADER_PREFIX
 from shared.contracts.codec import CHANNEL_OF
-from shared.contracts.messages import TrackRequest
+from shared.contracts.messages import TrackRequest, TrackResult
 from shared.contracts.topics import MAX_MESSAGE_BYTES, PARTITIONS, Channel, Topics
 from shared.runtime.envelope import BINARY_CONTENT_TYPE, JSON_CONTENT_TYPE
 from shared.runtime.retries import HEADERS
@@ -55,6 +56,7 @@ def document(version: str, topics: Topics | None = None) -> dict[str, Any]:
                     "payload": {"$ref": f"#/components/schemas/{model.__name__}"},
                     "x-max-bytes": MAX_MESSAGE_BYTES[channel],
                 }
+                | ({"headers": _event_headers()} if model is TrackResult else {})
                 for model, channel in CHANNEL_OF.items()
             }
             | {_RETRY_MESSAGE: _retry_message()},
@@ -81,6 +83,14 @@ def _messages(channel: Channel) -> list[str]:
     if channel is Channel.REQUESTS_RETRY:
         return [_RETRY_MESSAGE]
     return [model.__name__ for model, home in CHANNEL_OF.items() if home is channel]
+
+
+def _event_headers() -> dict[str, Any]:
+    """The headers of a result, by which it is a CloudEvent in binary mode."""
+    headers = {
+        f"{HEADER_PREFIX}{name}": {"type": "string", "description": meaning} for name, meaning in ATTRIBUTES.items()
+    }
+    return {"type": "object", "properties": headers, "description": "CloudEvents 1.0, Kafka binding, binary mode"}
 
 
 def _retry_message() -> dict[str, Any]:

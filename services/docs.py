@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from services.asyncapi import document
+from services.library.row import COLUMNS
 from services.topology import TOPOLOGY
 from shared.contracts.codec import CHANNEL_OF
 from shared.contracts.topics import FROM_OUTSIDE, MAX_MESSAGE_BYTES, PARTITIONS, RETENTION_MS, Channel
@@ -18,13 +19,14 @@ from shared.state.keys import KINDS
 
 DOCS: Final = Path(__file__).resolve().parent.parent / "docs"
 
-_ARCHITECTURE: Final = "architecture.md"
+#: Pages with generated parts.
+_PAGES: Final = ("architecture.md", "command-line.md")
 _BLOCK: Final = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _DAY_MS: Final = 24 * 60 * 60 * 1000
 
 
 def generated() -> dict[str, str]:
-    """The documents by file name. That of the architecture is the one there is, with its generated parts anew."""
+    """The documents by file name. Pages with generated parts are those there are, with these parts anew."""
     settings = (
         "# Settings\n\nEnvironment variables, made from `shared/settings.py` by `make docs`. Each may stand in a file"
         f" instead, for secrets: in the folder `{DEFAULT_SECRETS_DIR}`, or another that `{SECRETS_DIR_VARIABLE}` names,"
@@ -32,10 +34,14 @@ def generated() -> dict[str, str]:
         f" before the file.\n\n{as_markdown()}\n"
     )
     asyncapi = json.dumps(document(version("tonestream")), indent=2, sort_keys=True) + "\n"
-    blocks = {"topology": _topology(), "topics": _topics(), "keys": _keys()}
-    written = (DOCS / _ARCHITECTURE).read_text(encoding="utf-8")
-    architecture = _BLOCK.sub(lambda found: f"{found[1]}\n{blocks[found[2]]}\n\n{found[3]}", written)
-    return {"settings.md": settings, "asyncapi.json": asyncapi, _ARCHITECTURE: architecture}
+    blocks = {"topology": _topology(), "topics": _topics(), "keys": _keys(), "columns": _columns()}
+    pages = {
+        name: _BLOCK.sub(
+            lambda found: f"{found[1]}\n{blocks[found[2]]}\n\n{found[3]}", (DOCS / name).read_text(encoding="utf-8")
+        )
+        for name in _PAGES
+    }
+    return {"settings.md": settings, "asyncapi.json": asyncapi, **pages}
 
 
 def _topology() -> str:
@@ -83,6 +89,15 @@ def _keys() -> str:
         for kind in KINDS
     ]
     return _table(("key", "type", "holds", "written by", "read by", "lives", "together"), rows)
+
+
+def _columns() -> str:
+    """The fields of a flat row."""
+    rows = [
+        (f"`{column.name}`", column.description, column.unit or {"flag": "true or false"}.get(column.kind, column.kind))
+        for column in COLUMNS
+    ]
+    return _table(("column", "what it is", "unit or kind"), rows)
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

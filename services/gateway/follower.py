@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -16,6 +17,9 @@ from shared.bus.base import Bus, BusError, Reader, Record
 from shared.contracts.topics import Channel, Topics
 
 log = logging.getLogger(__name__)
+
+#: Takes records, or raises ViewUnavailableError; then it gets them again.
+Take = Callable[[Sequence[Record]], None]
 
 #: What is read. Requests and tracks say how far a track is; results are the answers.
 FOLLOWED: Final = (Channel.REQUESTS, Channel.REQUESTS_RETRY, Channel.TRACKS, Channel.RESULTS)
@@ -29,10 +33,11 @@ _ASK_EVERY_S: Final = 5.0
 
 class Follower:
     """Reads from where the view ends, writes into it, and shows what changed. ``remembers``: the bus keeps records, so
-    positions in it outlive this process."""
+    positions in it outlive this process. ``first`` gets all records before the view does; some come again."""
 
-    def __init__(self, bus: Bus, topics: Topics, database: Database, feed: Feed, remembers: bool) -> None:
+    def __init__(self, bus: Bus, topics: Topics, database: Database, feed: Feed, remembers: bool, first: Take) -> None:
         self._bus = bus
+        self._first = first
         self._names = [topics.name(channel) for channel in FOLLOWED]
         self._database = database
         self._feed = feed
@@ -105,6 +110,7 @@ class Follower:
         """Write the records into the view, however long it takes: the bus may not have them any more."""
         while True:
             try:
+                self._first(found)
                 changes = self._database.write(partial(self._absorber.absorb, records=found))
             except ViewUnavailableError as error:
                 self._pause(error)

@@ -1,0 +1,93 @@
+"""What can be submitted: a URL, a Spotify track, or a local file."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from shared.contracts.errors import ErrorCode
+from shared.contracts.faults import faults
+from shared.contracts.messages import LONGEST_SOURCE, TrackRequest
+from shared.contracts.tracks import BLOB_SCHEME, FILE_SCHEME, looks_like_spotify
+from tonestream.client.answers import Problem
+from tonestream.client.errors import Refused
+
+#: What `submit` takes: a text is a URL, a path or a Spotify track, whichever it is; a path object is a path.
+Source = str | os.PathLike[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What a request asks for besides its source; see `TrackRequest`."""
+
+    model: str | None = None
+    force: bool = False
+    embedding: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A request before it is sent. ``own_id``: the client made the ID. ``file`` is the audio if that is local."""
+
+    request_id: str
+    own_id: bool
+    shown: str
+    wishes: Wishes
+    url: str | None = None
+    track_id: str | None = None
+    file: Path | None = None
+
+    @classmethod
+    def of(cls, source: Source, request_id: str | None, wishes: Wishes, track_id: str | None = None) -> Submission:
+        """Raises Refused for what is no source, or a request that the contract does not take."""
+        own_id = request_id is None
+        made = uuid.uuid4().hex if request_id is None else request_id
+        text = os.fspath(source)
+        if (isinstance(source, str) and "://" in text) or text.startswith((BLOB_SCHEME, FILE_SCHEME)):
+            submission = cls(made, own_id, text, wishes, url=text, track_id=track_id)
+        elif isinstance(source, str) and not Path(text).exists() and looks_like_spotify(text):
+            submission = cls(made, own_id, text, wishes, track_id=text)
+        else:
+            submission = cls(made, own_id, text, wishes, file=_readable(Path(text)))
+        submission.request("blob:checked")  # what the contract refuses is refused here, before anything is sent
+        return submission
+
+    def request(self, audio: str) -> TrackRequest:
+        """The message; a local file is at the URL ``audio``. Raises Refused."""
+        try:
+            return TrackRequest(
+                request_id=self.request_id,
+                audio_url=self.url if self.file is None else audio,
+                track_id=self.track_id,
+                source=None if self.file is None else _text(self.shown),
+                model=self.wishes.model,
+                force=self.wishes.force,
+                embedding=self.wishes.embedding,
+            )
+        except ValidationError as error:
+            raise invalid(faults(error)) from None
+
+
+def invalid(detail: str) -> Refused:
+    """The refusal of what need not be sent to know that it is not accepted."""
+    return Refused(Problem(code=ErrorCode.INVALID_REQUEST, title="The request is not valid", detail=detail))
+
+
+def _readable(path: Path) -> Path:
+    path = path.expanduser()
+    try:
+        with path.open("rb"):
+            return path
+    except FileNotFoundError:
+        raise invalid(f"{_text(str(path))!r} is no file, no URL and no Spotify track") from None
+    except (OSError, ValueError) as error:
+        raise invalid(f"the file {_text(str(path))!r} cannot be read: {error}") from None
+
+
+def _text(path: str) -> str:
+    """A path as text: bytes of it that are none are escaped."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")[:LONGEST_SOURCE]
