@@ -121,6 +121,19 @@ class Settings(BaseSettings):
         24 * 3600, gt=0, description="Blobs that no finished request cleaned up are removed after this many seconds."
     )
 
+    keep_audio_s: int = Field(
+        0,
+        ge=0,
+        description="How long decoded audio stays after its last request has ended, in seconds, so that it can be"
+        " played; 0 removes it at once. Not longer than `TONESTREAM_BLOB_TTL_S`. `tonestream serve` keeps it for 7 days"
+        " unless this is set.",
+    )
+    keep_audio_bytes: int = Field(
+        2 * 1024**3,
+        gt=0,
+        description="Most bytes of decoded audio that stay so; the oldest goes first. A minute takes 2.6 MB.",
+    )
+
     # Ingestion
     max_unfinished: int = Field(
         200,
@@ -211,6 +224,41 @@ class Settings(BaseSettings):
         3600.0,
         gt=0,
         description="A request without news for this many seconds ends with what is there, as partial or failed.",
+    )
+
+    # The gateway
+    gateway_host: str = Field("127.0.0.1", description="Address at which `tonestream serve` listens.")
+    gateway_port: int = Field(8000, ge=0, le=65535, description="Its port; 0 for any free one.")
+    gateway_api_keys: SecretStr | None = Field(
+        None,
+        description="API keys, separated by commas. Without any the gateway is open to everybody who reaches it, and"
+        " listens on loopback addresses only. Never logged.",
+    )
+    gateway_hosts: str = Field(
+        "",
+        description="Names, separated by commas, by which the gateway may be called in the Host header, besides those"
+        " of the loopback addresses: `music.example.org`. Another name is refused, so that no web site can reach a"
+        " local gateway by letting its own name lead there.",
+    )
+    gateway_cors_origins: str = Field(
+        "",
+        description="Web sites whose scripts may use the gateway, separated by commas: `https://app.example.org`."
+        " Default none but its own page.",
+    )
+    gateway_local_sources: bool = Field(
+        False,
+        description="Whether HTTP clients may name blobs (`blob:`) and files of `TONESTREAM_LOCAL_FILES` (`file:`).",
+    )
+    gateway_max_waiting: int = Field(
+        1000,
+        gt=0,
+        description="Most uploads that may wait for the pipeline at once; further ones are refused for the moment, with"
+        " status 503. They take room in the blob store.",
+    )
+    library_db: Path | None = Field(
+        None,
+        description="SQLite file with the gateway's view of the results. Default `tonestream/library.sqlite` in the"
+        " user's folder for data (`~/.local/share` on Linux).",
     )
 
     # The loop

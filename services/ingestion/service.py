@@ -38,7 +38,7 @@ from shared.runtime.retries import Retry, RetryNote
 from shared.runtime.service import Delivery, Origin, Outcome, TrackByTrackService
 from shared.settings import Settings, SettingsError
 from shared.spotify.connect import spotify_client
-from shared.state.audio import SharedAudio
+from shared.state.audio import Keeping, SharedAudio
 from shared.state.coalescing import Coalescing
 from shared.state.connection import connect
 from shared.state.keys import Keys
@@ -105,7 +105,7 @@ class Ingestion(TrackByTrackService[TrackRequest, IngestedTrack]):
             catalogue=catalogue,
             answer_keys=AnswerKeys(settings, catalogue),
             blobs=blobs,
-            audio=SharedAudio(blobs, requests, settings.blob_ttl_s),
+            audio=SharedAudio(blobs, requests, settings.blob_ttl_s, Keeping.of(settings)),
             results=ResultCache(client, keys, settings.result_ttl_s),
             coalescing=Coalescing(requests),
         )

@@ -22,6 +22,9 @@ Headers = tuple[tuple[str, bytes], ...]
 #: The committed offset of a consumer group by (topic, partition); see ``Membership.committed``.
 Committed = Callable[[Sequence[tuple[str, int]]], Mapping[tuple[str, int], int]]
 
+#: The offset of the next record by (topic, partition); see ``Reader.positions``.
+Positions = Mapping[tuple[str, int], int]
+
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
@@ -233,6 +236,13 @@ class Reader(Protocol):
         """Whether everything that was committed at the time of this call has been returned."""
         ...
 
+    def positions(self) -> Positions:
+        """The offset after the last returned record of each partition: where another reader goes on.
+
+        A partition is left out if it is read from its beginning and has returned nothing yet.
+        """
+        ...
+
     def close(self) -> None: ...
 
     def __enter__(self) -> Self: ...
@@ -259,6 +269,13 @@ class Bus(Protocol):
 
     def publisher(self) -> Publisher: ...
 
-    def reader(self, topics: Sequence[str], from_beginning: bool = True) -> Reader: ...
+    def reader(
+        self, topics: Sequence[str], from_beginning: bool = True, positions: Positions | None = None
+    ) -> Reader:
+        """A reader that begins at ``positions``; in partitions without one at their beginning or end.
+
+        Where the records at a position are gone, it begins at the oldest that is left.
+        """
+        ...
 
     def close(self) -> None: ...

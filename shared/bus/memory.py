@@ -25,6 +25,7 @@ from shared.bus.base import (
     FencedError,
     MessageTooLargeError,
     Outgoing,
+    Positions,
     Record,
     TopicSpec,
 )
@@ -129,15 +130,18 @@ class MemoryBus:
     def publisher(self) -> MemoryPublisher:
         return MemoryPublisher(self)
 
-    def reader(self, topics: Sequence[str], from_beginning: bool = True) -> MemoryReader:
+    def reader(
+        self, topics: Sequence[str], from_beginning: bool = True, positions: Positions | None = None
+    ) -> MemoryReader:
         with self._changed:
             self._check_open()
             number = next(self._numbers)
-            positions: dict[Slot, int] = {}
+            begin: dict[Slot, int] = {}
             for topic in topics:
                 for index, partition in enumerate(self._known(topic).partitions):
-                    positions[(topic, index)] = partition.start if from_beginning else partition.end
-            self._readers[number] = positions
+                    default = partition.start if from_beginning else partition.end
+                    begin[(topic, index)] = max((positions or {}).get((topic, index), default), partition.start)
+            self._readers[number] = begin
         return MemoryReader(self, number)
 
     def close(self) -> None:
@@ -187,6 +191,10 @@ class MemoryBus:
     def _at_end(self, number: int) -> bool:
         with self._changed:
             return all(position >= self._partition(slot).end for slot, position in self._readers[number].items())
+
+    def _positions(self, number: int) -> Positions:
+        with self._changed:
+            return dict(self._readers[number])
 
     def _commit(
         self,
@@ -438,6 +446,9 @@ class MemoryReader(Closing):
 
     def at_end(self) -> bool:
         return self._bus._at_end(self._number)
+
+    def positions(self) -> Positions:
+        return self._bus._positions(self._number)
 
     def close(self) -> None:
         self._bus._forget_reader(self._number)

@@ -132,12 +132,12 @@ def _syntax(said: str) -> str:
 
 def _unknown_field(name: str, known: Sequence[str]) -> str:
     shown = name if len(name) <= _LONGEST_FIELD else f"{name[: _LONGEST_FIELD - 1]}…"
-    meant = _meant(name, known)
-    return f"unknown field {shown!r}" + (f" (did you mean {meant}?)" if meant else "")
+    likely = meant(name, known)
+    return f"unknown field {shown!r}" + (f" (did you mean {likely}?)" if likely else "")
 
 
-def _meant(name: str, known: Sequence[str]) -> str | None:
-    """The known field that ``name`` most likely stands for."""
+def meant(name: str, known: Sequence[str]) -> str | None:
+    """The one of the ``known`` names that ``name`` most likely stands for."""
     plain = {_plain(field): field for field in known}
     given = _plain(name[:_LONGEST_FIELD])
     if len(given) >= _TELLING:

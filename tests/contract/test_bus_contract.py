@@ -474,6 +474,20 @@ def test_a_reader_may_begin_at_the_end(bus: Bus, source: str) -> None:
             assert _values(_drained(reader)) == list(range(20, 40))
 
 
+def test_a_reader_goes_on_where_another_stopped(bus: Bus, source: str) -> None:
+    with bus.publisher() as publisher, bus.reader([source]):
+        publisher.publish(_numbered(source, 20))
+        with bus.reader([source], from_beginning=False) as first:
+            assert first.positions()  # known before anything arrives
+            publisher.publish(_numbered(source, 20, start=20))
+            seen = _values(_take(first, 7, max_records=7))
+            stopped = first.positions()
+        publisher.publish(_numbered(source, 20, start=40))
+        with bus.reader([source], from_beginning=False, positions=stopped) as second:
+            assert sorted(seen + _values(_drained(second))) == list(range(20, 60))
+            assert second.at_end()
+
+
 def test_a_smaller_record_is_taken_at_once_where_a_larger_one_was_refused(
     bus: Bus, source: str, target: str, names: Names
 ) -> None:

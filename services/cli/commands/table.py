@@ -21,6 +21,7 @@ class Command:
 
 COMMANDS: Final[Mapping[str, Command]] = {
     "classify": Command("classify", "classify files, folders, URLs and Spotify tracks on this machine"),
+    "serve": Command("serve", "serve the page and the HTTP API, with the pipeline in the same process or on Kafka"),
     "submit": Command("submit", "publish requests to Kafka; prints their request IDs"),
     "results": Command("results", "read results from Kafka"),
     "worker": Command("worker", "run one service on Kafka until a signal stops it"),

@@ -16,7 +16,15 @@ from kafka import errors as kafka_errors
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.structs import TopicPartition
 
-from shared.bus.base import BusError, BusUnavailableError, Outgoing, Record, TopicSpec, UnreadableBatch
+from shared.bus.base import (
+    BusError,
+    BusUnavailableError,
+    Outgoing,
+    Positions,
+    Record,
+    TopicSpec,
+    UnreadableBatch,
+)
 from shared.bus.kafka.clients import (
     CLOSE_TIMEOUT_S,
     SLICE_S,
@@ -99,8 +107,10 @@ class KafkaBus:
         self._roles.add(publisher)
         return publisher
 
-    def reader(self, topics: Sequence[str], from_beginning: bool = True) -> KafkaReader:
-        reader = KafkaReader(self._config, self._partitions(topics), from_beginning)
+    def reader(
+        self, topics: Sequence[str], from_beginning: bool = True, positions: Positions | None = None
+    ) -> KafkaReader:
+        reader = KafkaReader(self._config, self._partitions(topics), from_beginning, positions or {})
         self._roles.add(reader)
         return reader
 
@@ -186,10 +196,13 @@ class KafkaPublisher(Closing):
 class KafkaReader(Closing):
     """Reads all partitions that the topics had when it was made; leaves no trace on the broker."""
 
-    def __init__(self, config: KafkaConfig, partitions: Sequence[TopicPartition], from_beginning: bool) -> None:
+    def __init__(
+        self, config: KafkaConfig, partitions: Sequence[TopicPartition], from_beginning: bool, positions: Positions
+    ) -> None:
         self._timeout_s = config.commit_timeout_s
         self._partitions = list(partitions)
         self._ahead: deque[Record] = deque()
+        self._returned: dict[tuple[str, int], int] = {}
         self._consumer: KafkaConsumer = build(KafkaConsumer, config.consumer("reader"))
         try:
             # A consumer sees the end offsets of its own isolation level only. This one sees the high watermark.
@@ -200,10 +213,12 @@ class KafkaReader(Closing):
             raise
         try:
             self._consumer.assign(self._partitions)
-            if not from_beginning:
-                # seek_to_end() looks the end up at the first poll, and would miss records published before that.
-                for partition, end in self._end_offsets(self._consumer).items():
-                    self._consumer.seek(partition, end)
+            # seek_to_end() looks the end up at the first poll, and would miss records published before that.
+            begin: dict[TopicPartition, int] = {} if from_beginning else dict(self._end_offsets(self._consumer))
+            begin |= {one: positions[tuple(one)] for one in self._partitions if tuple(one) in positions}
+            for partition, offset in begin.items():
+                self._consumer.seek(partition, offset)
+                self._returned[tuple(partition)] = offset
         except BaseException:
             self.close()
             raise
@@ -216,7 +231,12 @@ class KafkaReader(Closing):
             records = _readable(fetch(self._consumer, max_records, max(0.0, min(SLICE_S, remaining))))
             if remaining <= 0:
                 break
+        for record in records:
+            self._returned[(record.topic, record.partition)] = record.offset + 1
         return records
+
+    def positions(self) -> Positions:
+        return dict(self._returned)
 
     def at_end(self) -> bool:
         """See the interface. Also False while a transaction before the end is open, because it may be committed.
