@@ -32,7 +32,7 @@ export class Intake {
     });
     this.box = h("section", { class: "intake", "aria-label": "Add music" },
       h("div", { class: "drop" },
-        h("p", { class: "drop-title" }, h("strong", { text: "Drop music here" }), " – files, folders or playlists"),
+        h("p", { class: "drop-title" }, h("strong", { text: "Drop music here" }), h("span", { text: " files, folders or playlists" })),
         h("div", { class: "buttons" },
           h("button", { type: "button", class: "primary", text: "Choose files", on: { click: () => files.click() } }),
           h("button", { type: "button", text: "Choose a folder", on: { click: () => folder.click() } })),

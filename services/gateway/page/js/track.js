@@ -123,12 +123,13 @@ export class TrackView {
     this.#place.replaceChildren(
       this.#head(result.track, h("div", { class: "buttons actions" }, !failed && again, download)),
       ...[
-        errorsCard(result.errors, h("div", { class: "buttons" }, again)),
+        errorsCard(result.errors, failed && h("div", { class: "buttons" }, again)),
         seconds > 0 && !failed && this.#timeline(result, heard, moods, seconds, drawnPlane),
         !failed && h("div", { class: "cards" }, ...[
-          genreCard(result), moodCard(result.mood, drawnPlane?.drawing), featuresCard(result),
-          h("div", { class: "column" }, ...[keyCard(result), tagsCard(result), this.#similar(), aboutCard(result, state)].filter(Boolean)),
-        ].filter(Boolean)),
+          [genreCard(result), keyCard(result), tagsCard(result), this.#similar()],
+          [moodCard(result.mood, drawnPlane?.drawing)],
+          [featuresCard(result), aboutCard(result, state)],
+        ].map((cards) => h("div", { class: "column" }, ...cards))),
         failed && aboutCard(result, state),
       ].filter(Boolean));
     if (result.genre) announce(`${trackName(result.track)}: ${shown(result.genre.label)}, ${percent(result.genre.confidence)}`);
