@@ -86,6 +86,9 @@ class Follower:
 
     def _follow(self) -> None:
         """Read until something fails, or the end."""
+        known = self._bus.existing(self._names)
+        if missing := next((name for name in self._names if name not in known), None):
+            raise BusError(f"there is no topic {missing!r}. `tonestream topics create` creates the topics")
         start = self._database.write(records.positions) if self._remembers else {}
         with self._bus.reader(self._names, positions=start) as reader:
             self._attached.set()

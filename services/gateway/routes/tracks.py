@@ -214,11 +214,11 @@ async def state(
     ] = 0.0,
 ) -> TrackState:
     """With `wait` the answer comes as soon as the result does, or after that time with the stage so far."""
-    place = gateway.feed.now()
-    found = await run_in_threadpool(_state, gateway, request_id)
-    if wait > 0 and not found.stage.finished:
-        await gateway.feed.wait(request_id, place, wait)
+    with gateway.feed.expecting(request_id) as answered:
         found = await run_in_threadpool(_state, gateway, request_id)
+        if wait > 0 and not found.stage.finished:
+            await answered(wait)
+            found = await run_in_threadpool(_state, gateway, request_id)
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
@@ -17,7 +18,7 @@ from tests.support.gateway_bench import GatewayBench, answer
 from tests.support.rows import failed_result
 
 _CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
-_EXAMPLES = 12
+_EXAMPLES = 6
 
 
 def test_answers_are_as_described(tmp_path: Path) -> None:
@@ -25,17 +26,18 @@ def test_answers_are_as_described(tmp_path: Path) -> None:
     with GatewayBench(tmp_path, gateway_max_waiting=100_000) as bench:
         bench.answered(answer("my-1"), failed_result("f1"))
         api = schemathesis.openapi.from_url(f"{bench.url}/openapi.json").exclude(path="/v1/events")
-        tried = [_try(found.ok()) for found in api.get_all_operations()]
+        operations: list[Any] = list(api.get_all_operations())
+        tried = [_try(found.ok()) for found in operations]
     assert len(tried) >= 15
 
 
-def _try(operation: schemathesis.APIOperation) -> str:  # type: ignore[name-defined]
+def _try(operation: Any) -> str:
     @given(case=operation.as_strategy())
     @settings(
         max_examples=_EXAMPLES, deadline=None, derandomize=True, database=None,
         phases=(Phase.explicit, Phase.generate), suppress_health_check=list(HealthCheck),
     )  # fmt: skip
-    def answers_as_described(case: schemathesis.Case) -> None:
+    def answers_as_described(case: Any) -> None:
         case.call_and_validate(checks=_CHECKS)
 
     answers_as_described()
