@@ -90,7 +90,7 @@ def test_nothing_is_wider_than_a_phone(chromium: Browser, served: Served, heard_
         assert visit.wide() == PHONE["width"]
         assert findings(visit) == []
         visit.open("#/track/nobody")
-        expect(visit.page.locator(".trouble")).to_contain_text("There is no such track here.")
+        expect(visit.page.locator("#track .trouble")).to_contain_text("There is no such track here.")
         assert visit.wide() == PHONE["width"]
 
 
@@ -100,7 +100,7 @@ def test_the_first_view_is_small_and_quick_and_comes_from_one_server(chromium: B
     readiness: list[float] = []
     for _ in range(3):
         with Visit(chromium, address) as visit:
-            visit.page.on("requestfinished", sent.append)
+            visit.page.on("requestfinished", lambda request: sent.append(request))
             visit.page.reload()
             visit.page.wait_for_selector("html[data-ready]", state="attached")
             expect(visit.page.locator(".rows .row").first).to_be_visible()
