@@ -86,8 +86,10 @@ train: $(VENV)/.test ## train every model on DATA and write them to models/ (AUD
 	$(VENV)/bin/tonestream train mood --csv $(DATA)/moods/moods_dev.csv --listeners $(DATA)/emotify_dev \
 		--genres $(DATA)/gtzan_dev --out models/mood-ten
 
-docs: $(VENV)/.run ## write what docs/ says about settings, messages and architecture from the code
+docs: $(VENV)/.test ## write what follows from the code into docs/, and build the site in build/site
 	$(VENV)/bin/python -m services.docs
+	$(VENV)/bin/python -m sphinx -W --keep-going -n -q docs build/site
+	@echo "the site is in build/site/index.html"
 
 clean: ## remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build *.egg-info

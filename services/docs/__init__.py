@@ -1,0 +1,36 @@
+"""The documents that follow from the code. ``python -m services.docs`` (``make docs``) writes them to ``docs/``."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+from services.asyncapi import document
+from services.docs.architecture import architecture
+from services.docs.error_codes import error_codes
+from services.docs.messages import messages
+from services.docs.settings import settings
+
+DOCS: Final = Path(__file__).resolve().parents[2] / "docs"
+
+_ARCHITECTURE: Final = "architecture.md"
+
+
+def generated() -> dict[str, str]:
+    """The documents by file name. That of the architecture is the one there is, with its generated parts anew."""
+    described = document(version("tonestream"))
+    return {
+        "asyncapi.json": json.dumps(described, indent=2, sort_keys=True) + "\n",
+        "messages.md": messages(described),
+        "settings.md": settings(),
+        "error-codes.md": error_codes(),
+        _ARCHITECTURE: architecture((DOCS / _ARCHITECTURE).read_text(encoding="utf-8")),
+    }
+
+
+def write() -> None:
+    """Write them to ``docs/``."""
+    for name, text in generated().items():
+        (DOCS / name).write_text(text, encoding="utf-8")
