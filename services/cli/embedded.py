@@ -117,10 +117,11 @@ class EmbeddedPipeline:
         with self._bus.publisher() as publisher:
             publisher.publish([outgoing(self._topics, request)])
 
-    def classify(self, requests: Iterable[TrackRequest | TrackResult]) -> Iterator[TrackResult]:
+    def classify(self, requests: Iterable[TrackRequest | TrackResult | None]) -> Iterator[TrackResult]:
         """The results of ``requests``, in the order they finish.
 
-        Requests are taken as there is room; slow sources take no room. A result among the requests is passed on. Raises
+        Requests are taken as there is room; slow sources take no room. A result among the requests is passed on. None
+        among them means that the next one is not there yet, and is asked for again after a moment. Raises
         PipelineStoppedError instead of waiting for a dead service or a full disk.
         """
         waiting: set[str] = set()
@@ -130,16 +131,19 @@ class EmbeddedPipeline:
         while True:
             slow |= self._slow()
             while not exhausted and len(waiting - slow) < self.window:
-                request = next(source, None)
-                if request is None:
+                try:
+                    request = next(source)
+                except StopIteration:
                     exhausted = True
+                    break
+                if request is None:
                     break
                 if isinstance(request, TrackResult):
                     yield request
                     continue
                 waiting.add(request.request_id)
                 self.submit(request)
-            if not waiting:
+            if exhausted and not waiting:
                 return
             for result in self._results():
                 if result.request_id in waiting:

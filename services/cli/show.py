@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final, Literal, Self
 
-from services.cli.output import encodable, has, printable
+from services.cli.output import complain, encodable, has, printable
+from services.cli.pace import Pace, shown_rate, span
 from shared.contracts.labels import GENRES, MOODS
 from shared.contracts.messages import Genre, Mood, Status, TrackResult
 
@@ -19,6 +20,8 @@ _GAP: Final = "  "
 _NARROWEST_NAME: Final = 12
 #: Where standard output has no width to keep to, longer names push their own row to the right.
 _WIDEST_NAME: Final = 100
+#: Columns for the name of the last track beside the bar.
+_BAR_NAME: Final = 24
 #: Columns beside the name: heading, width, side. ``jazz 100%``, or ``jazz? 49%``.
 _Column = tuple[str, int, Literal["left", "right"]]
 _ANSWER: Final[tuple[_Column, ...]] = (
@@ -41,21 +44,23 @@ _STYLES: Final = {Status.OK: "green", Status.PARTIAL: "yellow", Status.FAILED: "
 class Board:
     """What a person sees of a run: the rows of the table on standard output as they come, and a bar below them.
 
-    The bar is shown where a terminal is, and ``bar`` allows it. ``names`` are those of the tracks that are to come.
+    The bar is shown where a terminal is, and ``bar`` allows it. ``names`` are those of the tracks that are to come, or
+    None if nobody knows them.
     """
 
-    def __init__(self, names: Sequence[str], rows: bool, bar: bool) -> None:
+    def __init__(self, names: Sequence[str] | None, rows: bool, bar: bool) -> None:
         from rich.console import Console
 
-        self._total = len(names)
-        self._done = self._ok = 0
+        self._total = None if names is None else len(names)
+        self._done = self._ok = self._failed = 0
+        self._pace = Pace()
         self._console: Console | None = Console(highlight=False, soft_wrap=True) if rows else None
         self._columns, self._name_width = _layout(names, _width())
         self._headed = False
         self._bar: Progress | None = None
         self._task: TaskID | None = None
-        if bar:
-            self._bar, self._task = _progress(self._console, self._total)
+        if bar and names is not None:
+            self._bar, self._task = _progress(self._console, len(names))
 
     def __enter__(self) -> Self:
         if self._bar is not None:
@@ -70,15 +75,15 @@ class Board:
         if self._bar is not None:
             self._bar.stop()
 
-    def add(self, result: TrackResult) -> None:
-        """One more result."""
+    def add(self, result: TrackResult, shown: bool = True, known: bool = False) -> None:
+        """One more result. It has a row if it is ``shown``; if it is ``known``, it took no time."""
         self._done += 1
         self._ok += result.status is Status.OK
-        if self._bar is not None and self._task is not None:
-            from rich.markup import escape
-
-            self._bar.update(self._task, advance=1, description=escape(_fitted(_name(result), 40)))
-        if self._console is None:
+        self._failed += result.status is Status.FAILED
+        if not known:
+            self._pace.add()
+        self._advance(result)
+        if self._console is None or not shown:
             return
         if not self._headed:
             self._headed = True
@@ -90,16 +95,43 @@ class Board:
             said = f"{_GAP}{fault.code.value} ({fault.stage.value}): {fault.message}"
             self._print(_text(encodable(printable(said))))
 
+    def note(self, lines: Sequence[str]) -> None:
+        """Lines below the row of the last result; without rows, on standard error."""
+        for line in lines:
+            if self._console is None:
+                complain(line.strip())
+            else:
+                self._print(_text(encodable(printable(line))))
+
     def summary(self) -> str:
         """How many of the tracks are done, and well."""
+        if self._total is None:
+            return f"{self._done} track{'' if self._done == 1 else 's'} done, {self._ok} ok"
         if self._done == self._total:
             return f"{self._ok} of {self._total} tracks ok"
         return f"{self._done} of {self._total} tracks done, {self._ok} ok"
 
-    def close(self) -> None:
-        """Print the summary, if there is more than one track."""
-        if self._console is not None and self._total > 1:
+    def close(self, remarks: Iterable[str] = ()) -> None:
+        """Print the summary, if there may be more than one track, and the remarks below it."""
+        if self._console is not None and self._total != 1:
             print(self.summary(), flush=True)
+        if self._console is not None:
+            for remark in remarks:
+                print(remark, flush=True)
+
+    def _advance(self, result: TrackResult) -> None:
+        if self._bar is None or self._task is None or self._total is None:
+            return
+        from rich.markup import escape
+
+        rate, left = self._pace.rate, self._pace.left_s(self._total - self._done)
+        self._bar.update(
+            self._task,
+            advance=1,
+            description=escape(_fitted(_name(result), _BAR_NAME)),
+            left="" if rate is None or left is None else f"{shown_rate(rate)}, {span(left)} left",
+            failed=f"{self._failed} failed" if self._failed else "",
+        )
 
     def _print(self, text: Text) -> None:
         if self._console is not None and self._console.is_terminal:
@@ -132,16 +164,27 @@ class Board:
 def _progress(console: Console | None, total: int) -> tuple[Progress | None, TaskID | None]:
     """A bar on the console of the rows, if that is a terminal, else on standard error; none if neither is."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     if console is None or not console.is_terminal:
         if not sys.stderr.isatty() or (console is None and sys.stdout.isatty()):
             return None, None
         console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[left]}"),
+        TextColumn("{task.fields[failed]}", style=_STYLES[Status.FAILED]),
+    )
     # Not redirected: rich would print on the bar's terminal what is meant for the file behind standard output.
-    bar = Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False)
-    return bar, bar.add_task("starting", total=total)
+    bar = Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False, expand=True)
+    return bar, bar.add_task("starting", total=total, left="", failed="")
+
+
+def terminal_width() -> int | None:
+    """Columns of the terminal on standard output; None if it is none."""
+    return _width()
 
 
 def _width() -> int | None:
@@ -152,9 +195,10 @@ def _width() -> int | None:
     return console.width if console.is_terminal else None
 
 
-def _layout(names: Sequence[str], width: int | None) -> tuple[list[_Column], int]:
+def _layout(names: Sequence[str] | None, width: int | None) -> tuple[list[_Column], int]:
     """The columns beside the name that have room, and the width of the name."""
-    wanted = max(_NARROWEST_NAME, max((_cells(encodable(printable(name))) for name in names), default=0))
+    widths = [_WIDEST_NAME] if names is None else [_cells(encodable(printable(name))) for name in names]
+    wanted = max(_NARROWEST_NAME, *widths)
     columns = list(_ANSWER)
     if width is None:
         return columns, min(wanted, _WIDEST_NAME)

@@ -8,25 +8,26 @@ from pathlib import Path
 from typing import Final
 
 from services.asyncapi import document
-from services.docs.architecture import architecture
+from services.docs.blocks import with_blocks
 from services.docs.error_codes import error_codes
 from services.docs.messages import messages
 from services.docs.settings import settings
 
 DOCS: Final = Path(__file__).resolve().parents[2] / "docs"
 
-_ARCHITECTURE: Final = "architecture.md"
+#: Pages with generated parts.
+_PAGES: Final = ("architecture.md", "command-line.md")
 
 
 def generated() -> dict[str, str]:
-    """The documents by file name. That of the architecture is the one there is, with its generated parts anew."""
+    """The documents by file name. Pages with generated parts are those there are, with these parts anew."""
     described = document(version("tonestream"))
     return {
         "asyncapi.json": json.dumps(described, indent=2, sort_keys=True) + "\n",
         "messages.md": messages(described),
         "settings.md": settings(),
         "error-codes.md": error_codes(),
-        _ARCHITECTURE: architecture((DOCS / _ARCHITECTURE).read_text(encoding="utf-8")),
+        **{name: with_blocks((DOCS / name).read_text(encoding="utf-8")) for name in _PAGES},
     }
 
 

@@ -23,15 +23,26 @@ from shared.contracts.tracks import looks_like_spotify, spotify_track_id
 
 #: What makes a spreadsheet take a text for a formula. Tab and CR are skipped before it; the wide signs count, too.
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
-_PLAYLIST: Final = "#EXTM3U\n"
+#: The first line of every playlist.
+M3U8_HEADER: Final = "#EXTM3U\n"
 _LINE_ENDS: Final = frozenset("\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029\0")
 
 
 def csv_lines(rows: Iterable[Row]) -> Iterator[str]:
     """The header and a line a row, each with its line end."""
-    yield _csv_line([column.name for column in COLUMNS])
+    yield csv_header()
     for row in rows:
-        yield _csv_line([_csv_cell(column, cell) for column, cell in zip(COLUMNS, row.cells(), strict=True)])
+        yield csv_line(row)
+
+
+def csv_header() -> str:
+    """The names of the columns."""
+    return _csv_line([column.name for column in COLUMNS])
+
+
+def csv_line(row: Row) -> str:
+    """One row."""
+    return _csv_line([_csv_cell(column, cell) for column, cell in zip(COLUMNS, row.cells(), strict=True)])
 
 
 def jsonl_lines(rows: Iterable[Row]) -> Iterator[str]:
@@ -46,11 +57,17 @@ def m3u8_lines(tracks: Iterable[tuple[Row, str]], folder: Path | None = None) ->
     ``folder`` is the absolute folder that the playlist will lie in. Paths of files are made relative to it, unless
     they have nothing in common with it. Without a folder they stay as they are.
     """
-    yield _PLAYLIST
+    yield M3U8_HEADER
     for row, place in tracks:
-        if row.status != Status.FAILED:
-            length = -1 if row.duration_s is None else round(row.duration_s)
-            yield f"#EXTINF:{length},{_playlist_name(row)}\n{playlist_place(place, folder)}\n"
+        yield m3u8_entry(row, place, folder)
+
+
+def m3u8_entry(row: Row, place: str, folder: Path | None = None) -> str:
+    """The two lines of one track of a playlist; empty for a failed one. See ``m3u8_lines``."""
+    if row.status == Status.FAILED:
+        return ""
+    length = -1 if row.duration_s is None else round(row.duration_s)
+    return f"#EXTINF:{length},{_playlist_name(row)}\n{playlist_place(place, folder)}\n"
 
 
 def playlist_place(place: str, folder: Path | None = None) -> str:

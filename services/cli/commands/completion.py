@@ -37,7 +37,7 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
         if action.dest == "inputs":
             action.complete = shtab.FILE  # type: ignore[attr-defined]
         elif action.type is Path:
-            action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
+            action.complete = shtab.FILE if action.metavar == "FILE" else shtab.DIRECTORY  # type: ignore[attr-defined]
     print(shtab.complete(parser, options.shell))
     return OK
 

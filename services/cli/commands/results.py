@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 import time
 from collections.abc import Iterator
 
-from services.cli import redacted_logs
+from services.cli import exports, redacted_logs
+from services.cli.answer import Answer
 from services.cli.commands.topics import reader_of
-from services.cli.output import complain, encodable, json_line
+from services.cli.output import complain, encodable
 from services.cli.status import FAILED, OK
+from services.library import where
 from shared.bus.base import Reader
 from shared.contracts.codec import MalformedMessageError, decode_message
 from shared.contracts.messages import Status, TrackResult
@@ -24,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--follow", action="store_true", help="wait for more, until interrupted (or all are there)")
     parser.add_argument("--request-id", action="append", metavar="ID", help="only this request; may be repeated")
     parser.add_argument("--timeout", type=float, metavar="SECONDS", help="longest wait of --follow")
-    parser.add_argument("--json", action="store_true", help="one TrackResult a line (default where piped)")
+    exports.add_arguments(parser, table="for people, the default on a terminal; elsewhere it is json")
     parser.set_defaults(run=_results)
 
 
@@ -33,23 +36,36 @@ def _results(options: argparse.Namespace, settings: Settings) -> int:
     from shared.bus.connect import kafka_bus
 
     redacted_logs.configure(settings, "text", client_noise=False)
-    as_json = options.json or not sys.stdout.isatty()
+    wishes = exports.wishes(options)
+    if wishes.format is None and options.format is None and not sys.stdout.isatty():
+        wishes = dataclasses.replace(wishes, format="json")
     wanted = set(options.request_id) if options.request_id else None
     bus = kafka_bus(settings, client_id="tonestream-results")
     failed = False
+    left_out = 0
     try:
-        with reader_of(bus, Topics(settings.topic_prefix).name(Channel.RESULTS)) as reader:
-            for result in _read(reader, wanted, options.follow, options.timeout):
-                failed = failed or result.status is not Status.OK
-                print(json_line(result.model_dump_json()) if as_json else encodable(show.line(result)), flush=True)
+        with (
+            reader_of(bus, Topics(settings.topic_prefix).name(Channel.RESULTS)) as reader,
+            exports.Export(wishes, ends_by_interruption=options.follow) as export,
+        ):
+            for answer in _read(reader, wanted, options.follow, options.timeout):
+                failed = failed or answer.result.status is not Status.OK
+                if wishes.where is not None and not where.selects(wishes.where, answer.row):
+                    left_out += 1
+                    continue
+                export.add(answer)
+                if wishes.table:
+                    print(encodable(show.line(answer.result)), flush=True)
     finally:
         bus.close()
+        if left_out:
+            complain(f"{left_out} results left out by --where")
     if wanted:
         complain(f"no result (yet) for {', '.join(sorted(wanted))}")
     return FAILED if wanted or (options.request_id and failed) else OK
 
 
-def _read(reader: Reader, wanted: set[str] | None, follow: bool, timeout_s: float | None) -> Iterator[TrackResult]:
+def _read(reader: Reader, wanted: set[str] | None, follow: bool, timeout_s: float | None) -> Iterator[Answer]:
     """Results in order: those in ``wanted`` (found ones are removed from it) or all. Ends at the end of the topic, or
     never."""
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
@@ -65,7 +81,7 @@ def _read(reader: Reader, wanted: set[str] | None, follow: bool, timeout_s: floa
             if wanted is None or result.request_id in wanted:
                 if wanted is not None:
                     wanted.discard(result.request_id)
-                yield result
+                yield Answer.of(result, record.timestamp_ms / 1000, result.track.source)
         if not follow and reader.at_end():
             return
         if deadline is not None and time.monotonic() > deadline:

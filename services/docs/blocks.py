@@ -1,4 +1,4 @@
-"""The generated parts of docs/architecture.md: the diagram, the topics and the keys in Redis."""
+"""The generated parts of pages that people write: diagram, topics and keys of the architecture, columns of rows."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from typing import Final
 
 from services.docs.tables import table
+from services.library.row import COLUMNS
 from services.topology import TOPOLOGY
 from shared.contracts.codec import CHANNEL_OF
 from shared.contracts.topics import FROM_OUTSIDE, MAX_MESSAGE_BYTES, PARTITIONS, RETENTION_MS, Channel
@@ -15,9 +16,9 @@ _BLOCK: Final = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re
 _DAY_MS: Final = 24 * 60 * 60 * 1000
 
 
-def architecture(written: str) -> str:
+def with_blocks(written: str) -> str:
     """The page as it is written, with its generated parts anew."""
-    blocks = {"topology": _topology(), "topics": _topics(), "keys": _keys()}
+    blocks = {"topology": _topology(), "topics": _topics(), "keys": _keys(), "columns": _columns()}
     return _BLOCK.sub(lambda found: f"{found[1]}\n{blocks[found[2]]}\n\n{found[3]}", written)
 
 
@@ -66,3 +67,12 @@ def _keys() -> str:
         for kind in KINDS
     ]
     return table(("key", "type", "holds", "written by", "read by", "lives", "together"), rows)
+
+
+def _columns() -> str:
+    """The fields of a flat row."""
+    rows = [
+        (f"`{column.name}`", column.description, column.unit or {"flag": "true or false"}.get(column.kind, column.kind))
+        for column in COLUMNS
+    ]
+    return table(("column", "what it is", "unit or kind"), rows)

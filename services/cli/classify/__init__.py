@@ -1,0 +1,1 @@
+"""Tracks through the pipeline on this machine: ``tonestream classify`` and ``tonestream watch``."""
