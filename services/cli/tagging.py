@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from services.cli.inputs import Input
 from services.cli.output import complain, encodable, has, printable
 from services.cli.status import UsageError
 from services.library.tagging.rules import DEFAULT_WORDS, Existing, Field, GenreMapError, Rules, genre_words
-from shared.contracts.messages import TrackResult
+from shared.contracts.messages import Status, TrackResult
 
 if TYPE_CHECKING:
     from services.library.tagging.journal import Journal
@@ -71,7 +72,7 @@ class TagWriting:
         self._dry_run = dry_run
         self._journal = journal
         self._expected: dict[str, _Expected] = {}
-        self._written: set[Path] = set()
+        self._written: dict[Path, Identity] = {}
         self._counted: Counter[str] = Counter()
 
     @classmethod
@@ -101,13 +102,13 @@ class TagWriting:
 
     def expect(self, request_id: str, given: Input) -> None:
         """A request is about to be made of ``given``: its file must stay as it is until its answer is written."""
-        if self._rules is None or given.fault is not None:
+        if self._rules is None or given.fault is not None or given.kind == "unknown":
             return
         from services.library.tagging.plan import Identity
 
         try:
             real = given.path.resolve(strict=True) if given.kind == "file" else None
-            self._expected[request_id] = _Expected(given, real, None if real is None else Identity.of(real))
+            self._expected[request_id] = _Expected(real, None if real is None else Identity.of(real))
         except (OSError, RuntimeError):
             return  # it cannot be heard either
 
@@ -125,7 +126,10 @@ class TagWriting:
             self._counted["not files"] += 1
             say([f"{_GAP}tags: only local files can be tagged, and this is none"])
             return False
-        if expected.real in self._written:
+        if result.status is Status.FAILED:
+            self._counted["not heard"] += 1
+            return False
+        if self._is_written(expected):
             say([f"{_GAP}tags: this file was written already, under another name"])
             return False
         from services.library.tagging.errors import TagRefusedError
@@ -138,9 +142,21 @@ class TagWriting:
             say([f"{_GAP}tags not written: {refused.message}"])
             return False
 
+    def _is_written(self, expected: _Expected) -> bool:
+        """Whether the file is as this run has written it since it was expected: it was given twice."""
+        from services.library.tagging.plan import Identity
+
+        written = None if expected.real is None else self._written.get(expected.real)
+        if expected.real is None or written is None or written == expected.identity:
+            return False
+        try:
+            return Identity.of(expected.real) == written
+        except OSError:
+            return False
+
     def _take(self, result: TrackResult, expected: _Expected, rules: Rules, say: Say) -> bool:
         from services.library.tagging.apply import apply
-        from services.library.tagging.plan import plan
+        from services.library.tagging.plan import Identity, plan
 
         assert expected.real is not None and self._journal is not None
         change = plan(expected.real, result, rules, expected.identity)
@@ -151,7 +167,8 @@ class TagWriting:
             return False
         if change.changes:
             apply(change, self._journal)
-            self._written.add(change.file)
+            with contextlib.suppress(OSError):
+                self._written[change.file] = Identity.of(change.file)
         self._counted["written" if change.changes else "as they are"] += 1
         say([outcome(change), *(links if change.changes else ())])
         return bool(change.changes)
@@ -170,7 +187,8 @@ class TagWriting:
             parts.append(f"{_files(self._counted['to change'])} would change, none was written")
         else:
             parts.append(f"{_files(self._counted['written'])} written")
-        for name, said in (("as they are", "left as they are"), ("refused", "refused"), ("not files", "not local")):
+        for name, said in (("as they are", "left as they are"), ("not heard", "not heard"), ("refused", "refused"),
+                           ("not files", "not local")):  # fmt: skip
             if count := self._counted[name]:
                 parts.append(f"{count} {said}")
         text = f"tags: {', '.join(parts)}"
@@ -181,7 +199,6 @@ class TagWriting:
 
 @dataclass(frozen=True, slots=True)
 class _Expected:
-    given: Input
     real: Path | None
     identity: Identity | None
 
@@ -212,11 +229,11 @@ def preview(change: Change, width: int | None = None) -> list[str]:
 def outcome(change: Change) -> str:
     """One line about a file that was written: what is new, and what stayed."""
     dash = "–" if has("–") else "-"
-    new = [f"{_name(field)} {_joined(changes[0].new)}" for field in Field if field is not Field.EVIDENCE
-           and (changes := change.of(field))]  # fmt: skip
-    if change.of(Field.EVIDENCE):
-        new.append("evidence")
-    parts = [f"wrote {', '.join(new)}" if new else "nothing to write"]
+    new = {
+        one.field: "evidence" if one.field is Field.EVIDENCE else f"{_name(one.field)} {_joined(one.new)}"
+        for one in change.changes
+    }
+    parts = [f"wrote {', '.join(new.values())}" if new else "nothing to write"]
     if change.kept:
         parts.append("kept " + ", ".join(f"{_name(one.field)} {_joined(one.values)}" for one in change.kept))
     for reason in dict.fromkeys(one.reason for one in change.withheld):

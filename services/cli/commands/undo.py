@@ -126,7 +126,7 @@ def _undo_all(work: Sequence[tuple[Recorded, Path | None]], options: argparse.Na
     if not work and not quiet:
         print("nothing to undo")
     well = True
-    restored = 0
+    restored: set[Path] = set()
     for recorded, file in work:
         shown = str(file or recorded.entry.path)
         try:
@@ -141,11 +141,12 @@ def _undo_all(work: Sequence[tuple[Recorded, Path | None]], options: argparse.Na
             well = False
             complain(f"{shown}: undone, but the journal cannot say so: {error.strerror or error}")
             continue
-        restored += bool(plan.restored)
+        if plan.restored:
+            restored.add(plan.file)
         well = well and not plan.left
         _tell(shown, plan, options.dry_run)
     if len(work) > 1:
-        said = f"{restored} file{'' if restored == 1 else 's'}"
+        said = f"{len(restored)} file{'' if len(restored) == 1 else 's'}"
         print(f"{said} would be restored, none was" if options.dry_run else f"{said} restored")
     return OK if well else FAILED
 

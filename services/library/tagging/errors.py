@@ -45,11 +45,16 @@ _READ_ONLY: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
 def refused(error: OSError, what: str) -> TagRefusedError:
-    """The refusal that follows from an error of the system while ``what`` was done, such as ``the folder``."""
+    """The refusal that follows from an error of the system while ``what`` was written, such as ``the folder``."""
     if error.errno in _NO_SPACE:
         return TagRefusedError(Refusal.NO_SPACE, f"there is no room for a copy of the file ({error.strerror})")
     if error.errno in _READ_ONLY:
         return TagRefusedError(Refusal.READ_ONLY, f"{what} cannot be written: {error.strerror}")
+    return unreadable(error)
+
+
+def unreadable(error: OSError) -> TagRefusedError:
+    """The refusal that follows from an error of the system while the file was read."""
     if error.errno == errno.ENOENT:
         return TagRefusedError(Refusal.GONE, "the file is gone")
-    return TagRefusedError(Refusal.UNREACHABLE, f"{what}: {error.strerror or error}")
+    return TagRefusedError(Refusal.UNREACHABLE, f"the file cannot be read: {error.strerror or error}")

@@ -10,12 +10,13 @@ whole number from 1 to 10, and the same name elsewhere.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -32,9 +33,44 @@ _V23: Final = 3
 _V24: Final = 4
 #: ``TAG`` and 125 bytes, with room for the longer forms of it.
 _TAIL: Final = 512
+#: How much of a RIFF INFO list is read, bytes.
+_LONGEST_INFO: Final = 64 * 1024
 _NAMED: Final = "MP3, FLAC, Ogg (Vorbis, Opus), M4A, WAV, AIFF and WavPack"
 
 Slots = Mapping[Field, tuple[str, ...]]
+
+_ID3_24: Final[Slots] = {
+    Field.GENRE: ("TCON",),
+    Field.MOOD: ("TMOO", "TXXX:MOOD"),
+    Field.BPM: ("TBPM",),
+    Field.KEY: ("TKEY",),
+    Field.ENERGY: ("TXXX:EnergyLevel",),
+}
+#: TMOO exists since ID3v2.4.
+_ID3_23: Final[Slots] = {**_ID3_24, Field.MOOD: ("TXXX:MOOD", "TMOO")}
+_VORBIS: Final[Slots] = {
+    Field.GENRE: ("GENRE",),
+    Field.MOOD: ("MOOD",),
+    Field.BPM: ("BPM", "TEMPO", "TBPM"),
+    # Picard and Virtual DJ write KEY, most others INITIALKEY.
+    Field.KEY: ("INITIALKEY", "KEY", "TKEY"),
+    Field.ENERGY: ("ENERGYLEVEL",),
+}
+_MP4: Final[Slots] = {
+    # A numbered genre (gnre) is read as ©gen, and gives way to it when the file is written.
+    Field.GENRE: ("\xa9gen",),
+    Field.MOOD: (f"{_ITUNES}MOOD",),
+    Field.BPM: ("tmpo", f"{_ITUNES}BPM"),
+    Field.KEY: (f"{_ITUNES}initialkey", f"{_ITUNES}KEY"),
+    Field.ENERGY: (f"{_ITUNES}ENERGYLEVEL",),
+}
+_APE: Final[Slots] = {
+    Field.GENRE: ("Genre",),
+    Field.MOOD: ("Mood",),
+    Field.BPM: ("BPM",),
+    Field.KEY: ("InitialKey", "Key"),
+    Field.ENERGY: ("EnergyLevel",),
+}
 
 
 def require_mutagen() -> None:
@@ -52,16 +88,16 @@ class TagFile(ABC):
     holds all that is needed to write it again as it was.
     """
 
-    #: Where each field is kept: first where it is written, then where others may have put it.
-    slots: ClassVar[Slots]
     #: What stands before the name of an evidence field.
     evidence_key: ClassVar[str] = EVIDENCE_PREFIX
 
-    def __init__(self, system: str, created: bool) -> None:
+    def __init__(self, system: str, created: bool, slots: Slots) -> None:
         #: Such as ``ID3v2.3``.
         self.system = system
         #: The file had no such tags before.
         self.created = created
+        #: Where each field is kept: first where it is written, then where others may have put it.
+        self.slots = slots
 
     @abstractmethod
     def keys(self) -> list[str]:
@@ -111,6 +147,10 @@ class TagFile(ABC):
             found += [key for key in keys if key.lower() == slot.lower() and any(map(_says_something, self.text(key)))]
         return list(dict.fromkeys(found))
 
+    def elsewhere(self, field: Field) -> tuple[str, ...]:
+        """What the file says about ``field`` in other tags: some players read them, nothing here writes them."""
+        return ()
+
     def slot(self, field: Field) -> str:
         """Where ``field`` is written: in the file's own spelling, if it has the key."""
         wanted = self.slots[field][0]
@@ -124,35 +164,30 @@ class TagFile(ABC):
 def open_tags(file: Path) -> TagFile:
     """The tags of ``file``, whose kind its bytes decide. Raises TagRefusedError, MutagenMissingError, OSError."""
     require_mutagen()
-    from mutagen import MutagenError
-
     try:
         kind = container(file).demuxer
     except TonestreamError as error:
         raise TagRefusedError(Refusal.NOT_TAGGABLE, error.message) from error
     opener = _OPENERS.get(kind)
     if opener is None:
-        raise TagRefusedError(Refusal.NOT_TAGGABLE, f"files of this kind ({kind}) cannot hold tags; {_NAMED} can")
-    try:
+        raise TagRefusedError(
+            Refusal.NOT_TAGGABLE, f"tags are not written into files of this kind ({kind}), only into {_NAMED}"
+        )
+    with _mutagen_errors("read"):
         tags: TagFile = opener(file)
         return tags
-    except OSError:
-        raise
-    except (MutagenError, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError) as error:
-        # Not only its own errors: mutagen trips over damaged files in many ways.
-        if isinstance(error.__cause__ or error.__context__, OSError):
-            raise (error.__cause__ or error.__context__) from error  # type: ignore[misc]
-        raise TagRefusedError(Refusal.DAMAGED, f"its tags cannot be read ({_brief(error)})") from error
 
 
 def save_tags(tags: TagFile, file: Path) -> None:
     """Write ``tags`` into ``file``. Raises TagRefusedError, OSError."""
-    _guarded(tags.save, file)
+    with _mutagen_errors("written"):
+        tags.save(file)
 
 
 def drop_tags(tags: TagFile, file: Path) -> None:
     """Remove the tags from ``file``. Raises TagRefusedError, OSError."""
-    _guarded(tags.drop, file)
+    with _mutagen_errors("written"):
+        tags.drop(file)
 
 
 def same(one: str | None, other: str | None) -> bool:
@@ -169,17 +204,22 @@ def _essence(raw: str | None) -> object:
     return loaded
 
 
-def _guarded(work: Any, file: Path) -> None:
+@contextlib.contextmanager
+def _mutagen_errors(what: str) -> Iterator[None]:
+    """Raises TagRefusedError for what mutagen raises, and OSError where that lies behind it.
+
+    These are not only its own errors: it trips over damaged files in many ways.
+    """
     from mutagen import MutagenError
 
     try:
-        work(file)
+        yield
     except OSError:
         raise
-    except (MutagenError, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
+    except (MutagenError, ValueError, TypeError, LookupError, AttributeError, EOFError, OverflowError) as error:
         if isinstance(inner := error.__cause__ or error.__context__, OSError):
             raise inner from error
-        raise TagRefusedError(Refusal.DAMAGED, f"its tags cannot be written ({_brief(error)})") from error
+        raise TagRefusedError(Refusal.DAMAGED, f"its tags cannot be {what} ({_brief(error)})") from error
 
 
 def _brief(error: Exception) -> str:
@@ -204,21 +244,11 @@ class _Id3(TagFile):
     """ID3v2 in the version that the file has. Versions before 2.3 become 2.3, because nobody writes them."""
 
     evidence_key = f"TXXX:{EVIDENCE_PREFIX}"
-    _slots_v24: ClassVar[Slots] = {
-        Field.GENRE: ("TCON",),
-        Field.MOOD: ("TMOO", "TXXX:MOOD"),
-        Field.BPM: ("TBPM",),
-        Field.KEY: ("TKEY",),
-        Field.ENERGY: ("TXXX:EnergyLevel",),
-    }
-    #: TMOO exists since ID3v2.4.
-    _slots_v23: ClassVar[Slots] = {**_slots_v24, Field.MOOD: ("TXXX:MOOD", "TMOO")}
 
     def __init__(self, tags: Any, created: bool, drop: Any = None) -> None:
         self._tags = tags
         self._major = _V24 if created or tags.version[1] == _V24 else _V23
-        super().__init__(f"ID3v2.{self._major}", created)
-        self.slots = self._slots_v24 if self._major == _V24 else self._slots_v23  # type: ignore[misc]
+        super().__init__(f"ID3v2.{self._major}", created, _ID3_24 if self._major == _V24 else _ID3_23)
         self._drop = drop or tags.delete
         if not created and tags.version[1] < _V23:
             if tags.unknown_frames:
@@ -262,14 +292,15 @@ class _Id3(TagFile):
     def _put(self, key: str, encoding: int, texts: list[str]) -> None:
         from mutagen.id3 import TXXX, Frames
 
-        self._tags.delall(key)
+        self.remove(key)
         if key.startswith("TXXX:"):
             self._tags.add(TXXX(encoding=encoding, desc=key[len("TXXX:") :], text=texts))
         else:
             self._tags.add(Frames[key](encoding=encoding, text=texts))
 
     def remove(self, key: str) -> None:
-        self._tags.delall(key)
+        # Not ``delall``: that would also remove TXXX:MOOD:odd with TXXX:MOOD.
+        self._tags.pop(key, None)
 
     def contents(self) -> Counter[tuple[str, str]]:
         # Empty texts are not written by anybody, and the encoding of a text is not what it says.
@@ -333,19 +364,54 @@ def _open_id3(file: Path) -> TagFile:
         return _Id3AtTheFront(ID3(), created=True)
 
 
+class _Wave(_Id3):
+    """WAV may also have an older kind of tags, a list of texts (RIFF INFO)."""
+
+    def __init__(self, tags: Any, created: bool, genre: str) -> None:
+        super().__init__(tags, created)
+        self._genre = genre
+
+    def elsewhere(self, field: Field) -> tuple[str, ...]:
+        return (self._genre,) if field is Field.GENRE and self._genre else ()
+
+
 def _open_wave(file: Path) -> TagFile:
     from mutagen.wave import WAVE
 
-    return _in_chunks(WAVE(file, translate=False))
+    opened = WAVE(file, translate=False)
+    created = opened.tags is None
+    if created:
+        opened.add_tags()
+    return _Wave(opened.tags, created, _riff_genre(file))
+
+
+def _riff_genre(file: Path) -> str:
+    """The genre (IGNR) in the RIFF INFO list of a WAV file; empty if there is none."""
+    with file.open("rb") as opened:
+        opened.seek(12)
+        while len(head := opened.read(8)) == 8:
+            size = int.from_bytes(head[4:], "little")
+            if head[:4] == b"LIST" and opened.read(4) == b"INFO":
+                texts = opened.read(min(size - 4, _LONGEST_INFO)) if size > 4 else b""
+                return _info_text(texts, b"IGNR")
+            opened.seek(size + size % 2 - (4 if head[:4] == b"LIST" else 0), 1)
+    return ""
+
+
+def _info_text(texts: bytes, name: bytes) -> str:
+    at = 0
+    while at + 8 <= len(texts):
+        size = int.from_bytes(texts[at + 4 : at + 8], "little")
+        if texts[at : at + 4] == name:
+            return texts[at + 8 : at + 8 + size].split(b"\0")[0].decode("utf-8", "replace").strip()
+        at += 8 + size + size % 2
+    return ""
 
 
 def _open_aiff(file: Path) -> TagFile:
     from mutagen.aiff import AIFF
 
-    return _in_chunks(AIFF(file, translate=False))
-
-
-def _in_chunks(opened: Any) -> TagFile:
+    opened = AIFF(file, translate=False)
     created = opened.tags is None
     if created:
         opened.add_tags()
@@ -356,21 +422,12 @@ def _in_chunks(opened: Any) -> TagFile:
 
 
 class _Vorbis(TagFile):
-    slots: ClassVar[Slots] = {
-        Field.GENRE: ("GENRE",),
-        Field.MOOD: ("MOOD",),
-        Field.BPM: ("BPM", "TEMPO", "TBPM"),
-        # Picard and Virtual DJ write KEY, most others INITIALKEY.
-        Field.KEY: ("INITIALKEY", "KEY", "TKEY"),
-        Field.ENERGY: ("ENERGYLEVEL",),
-    }
-
     def __init__(self, file: Any) -> None:
         created = file.tags is None
         if created:
             file.add_tags()
         self._file = file
-        super().__init__("Vorbis comments", created)
+        super().__init__("Vorbis comments", created, _VORBIS)
 
     def keys(self) -> list[str]:
         return list(dict.fromkeys(key.upper() for key, _ in self._file.tags))
@@ -436,14 +493,6 @@ def _open_ogg(file: Path) -> TagFile:
 
 
 class _Mp4(TagFile):
-    slots: ClassVar[Slots] = {
-        # A numbered genre (gnre) is read as ©gen, and gives way to it when the file is written.
-        Field.GENRE: ("\xa9gen",),
-        Field.MOOD: (f"{_ITUNES}MOOD",),
-        Field.BPM: ("tmpo", f"{_ITUNES}BPM"),
-        Field.KEY: (f"{_ITUNES}initialkey", f"{_ITUNES}KEY"),
-        Field.ENERGY: (f"{_ITUNES}ENERGYLEVEL",),
-    }
     evidence_key = f"{_ITUNES}{EVIDENCE_PREFIX}"
 
     def __init__(self, file: Any) -> None:
@@ -451,7 +500,7 @@ class _Mp4(TagFile):
         if created:
             file.add_tags()
         self._file = file
-        super().__init__("MP4", created)
+        super().__init__("MP4", created, _MP4)
 
     def keys(self) -> list[str]:
         return [key for key in self._file.tags if key in ("\xa9gen", "tmpo") or key.startswith(_ITUNES)]
@@ -521,20 +570,12 @@ def _open_mp4(file: Path) -> TagFile:
 
 
 class _Ape(TagFile):
-    slots: ClassVar[Slots] = {
-        Field.GENRE: ("Genre",),
-        Field.MOOD: ("Mood",),
-        Field.BPM: ("BPM",),
-        Field.KEY: ("InitialKey", "Key"),
-        Field.ENERGY: ("EnergyLevel",),
-    }
-
     def __init__(self, file: Any) -> None:
         created = file.tags is None
         if created:
             file.add_tags()
         self._file = file
-        super().__init__("APEv2", created)
+        super().__init__("APEv2", created, _APE)
 
     def keys(self) -> list[str]:
         return [str(key) for key, value in self._file.tags.items() if value.kind == 0]  # 0: text

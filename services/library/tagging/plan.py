@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from services.library.tagging.answers import Heard, answers
-from services.library.tagging.errors import Refusal, TagRefusedError, refused
+from services.library.tagging.errors import Refusal, TagRefusedError, unreadable
 from services.library.tagging.formats import TagFile, open_tags
 from services.library.tagging.rules import Existing, Field, Rules
 from shared.contracts.messages import TrackResult
@@ -96,7 +96,7 @@ def plan(file: Path, result: TrackResult, rules: Rules, when_heard: Identity | N
             raise TagRefusedError(Refusal.CHANGED, "the file has changed since it was heard")
         tags = open_tags(real)
     except OSError as error:
-        raise refused(error, "the file") from error
+        raise unreadable(error) from error
     except RuntimeError as error:  # a link that leads to itself
         raise TagRefusedError(Refusal.GONE, "its link leads nowhere") from error
     said = answers(result, rules)
@@ -118,7 +118,8 @@ def _values(tags: TagFile, field: Field) -> tuple[str, ...]:
     """What the file says about ``field``, wherever it says so."""
     if field is Field.EVIDENCE:
         return ()
-    return tuple(dict.fromkeys(value for key in tags.existing(field) for value in tags.text(key)))
+    values = [value for key in tags.existing(field) for value in tags.text(key)]
+    return tuple(dict.fromkeys(values or tags.elsewhere(field)))
 
 
 def _wanted(tags: TagFile, field: Field, heard: Heard, existing: Existing) -> tuple[str, ...] | None:

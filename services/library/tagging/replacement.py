@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from services.library.tagging.errors import Refusal, TagRefusedError, refused
+from services.library.tagging.errors import Refusal, TagRefusedError, refused, unreadable
 from services.library.tagging.formats import TagFile, open_tags
 from services.library.tagging.leftovers import TEMPORARY_PREFIX, TEMPORARY_SUFFIX
 from services.library.tagging.plan import Identity
@@ -28,6 +28,8 @@ from shared.system.fault_points import TAGS_COPIED, TAGS_NOTED, TAGS_REPLACED, T
 
 _TEMPORARY: Final = re.compile(re.escape(TEMPORARY_PREFIX) + r"[0-9a-f]{32}" + re.escape(TEMPORARY_SUFFIX))
 _CHUNK: Final = 1 << 20
+#: The folders in which this process has looked for leftovers. Once is enough, and a folder may hold 50,000 files.
+_SEARCHED: Final[set[Path]] = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,9 @@ def replace(file: Path, identity: Identity, edit: Edit, note: Callable[[Replacem
     untouched.
     """
     _require_writable(file)
-    remove_leftovers(file.parent)
+    if file.parent not in _SEARCHED:
+        _SEARCHED.add(file.parent)
+        remove_leftovers(file.parent)
     try:
         with _temporary(file.parent) as (path, descriptor):
             before = _copy(file, identity, descriptor)
@@ -58,7 +62,7 @@ def replace(file: Path, identity: Identity, edit: Edit, note: Callable[[Replacem
             expected = edit(path).contents()
             if open_tags(path).contents() != expected:
                 raise TagRefusedError(
-                    Refusal.NOT_KEPT, "its other tags would not stay as they are, so it is left as it is"
+                    Refusal.NOT_KEPT, "its tags would not read as they should, so it is left as it is"
                 )
             _adopt(file, path)
             after = _hash_and_sync(path)
@@ -91,7 +95,7 @@ def _require_writable(file: Path) -> None:
     try:
         mode = file.stat().st_mode
     except OSError as error:
-        raise refused(error, "the file") from error
+        raise unreadable(error) from error
     if not mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH) or not os.access(file, os.W_OK):
         raise TagRefusedError(Refusal.READ_ONLY, "the file is read-only")
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.library.tagging.apply import rest
-from services.library.tagging.errors import Refusal, TagRefusedError, refused
+from services.library.tagging.apply import hashed, others, require_kept
+from services.library.tagging.errors import Refusal, TagRefusedError, unreadable
 from services.library.tagging.formats import TagFile, drop_tags, open_tags, same, save_tags
 from services.library.tagging.journal import Recorded, Written, mark
 from services.library.tagging.plan import Identity
@@ -26,7 +26,11 @@ class Restored:
 
 @dataclass(frozen=True, slots=True)
 class UndoPlan:
-    """What undoing an entry does to ``file``. ``left`` are values that somebody has changed since."""
+    """What undoing an entry does to ``file``.
+
+    ``left`` are values that somebody has changed since; ``already`` are as they were before. ``known``: all other tags
+    are those of the file that was written, so that it is not another file in its place.
+    """
 
     recorded: Recorded
     file: Path
@@ -34,6 +38,7 @@ class UndoPlan:
     restored: tuple[Restored, ...]
     left: tuple[Restored, ...]
     already: tuple[Written, ...]
+    known: bool
 
 
 def plan_undo(recorded: Recorded, file: Path | None = None, force: bool = False) -> UndoPlan:
@@ -48,7 +53,7 @@ def plan_undo(recorded: Recorded, file: Path | None = None, force: bool = False)
         identity = Identity.of(real)
         tags, before = open_tags(real), open_tags(real)
     except OSError as error:
-        raise refused(error, "the file") from error
+        raise unreadable(error) from error
     restored: list[Restored] = []
     left: list[Restored] = []
     already: list[Written] = []
@@ -64,7 +69,8 @@ def plan_undo(recorded: Recorded, file: Path | None = None, force: bool = False)
             restored.append(shown)
         else:
             left.append(shown)
-    return UndoPlan(recorded, real, identity, tuple(restored), tuple(left), tuple(already))
+    known = hashed(others(tags, [value.key for value in entry.values])) == entry.rest
+    return UndoPlan(recorded, real, identity, tuple(restored), tuple(left), tuple(already), known)
 
 
 def undo(plan: UndoPlan) -> None:
@@ -74,13 +80,16 @@ def undo(plan: UndoPlan) -> None:
     be written; the file is restored then.
     """
     entry = plan.recorded.entry
+    keys = [value.key for value in entry.values]
 
     def edit(copy: Path) -> TagFile:
         tags = open_tags(copy)
+        before = others(tags, keys)
         for one in plan.restored:
             _restore(tags, one.value)
-        others = rest(tags, list(entry.values))
-        if entry.created and others == entry.rest and not any(tags.raw(one.key) for one in entry.values):
+        rest = others(tags, keys)
+        require_kept(before, rest)
+        if entry.created and hashed(rest) == entry.rest and not any(map(tags.raw, keys)):
             drop_tags(tags, copy)
             return open_tags(copy)
         save_tags(tags, copy)
@@ -88,7 +97,9 @@ def undo(plan: UndoPlan) -> None:
 
     if plan.restored:
         replace(plan.file, plan.identity, edit, lambda _: None)
-    done = [*(one.value for one in plan.restored), *plan.already]
+    done = [one.value for one in plan.restored]
+    if plan.restored or plan.known:
+        done += plan.already
     if done:
         mark(plan.recorded, (value.key for value in done))
 

@@ -14,10 +14,12 @@ from typing import Any, Self
 import pytest
 from rich.cells import cell_len
 
-from services.cli import embedded
+from services.cli.classify import run
+from services.cli.inputs import Input
 from services.cli.main import main
-from services.cli.tagging import preview
+from services.cli.tagging import TagWriting, preview
 from services.library.tagging.formats import open_tags, save_tags
+from services.library.tagging.journal import Journal
 from services.library.tagging.leftovers import TEMPORARY_PREFIX, TEMPORARY_SUFFIX
 from services.library.tagging.plan import plan
 from services.library.tagging.rules import Existing, Rules
@@ -46,8 +48,10 @@ class Answering:
         self._files += 1
         return f"blob:uploads/{self._files}"
 
-    def classify(self, requests: Iterable[TrackRequest | TrackResult]) -> Iterator[TrackResult]:
+    def classify(self, requests: Iterable[TrackRequest | TrackResult | None]) -> Iterator[TrackResult]:
         for request in list(requests):
+            if request is None:
+                continue
             if isinstance(request, TrackResult):
                 yield request
                 continue
@@ -60,7 +64,7 @@ class Answering:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(embedded, "EmbeddedPipeline", Answering)
+    monkeypatch.setattr(run, "EmbeddedPipeline", Answering)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     ANSWERS.clear()
 
@@ -85,20 +89,20 @@ def test_tags_are_written_and_undone(tmp_path: Path, capsys: pytest.CaptureFixtu
     out, err = said(capsys)
     assert out[-1] == "  tags: wrote genre Rock, mood Happy, BPM 128, key F#m, energy 7, evidence"
     assert err[-1].startswith("tonestream: tags: 1 file written; undo with: tonestream undo --run ")
-    run = err[-1].split()[-1]
+    name = err[-1].split()[-1]
 
     assert main(["undo", "--list"]) == 0
     (listed,) = said(capsys)[0]
-    assert listed.startswith(run) and listed.endswith("1 file")
-    assert main(["undo", "--run", run, "--dry-run"]) == 0
+    assert listed.startswith(name) and listed.endswith("1 file")
+    assert main(["undo", "--run", name, "--dry-run"]) == 0
     assert "  GENRE: Rock → nothing" in said(capsys)[0] and open_tags(file).text("GENRE") == ("Rock",)
-    assert main(["undo", "--run", run]) == 0
+    assert main(["undo", "--run", name]) == 0
     assert said(capsys)[0] == [
         str(file), "  GENRE: Rock → nothing", "  MOOD: Happy → nothing", "  BPM: 128 → nothing",
         "  INITIALKEY: F#m → nothing", "  ENERGYLEVEL: 7 → nothing", "  evidence: 12 fields",
     ]  # fmt: skip
     assert open_tags(file).contents() == before
-    for again in (["--last"], ["--run", run]):
+    for again in (["--last"], ["--run", name]):
         assert main(["undo", *again]) == 0
         assert said(capsys)[0] == ["nothing to undo"]
     assert main(["undo", str(file)]) == 0
@@ -132,7 +136,7 @@ def test_the_preview_fits_and_says_what_stays_and_why(width: int, tmp_path: Path
     assert ("TBPM" in lines[3]) == (width == 120)
 
 
-def test_json_stays_clean_and_the_tags_are_told_on_standard_error(
+def test_json_stays_clean_and_standard_error_says_what_was_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = make(tmp_path, "flac")
@@ -162,6 +166,18 @@ def test_a_file_given_twice_is_written_once(tmp_path: Path, capsys: pytest.Captu
     link.symlink_to(file)
     assert main(["classify", "--write-tags", str(file), str(link)]) == 0
     assert "  tags: this file was written already, under another name" in said(capsys)[0]
+
+
+def test_a_file_that_is_heard_again_later_is_looked_at_again(tmp_path: Path) -> None:
+    file = make(tmp_path, "flac")
+    writing = TagWriting(Rules(), journal=Journal(tmp_path / "journal.jsonl"))
+    shown: list[str] = []
+    for number in range(3):
+        writing.expect(str(number), Input("file", str(file)))
+        heard = Heard(tempo=127.6 if number < 2 else 90.0)
+        writing.take(heard.result(str(number)), shown.extend)
+    assert shown[1].startswith("  tags: nothing to write – kept genre Rock")
+    assert shown[2].startswith("  tags: wrote evidence – kept genre Rock")
 
 
 def test_guesses_are_named_and_not_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

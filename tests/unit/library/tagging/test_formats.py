@@ -14,7 +14,7 @@ from services.library.tagging.journal import Journal, read_journals
 from services.library.tagging.plan import plan
 from services.library.tagging.rules import Existing, Field, Rules, genre_words
 from services.library.tagging.undo import plan_undo, undo
-from tests.support.tagged_files import FORMATS, Heard, ffmpeg_tags, make, sound_hash
+from tests.support.tagged_files import FORMATS, Heard, ffmpeg, ffmpeg_tags, make, sound_hash
 
 pytest.importorskip("mutagen")
 
@@ -185,6 +185,16 @@ def test_several_values_in_other_frames_of_id3v23_keep_their_separator(tmp_path:
     assert list(ID3(file, translate=False)["TPE1"].text) == ["One", "Two/Three"]  # type: ignore[no-untyped-call]
 
 
+def test_a_field_whose_name_begins_with_that_of_a_written_one_stays(tmp_path: Path) -> None:
+    file = make(tmp_path, "mp3-v23")
+    tags = open_tags(file)
+    for key in ("TXXX:MOOD", "TXXX:MOOD:mine"):
+        tags.put(key, ["Dreamy"])
+    save_tags(tags, file)
+    take_back(write(file, rules=Rules(existing=Existing.OVERWRITE)))
+    assert open_tags(file).text("TXXX:MOOD:mine") == open_tags(file).text("TXXX:MOOD") == ("Dreamy",)
+
+
 def test_frames_that_nobody_knows_stay(tmp_path: Path) -> None:
     from mutagen.id3 import ID3
 
@@ -237,6 +247,17 @@ def test_a_key_under_another_name_is_kept_or_overwritten_and_never_contradicted(
     after = open_tags(file)
     spellings = [key for key in after.keys() if key.lower() in ("key", "initialkey")]  # noqa: SIM118 (no mapping)
     assert [after.text(key) for key in spellings] == [("F#m",), ("F#m",)]
+
+
+def test_a_genre_in_the_info_list_of_a_wav_file_counts(tmp_path: Path) -> None:
+    file = tmp_path / "song.wav"
+    ffmpeg("-f", "lavfi", "-i", "sine=duration=0.3", "-metadata", "title=odd", "-metadata", "genre=Jazz", file)
+    kept = plan(file, Heard().result(), Rules())
+    assert kept.of(Field.GENRE) == () and kept.kept[0].values == ("Jazz",)
+    merged = plan(file, Heard().result(), Rules(existing=Existing.MERGE))
+    assert [(one.key, one.new) for one in merged.of(Field.GENRE)] == [("TCON", ("Jazz", "Rock"))]
+    write(file, rules=Rules(existing=Existing.MERGE))
+    assert plan(file, Heard().result(), Rules(existing=Existing.MERGE)).changes == ()
 
 
 def test_a_comment_keeps_its_place_among_the_others(tmp_path: Path) -> None:

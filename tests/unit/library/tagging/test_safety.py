@@ -24,7 +24,8 @@ from services.library.tagging.leftovers import TEMPORARY_PREFIX, TEMPORARY_SUFFI
 from services.library.tagging.plan import Identity, plan
 from services.library.tagging.rules import Rules
 from services.library.tagging.undo import entries_of, plan_undo, undo
-from shared.system.fault_points import TAG_FAULT_POINTS, TAGS_REPLACED, VARIABLE
+from shared.system.fault_points import TAG_FAULT_POINTS, TAGS_NOTED, TAGS_REPLACED, VARIABLE
+from tests.support import tag_writer
 from tests.support.samples import ROOT
 from tests.support.tagged_files import Heard, make, sound_hash
 
@@ -164,16 +165,20 @@ def test_on_a_full_disk_the_file_stays_and_no_copy_is_left(
     assert error.message == "there is no room for a copy of the file (No space left on device)"
 
 
-def test_on_a_disk_that_is_really_full_the_file_stays(tmp_path: Path) -> None:
+@pytest.mark.parametrize("pages_left", [0, 1, None], ids=["no room", "room for a part", "room for the copy alone"])
+def test_on_a_disk_that_is_really_full_the_file_stays(pages_left: int | None, tmp_path: Path) -> None:
     mounted = tmp_path / "small"
     mounted.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", mounted], capture_output=True).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=800k", "tmpfs", mounted], capture_output=True).returncode:
         pytest.skip("file systems cannot be mounted here")
     try:
-        file = make(mounted, "flac")
-        while file.stat().st_size < 250_000:
-            file.write_bytes(file.read_bytes() + b"\0" * 50_000)
+        file = make(mounted, "mp3-bare")
+        page = os.sysconf("SC_PAGE_SIZE")
+        file.write_bytes(file.read_bytes() + bytes(-file.stat().st_size % page))
         change = plan(file, Heard().result(), Rules())
+        left = file.stat().st_size // page if pages_left is None else pages_left
+        free = os.statvfs(mounted)
+        (mounted / "filler").write_bytes(bytes(free.f_bavail * free.f_frsize - left * page))
         refused_untouched(file, Refusal.NO_SPACE, lambda: apply(change, Journal(tmp_path / "journal.jsonl")))
     finally:
         subprocess.run(["umount", mounted], check=True)
@@ -248,26 +253,29 @@ def test_a_file_whose_other_tags_would_not_stay_is_left_as_it_is(
 # Death
 
 
-def run(what: str, file: Path, journal: Path, point: str = "") -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {VARIABLE: f"{point}=1" if point else "", "PYTHONPATH": str(ROOT)}
+def killed_at(point: str, what: str, file: Path, journal: Path) -> None:
+    """A process that dies at a fault point while it writes tags or takes them back."""
+    environment = os.environ | {VARIABLE: f"{point}=1"}
     command = [sys.executable, "-m", "tests.support.tag_writer", what, str(file), str(journal)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, cwd=ROOT, timeout=120)
+    died = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert died.returncode == -signal.SIGKILL, died.stderr
 
 
 @pytest.mark.parametrize("point", TAG_FAULT_POINTS)
 def test_whenever_the_process_dies_the_file_is_whole_and_undo_brings_it_back(point: str, tmp_path: Path) -> None:
     file, journal = make(tmp_path, "mp3-v23"), tmp_path / "j" / "journal.jsonl"
     before, old, sound = open_tags(file).contents(), file.read_bytes(), sound_hash(file)
-    died = run("write", file, journal, point)
-    assert died.returncode == -signal.SIGKILL, died.stderr
+    killed_at(point, "write", file, journal)
     assert (file.read_bytes() == old) == (point != TAGS_REPLACED) and sound_hash(file) == sound
+    assert len(leftovers(tmp_path)) == (point != TAGS_REPLACED)
 
-    undone = run("undo", file, journal)
-    assert (undone.returncode, undone.stderr) == (0, "") or not journal.exists()
+    noted = journal.exists()
+    assert noted == (point in (TAGS_NOTED, TAGS_REPLACED))
+    if noted:
+        tag_writer.main("undo", file, journal)
     assert open_tags(file).contents() == before and sound_hash(file) == sound
 
-    again = run("write", file, journal)
-    assert again.returncode == 0, again.stderr
+    tag_writer.main("write", file, journal)
     assert open_tags(file).text("TCON") == ("Rock",) and sound_hash(file) == sound
     assert leftovers(tmp_path) == []
 
@@ -276,10 +284,10 @@ def test_whenever_the_process_dies_the_file_is_whole_and_undo_brings_it_back(poi
 def test_an_undo_that_dies_can_be_done_again(point: str, tmp_path: Path) -> None:
     file, journal = make(tmp_path, "m4a"), tmp_path / "j" / "journal.jsonl"
     before, sound = open_tags(file).contents(), sound_hash(file)
-    assert run("write", file, journal).returncode == 0
-    assert run("undo", file, journal, point).returncode == -signal.SIGKILL
+    tag_writer.main("write", file, journal)
+    killed_at(point, "undo", file, journal)
     assert sound_hash(file) == sound
-    assert run("undo", file, journal).returncode == 0
+    tag_writer.main("undo", file, journal)
     assert open_tags(file).contents() == before and sound_hash(file) == sound
     assert all(one.undone for one in read_journals(journal).entries)
 
@@ -334,6 +342,22 @@ def test_a_file_that_has_moved_is_recognised_by_its_bytes(tmp_path: Path) -> Non
     assert error.value.refusal is Refusal.GONE
     for one in reversed(found):
         undo(plan_undo(one, moved))
+    assert open_tags(moved).contents() == before
+
+
+def test_another_file_in_its_place_does_not_pass_for_the_one_that_was_written(tmp_path: Path) -> None:
+    file = make(tmp_path, "flac")
+    before = open_tags(file).contents()
+    journal = write(file)
+    moved = file.rename(tmp_path / "moved.flac")
+    other = open_tags(make(tmp_path, "flac"))
+    other.put("TITLE", ["Another song"])
+    other.save(file)
+    undo(plan_undo(read_journals(journal.file).entries[0]))
+    assert open_tags(file).text("TITLE") == ("Another song",)
+    (recorded,) = read_journals(journal.file).entries
+    assert not recorded.undone
+    undo(plan_undo(recorded, moved))
     assert open_tags(moved).contents() == before
 
 
