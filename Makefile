@@ -1,4 +1,5 @@
-# The two commands: `make run` classifies music on this machine, `make test` proves that it works.
+# Three commands: `make run` classifies music on this machine, `make web` shows it in a browser, `make test` proves that
+# it works.
 # INPUT may hold several files, folders, URLs and Spotify IDs, separated by spaces.
 
 VENV ?= .venv
@@ -8,13 +9,14 @@ N ?= 2
 AUDIO ?= .cache
 RUN ?= --help
 BENCH ?=
+SERVE ?=
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
 # Through the environment, so that the shell does not take a URL's & and ; for its own.
 export INPUT
 
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos fuzz bench capacity lint lock audit test-services up cli down logs scale train docs clean
+.PHONY: help run web test recipes chaos fuzz bench capacity lint lock audit test-services up cli down logs scale train docs clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -22,8 +24,15 @@ help: ## what there is
 run: $(VENV)/.run ## classify INPUT (default: the bundled samples)
 	@$(VENV)/bin/tonestream classify $$INPUT
 
+web: $(VENV)/.run ## the page and the HTTP API on this machine; says where to look
+	@$(VENV)/bin/tonestream serve $(SERVE)
+
 test: $(VENV)/.test test-services ## every test: unit, contract and integration, on real Kafka and Redis
 	$(VENV)/bin/python -m pytest $(if $(CI),--cov --cov-report=term)
+
+recipes: $(VENV)/.test test-services ## set up what recipes/ needs (Node, Go, beets, MCP), and run each of them
+	@deploy/setup/recipes.sh $(VENV)
+	TONESTREAM_RECIPES=all $(VENV)/bin/python -m pytest tests/recipes
 
 chaos: $(VENV)/.test test-services ## the long storm: everything fails, and each request has exactly one right result
 	TONESTREAM_CHAOS=long $(VENV)/bin/python -m pytest tests/chaos -s

@@ -25,6 +25,8 @@ _KAFKA_PORT: Final = "9092"
 _REDIS_TLS: Final = ("rediss:", "cluster+rediss:")
 _REDIS_SCHEMES: Final = frozenset({"redis", "rediss", "unix", "memory", "cluster+redis", "cluster+rediss"})
 
+_SHORTEST_API_KEY: Final = 16
+
 VoteStrategy = Literal["soft", "majority", "parts"]
 
 
@@ -121,6 +123,19 @@ class Settings(BaseSettings):
         24 * 3600, gt=0, description="Blobs that no finished request cleaned up are removed after this many seconds."
     )
 
+    keep_audio_s: int = Field(
+        0,
+        ge=0,
+        description="How long decoded audio stays after its last request has ended, in seconds, so that it can be"
+        " played; 0 removes it at once. Not longer than `TONESTREAM_BLOB_TTL_S`. `tonestream serve` keeps it for 7 days"
+        " unless this is set.",
+    )
+    keep_audio_bytes: int = Field(
+        2 * 1024**3,
+        gt=0,
+        description="Most bytes of decoded audio that stay so; the oldest goes first. A minute takes 2.6 MB.",
+    )
+
     # Ingestion
     max_unfinished: int = Field(
         200,
@@ -213,6 +228,70 @@ class Settings(BaseSettings):
         description="A request without news for this many seconds ends with what is there, as partial or failed.",
     )
 
+    # The gateway
+    gateway_host: str = Field("127.0.0.1", description="Address at which `tonestream serve` listens.")
+    gateway_port: int = Field(8000, ge=0, le=65535, description="Its port; 0 for any free one.")
+    gateway_api_keys: SecretStr | None = Field(
+        None,
+        description="API keys, separated by commas. Without any the gateway is open to everybody who reaches it, and"
+        " listens on loopback addresses only. Each has at least 16 characters. Never logged.",
+    )
+    gateway_hosts: str = Field(
+        "",
+        description="Names, separated by commas, by which the gateway may be called in the Host header, besides those"
+        " of the loopback addresses: `music.example.org`. Another name is refused, so that no web site can reach a"
+        " local gateway by letting its own name lead there.",
+    )
+    gateway_cors_origins: str = Field(
+        "",
+        description="Web sites whose scripts may use the gateway, separated by commas: `https://app.example.org`."
+        " Default none but its own page.",
+    )
+    gateway_local_sources: bool = Field(
+        False,
+        description="Whether HTTP clients may name blobs (`blob:`) and files of `TONESTREAM_LOCAL_FILES` (`file:`).",
+    )
+    gateway_max_waiting: int = Field(
+        1000,
+        gt=0,
+        description="Most uploads that may wait for the pipeline at once; further ones are refused for the moment, with"
+        " status 503. They take room in the blob store.",
+    )
+    gateway_rate_limit: str = Field(
+        "",
+        pattern=r"^(|[1-9][0-9]{0,8}/(second|minute|hour|day))$",
+        description="Most tracks that one API key, or one address where there are no keys, may submit, e.g."
+        " `600/minute`; default no limit.",
+    )
+    gateway_session_s: int = Field(
+        7 * 24 * 3600, gt=0, description="How long a browser stays signed in with an API key, in seconds."
+    )
+    gateway_webhook_private: bool = Field(
+        False,
+        description="Whether webhooks may lead to private and loopback addresses, on any port. Public ones on ports 80"
+        " and 443 need no permission. The installation's own Kafka and Redis stay closed.",
+    )
+    gateway_webhook_timeout_s: float = Field(
+        20.0, gt=0, description="Longest time for one delivery to a webhook, in seconds."
+    )
+    gateway_webhook_retries_s: str = Field(
+        "5,60,300,1800,7200,18000,28800,28800",
+        pattern=r"^[0-9]{1,5}(\.[0-9]{1,3})?(,[0-9]{1,5}(\.[0-9]{1,3})?){0,99}$",
+        description="Waits between the attempts of a delivery to a webhook, in seconds, separated by commas. Their sum,"
+        " by default a day, is how long it is tried for.",
+    )
+    gateway_webhook_disable_after_s: float = Field(
+        5 * 24 * 3600.0,
+        gt=0,
+        description="A webhook that took nothing for this many seconds, while there was something to deliver, is"
+        " disabled.",
+    )
+    library_db: Path | None = Field(
+        None,
+        description="SQLite file with the gateway's view of the results. Default `tonestream/library.sqlite` in the"
+        " user's folder for data (`~/.local/share` on Linux).",
+    )
+
     # The loop
     worker_threads: int = Field(0, ge=0, description="Threads of one worker for its tracks; 0 for one a core.")
     batch_records: int = Field(0, ge=0, description="Most records of one poll; 0 for the service's own number.")
@@ -292,6 +371,16 @@ class Settings(BaseSettings):
             raise ValueError("the host or the port cannot be read; in a password, percent-encode / ? # @ : [ ]")
         return value
 
+    @field_validator("gateway_api_keys")
+    @classmethod
+    def _keys_cannot_be_guessed(cls, value: SecretStr | None) -> SecretStr | None:
+        keys = [] if value is None else _listed(value)
+        if value is not None and not keys:
+            raise ValueError("no key stands there; leave it out for a gateway without keys")
+        if any(len(key) < _SHORTEST_API_KEY or not key.isascii() or not key.isprintable() for key in keys):
+            raise ValueError(f"a key has at least {_SHORTEST_API_KEY} characters, of ASCII only")
+        return value
+
     @field_validator("blob_url")
     @classmethod
     def _blob_url_holds_no_password(cls, value: str) -> str:
@@ -349,6 +438,8 @@ class Settings(BaseSettings):
     def secrets(self) -> list[str]:
         """Everything that must not be shown: every secret that is set, and the password in the URL of Redis."""
         hidden = [value.get_secret_value() for _, value in self if isinstance(value, SecretStr)]
+        if self.gateway_api_keys is not None:
+            hidden += _listed(self.gateway_api_keys)
         url = self.redis_url.get_secret_value()
         password = None if url.startswith("memory:") else urlsplit(url).password
         return [*hidden, *((password, unquote(password)) if password else ())]
@@ -371,6 +462,10 @@ class Settings(BaseSettings):
             if self.kafka_sasl_password is not None:
                 security["sasl_plain_password"] = self.kafka_sasl_password.get_secret_value()
         return security
+
+
+def _listed(secret: SecretStr) -> list[str]:
+    return [part for one in secret.get_secret_value().split(",") if (part := one.strip())]
 
 
 def brokers(servers: str) -> list[tuple[str, int]]:

@@ -31,7 +31,7 @@ from shared.models.catalogue import Catalogue
 from shared.runtime import metrics
 from shared.runtime.service import Delivery, Origin, Outcome, Service
 from shared.settings import Settings, VoteStrategy
-from shared.state.audio import SharedAudio
+from shared.state.audio import Keeping, SharedAudio
 from shared.state.coalescing import Coalescing
 from shared.state.connection import connect
 from shared.state.keys import Keys
@@ -85,7 +85,7 @@ class Aggregator(Service[Part, Answer]):
         return cls(
             requests,
             ResultCache(client, keys, settings.result_ttl_s),
-            SharedAudio(BlobStore(settings.blob_url), requests, settings.blob_ttl_s),
+            SharedAudio(BlobStore(settings.blob_url), requests, settings.blob_ttl_s, Keeping.of(settings)),
             AnswerKeys(settings, catalogue).own,
             {model.manifest.model_id: model.manifest.calibration for model in installed},
         )

@@ -44,12 +44,18 @@ class PipelineStoppedError(RuntimeError):
 
 
 class EmbeddedPipeline:
-    """A context manager: services run in threads within the block, over a temporary blob folder."""
+    """A context manager: services run in threads within the block.
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    Blobs are in the folder ``blobs``, by default a temporary one. ``bus`` is for clients of the topics; whoever reads
+    must go on reading, because the bus keeps every record until all readers have passed it. ``settings`` are those of
+    the services, complete within the block.
+    """
+
+    def __init__(self, settings: Settings, blobs: Path | None = None) -> None:
+        self.settings = settings
+        self.bus = MemoryBus()
+        self._blob_folder = blobs
         self._topics = Topics(settings.topic_prefix)
-        self._bus = MemoryBus()
         self._loops: list[ServiceLoop] = []
         self._threads: list[LoopThread] = []
         self._pulses: list[Pulse] = []
@@ -64,20 +70,19 @@ class EmbeddedPipeline:
 
     def __enter__(self) -> EmbeddedPipeline:
         with contextlib.ExitStack() as stack:
-            folder = stack.enter_context(work_folder())
-            settings = self._settings.model_copy(
+            folder = self._blob_folder or stack.enter_context(work_folder()) / "blobs"
+            settings = self.settings.model_copy(
                 update={
-                    "blob_url": f"file://{folder}/blobs",
+                    "blob_url": f"file://{folder}",
                     "redis_url": SecretStr(f"{MEMORY_SCHEME}{uuid.uuid4().hex}"),
                 }
             )
+            self.settings = settings
             self._blobs = BlobStore(settings.blob_url)
-            self._bus.create_topics(topic_specs(self._topics))
-            self._reader = self._bus.reader([self._topics.name(Channel.RESULTS)])
-            self._retries = self._bus.reader([self._topics.name(Channel.REQUESTS_RETRY)])
+            self.bus.create_topics(topic_specs(self._topics))
             services = self._build(settings)
             memberships = [
-                self._bus.join(
+                self.bus.join(
                     self._topics.group(service.name), [self._topics.name(channel) for channel in service.inputs]
                 )
                 for service in services
@@ -105,6 +110,12 @@ class EmbeddedPipeline:
     def __exit__(self, *exception: object) -> None:
         self._exit.close()
 
+    @property
+    def blobs(self) -> BlobStore:
+        """The blob store of the services, within the block."""
+        assert self._blobs is not None
+        return self._blobs
+
     def upload(self, file: Path) -> str:
         """Put a local file where ingestion finds it, without a copy; returns the reference. Raises OSError."""
         assert self._blobs is not None
@@ -114,7 +125,7 @@ class EmbeddedPipeline:
 
     def submit(self, request: TrackRequest) -> None:
         """Publish the request."""
-        with self._bus.publisher() as publisher:
+        with self.bus.publisher() as publisher:
             publisher.publish([outgoing(self._topics, request)])
 
     def classify(self, requests: Iterable[TrackRequest | TrackResult | None]) -> Iterator[TrackResult]:
@@ -124,6 +135,9 @@ class EmbeddedPipeline:
         among them means that the next one is not there yet, and is asked for again after a moment. Raises
         PipelineStoppedError instead of waiting for a dead service or a full disk.
         """
+        if self._reader is None:  # before the first request, so that no result can be missed
+            self._reader = self.bus.reader([self._topics.name(Channel.RESULTS)])
+            self._retries = self.bus.reader([self._topics.name(Channel.REQUESTS_RETRY)])
         waiting: set[str] = set()
         slow: set[str] = set()
         source = iter(requests)
@@ -160,11 +174,17 @@ class EmbeddedPipeline:
             self._require_progress()
         return [result for result in results if isinstance(result, TrackResult)]
 
-    def _require_progress(self) -> None:
-        """Raise PipelineStoppedError if no further result can be expected."""
+    def ended_because(self) -> str | None:
+        """Which of the services has ended, and why; None while all run."""
         for thread in self._threads:
             if not thread.is_alive():
-                raise PipelineStoppedError(f"{thread.name} ended: {thread.error!r}")
+                return f"{thread.name} ended: {thread.error!r}"
+        return None
+
+    def _require_progress(self) -> None:
+        """Raise PipelineStoppedError if no further result can be expected."""
+        if (ended := self.ended_because()) is not None:
+            raise PipelineStoppedError(ended)
         reason = next((pulse.waiting_for for pulse in self._pulses if pulse.waiting_for), None)
         if reason is None:
             return
@@ -188,7 +208,7 @@ class EmbeddedPipeline:
     def _stop(self) -> None:
         for loop in self._loops:
             loop.stop()
-        self._bus.close()
+        self.bus.close()
         for thread in self._threads:
             thread.join(timeout=10.0)
         for reader in (self._reader, self._retries):

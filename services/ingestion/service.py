@@ -12,7 +12,6 @@ from typing import Final, Self
 from services.ingestion.fetch import AllowList, Fetcher, FetchLimits
 from services.ingestion.lanes import Lane, Patience, Try, final
 from services.ingestion.local_files import LocalFiles
-from services.ingestion.own_servers import endpoints
 from services.ingestion.steps import Adapters, Steps
 from services.topology import INGESTION, INGESTION_RETRY
 from shared.audio.decode import DecodeLimits, decode, find_ffmpeg
@@ -31,6 +30,7 @@ from shared.contracts.messages import (
 )
 from shared.contracts.topics import RETENTION_MS, Channel
 from shared.contracts.tracks import BLOB_SCHEME
+from shared.http.own_servers import endpoints
 from shared.models.answer_key import AnswerKeys
 from shared.models.catalogue import Catalogue
 from shared.runtime.envelope import salvaged_source
@@ -38,7 +38,7 @@ from shared.runtime.retries import Retry, RetryNote
 from shared.runtime.service import Delivery, Origin, Outcome, TrackByTrackService
 from shared.settings import Settings, SettingsError
 from shared.spotify.connect import spotify_client
-from shared.state.audio import SharedAudio
+from shared.state.audio import Keeping, SharedAudio
 from shared.state.coalescing import Coalescing
 from shared.state.connection import connect
 from shared.state.keys import Keys
@@ -105,7 +105,7 @@ class Ingestion(TrackByTrackService[TrackRequest, IngestedTrack]):
             catalogue=catalogue,
             answer_keys=AnswerKeys(settings, catalogue),
             blobs=blobs,
-            audio=SharedAudio(blobs, requests, settings.blob_ttl_s),
+            audio=SharedAudio(blobs, requests, settings.blob_ttl_s, Keeping.of(settings)),
             results=ResultCache(client, keys, settings.result_ttl_s),
             coalescing=Coalescing(requests),
         )

@@ -7,11 +7,13 @@ import errno
 import posixpath
 import shutil
 import stat
+import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final, cast
+from typing import Any, BinaryIO, Final, cast
 
 import fsspec
 
@@ -32,6 +34,15 @@ class BlobGoneError(TonestreamError):
     def __init__(self, reference: str, said: str | None = None) -> None:
         said = said or f"{reference} is not in the blob store (any more); submit the track again"
         super().__init__(ErrorCode.INTERNAL, said)
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A blob as it lies in the store. ``written_at`` is in seconds since 1970."""
+
+    reference: str
+    size: int
+    written_at: float
 
 
 class BlobStore:
@@ -65,6 +76,34 @@ class BlobStore:
                 Path(part).unlink(missing_ok=True)
                 raise
         return f"{BLOB_SCHEME}{name}"
+
+    @contextlib.contextmanager
+    def writing(self, name: str) -> Iterator[BinaryIO]:
+        """A file to write the blob ``name`` to, piece by piece.
+
+        The blob is there when the block has ended, and after an error in the block it is not. Raises DependencyError.
+        """
+        if not self._local:
+            with tempfile.TemporaryDirectory() as folder:
+                whole = Path(folder) / "blob"
+                with whole.open("wb") as opened:
+                    yield opened
+                self.put(whole, name)
+            return
+        target = Path(self._path(f"{BLOB_SCHEME}{name}"))
+        part = target.with_name(f"{target.name}{_PART}{uuid.uuid4().hex}")
+        try:
+            with self._faults(f"written to ({name})"):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                opened = part.open("wb")
+            with opened:
+                yield opened
+            with self._faults(f"written to ({name})"):
+                part.replace(target)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+            raise
 
     def link(self, source: Path, name: str) -> str:
         """Store a local file under ``name`` without a copy of it, in a store on this machine; returns its reference.
@@ -113,6 +152,21 @@ class BlobStore:
         with self._faults("read"):
             return bool(self._files.exists(self._path(reference)))
 
+    def size(self, reference: str) -> int:
+        """Bytes of the blob. Raises BlobGoneError."""
+        with self._faults("read"), _gone(reference):
+            return int(self._files.info(self._path(reference))["size"])
+
+    def listed(self, folder: str) -> list[Listed]:
+        """The blobs below that folder."""
+        found = []
+        with self._faults("listed"):
+            for path, info in self._files.find(f"{self._root}/{folder}", detail=True).items():
+                name = str(path).removeprefix(f"{self._root}/")
+                if _PART not in name:
+                    found.append(Listed(f"{BLOB_SCHEME}{name}", int(info["size"]), _written_at(info) or 0.0))
+        return found
+
     def delete(self, reference: str) -> None:
         """Remove the blob, if it still exists."""
         with self._faults("written to"), contextlib.suppress(BlobGoneError), _gone(reference):
@@ -124,8 +178,7 @@ class BlobStore:
         removed = 0
         with self._faults("swept"):
             for path, info in self._files.find(self._root, detail=True).items():
-                written = info.get("mtime") or info.get("LastModified")
-                stamp = written.timestamp() if hasattr(written, "timestamp") else written
+                stamp = _written_at(info)
                 if stamp is not None and stamp < limit:
                     with contextlib.suppress(FileNotFoundError):
                         self._files.rm_file(path)
@@ -142,6 +195,12 @@ class BlobStore:
             yield
         except (OSError, ImportError) as error:
             raise DependencyError(f"the blob store {self._url} cannot be {done}: {error}") from error
+
+
+def _written_at(info: Mapping[str, Any]) -> float | None:
+    """When a file was last written, in seconds since 1970, as far as its store says so."""
+    written: Any = info.get("mtime") or info.get("LastModified")
+    return cast("float | None", written.timestamp() if hasattr(written, "timestamp") else written)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,8 @@ import threading
 from types import TracebackType
 from typing import Final, Self
 
+from kafka import KafkaProducer
+
 from shared.bus.base import Bus
 from shared.bus.topics import topic_specs
 from shared.contracts.audio_features import AUDIO_FEATURES
@@ -56,6 +58,17 @@ def failed_result(request_id: str, source: str = "song.mp3") -> TrackResult:
     error = ErrorReport(code=ErrorCode.CORRUPT_AUDIO, stage=Stage.INGESTION, message="nothing in it can be decoded")
     track = Track(key=f"url:{request_id}", source=source)
     return TrackResult(request_id=request_id, status=Status.FAILED, track=track, errors=(error,))
+
+
+def abort_result(bootstrap_servers: str, topics: Topics, request_id: str) -> None:
+    """A result that a worker published and never committed."""
+    sent = outgoing(topics, failed_result(request_id))
+    producer = KafkaProducer(bootstrap_servers=bootstrap_servers, transactional_id=f"{topics.prefix}-aborted")
+    producer.init_transactions()
+    producer.begin_transaction()
+    producer.send(sent.topic, sent.value, sent.key, list(sent.headers)).get(timeout=30)
+    producer.abort_transaction()
+    producer.close()
 
 
 class Answering:

@@ -4,6 +4,7 @@ from tonestream.client.answers import Problem, Row, Ticket, TrackState
 from tonestream.client.asynchronous import AsyncClient, AsyncResultStream
 from tonestream.client.blocking import Client, ResultStream
 from tonestream.client.errors import (
+    Missed,
     NotFound,
     NotOffered,
     Refused,
@@ -17,6 +18,7 @@ __all__ = [
     "AsyncClient",
     "AsyncResultStream",
     "Client",
+    "Missed",
     "NotFound",
     "NotOffered",
     "Problem",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -81,7 +82,8 @@ class AsyncClient:
     ) -> Ticket:
         """Submit a URL, a Spotify track or a local file; see `Client.submit`."""
         wishes = Wishes(model, force, embedding)
-        return await self._end.submit(Submission.of(source, request_id, wishes, track_id))
+        submission = await asyncio.to_thread(Submission.of, source, request_id, wishes, track_id)  # it opens the file
+        return await self._end.submit(submission)
 
     async def wait(self, ticket: Ticket | str, timeout_s: float | None = None) -> TrackResult:
         """The result of a request, as soon as it is there; see `Client.wait`."""

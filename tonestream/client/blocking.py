@@ -166,8 +166,9 @@ class Client:
 
         Raises Refused for a filter that is none, Unavailable, NotOffered.
 
-        >>> [row.status for row in client.results(where="energy > 2")]
-        []
+        >>> result = client.classify(song)
+        >>> {row.status for row in client.results(genre=result.genre.label, where="bpm > 0", sort="-energy")}
+        {'ok'}
         """
         filters = protocol.filters(
             genre, mood, status, where=where, min_confidence=min_confidence, bpm=bpm, key=key, q=q, sort=sort
@@ -184,7 +185,8 @@ class Client:
         """Results as they come, of everybody's requests, from now on or from the cursor of an earlier stream.
 
         A broken connection is made again, and the stream goes on where it broke. It never ends by itself; ``timeout_s``
-        is the longest wait for the next result, after which it raises TimedOut.
+        is the longest wait for the next result, after which it raises TimedOut. It raises Missed where a gateway cannot
+        send again all that came since the cursor, and Unavailable.
 
         >>> with client.stream(timeout_s=60) as results:
         ...     ticket = client.submit(song)

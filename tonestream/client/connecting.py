@@ -52,7 +52,7 @@ def kafka_end(bootstrap_servers: str, timeout_s: float, **settings: object) -> K
     except ValidationError as error:
         raise ValueError(faults(error, "setting")) from None
     blob_url = known.blob_url if "blob_url" in known.model_fields_set else None
-    bus = kafka_bus(known, client_id="tonestream-client")
+    bus = kafka_bus(known, client_id="tonestream-client", connect_timeout_s=timeout_s)
     return KafkaEnd(bus, Topics(known.topic_prefix), FilePlace(known.local_files, blob_url), timeout_s)
 
 

@@ -5,6 +5,7 @@
     │   └── NotFound        there is no such request, or its audio is gone
     ├── Unavailable         no answer, also after the retries; try again later
     ├── TimedOut            the result did not come in the time given; the request goes on, so wait again
+    ├── Missed              a stream was away for so long that not all can be sent again
     ├── UnexpectedAnswer    an answer that is not Tonestream's, or a newer one
     └── NotOffered          only a client over HTTP can do this
 
@@ -46,6 +47,17 @@ class Unavailable(TonestreamClientError):
 
 class TimedOut(TonestreamClientError):
     """The result did not come in the time given. The request goes on: wait for it again."""
+
+
+class Missed(TonestreamClientError):
+    """A stream was away for so long that the gateway does not send again all that came since.
+
+    `Client.results` has what was missed, and a new stream may begin after ``cursor``.
+    """
+
+    def __init__(self, cursor: str | None) -> None:
+        super().__init__("more results were missed than are sent again; read them with results()")
+        self.cursor = cursor
 
 
 class UnexpectedAnswer(TonestreamClientError):

@@ -13,9 +13,9 @@ import httpx
 from shared.contracts.messages import TrackResult
 from tonestream.client import protocol
 from tonestream.client.answers import Page, Ticket, TrackState
-from tonestream.client.errors import NotFound, TimedOut, Unavailable
+from tonestream.client.errors import NotFound, Refused, TimedOut, Unavailable
 from tonestream.client.protocol import Answer, Call, EventParser, Flow, NoAnswer, Pause
-from tonestream.client.sources import Submission
+from tonestream.client.sources import Submission, invalid
 from tonestream.client.streams import Arrival
 
 T = TypeVar("T")
@@ -98,8 +98,8 @@ class HttpEnd:
                 answer = self._send(step)
 
     def _send(self, call: Call) -> Answer | NoAnswer:
-        arguments = _arguments(call, self._timeout_s)
         try:
+            arguments = _arguments(call, self._timeout_s)
             if call.file is None:
                 response = self._http.request(call.method, call.path, **arguments)
             else:
@@ -107,6 +107,8 @@ class HttpEnd:
                     response = self._http.request(call.method, call.path, content=file, **arguments)
         except httpx.TransportError as error:
             return NoAnswer(f"{self._http.base_url}: {_reason(error)}")
+        except OSError as error:
+            raise _gone(error) from None
         return Answer(response.status_code, response.headers, response.content)
 
 
@@ -182,13 +184,15 @@ class AsyncHttpEnd:
                 answer = await self._send(step)
 
     async def _send(self, call: Call) -> Answer | NoAnswer:
-        arguments = _arguments(call, self._timeout_s)
-        if call.file is not None:
-            arguments["content"] = _pieces(call.file)
         try:
+            arguments = _arguments(call, self._timeout_s)
+            if call.file is not None:
+                arguments["content"] = _pieces(call.file)
             response = await self._http.request(call.method, call.path, **arguments)
         except httpx.TransportError as error:
             return NoAnswer(f"{self._http.base_url}: {_reason(error)}")
+        except OSError as error:
+            raise _gone(error) from None
         return Answer(response.status_code, response.headers, response.content)
 
 
@@ -287,6 +291,11 @@ async def _pieces(path: Path) -> AsyncIterator[bytes]:
             yield piece
     finally:
         file.close()
+
+
+def _gone(error: OSError) -> Refused:
+    """The refusal of a file that could be read a moment ago."""
+    return invalid(f"the file cannot be read any more: {error}")
 
 
 def _reason(error: httpx.TransportError) -> str:

@@ -12,11 +12,11 @@ import logging
 import os
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -48,7 +48,8 @@ log = logging.getLogger(__name__)
 #: The longest single poll, so that closing and time limits are noticed.
 _SLICE_S: Final = 0.25
 _RECORDS_AT_ONCE: Final = 500
-#: How many requests a client expects results of, and how many bytes of results wait to be fetched. The oldest go first.
+#: How many submitted requests a client looks out for, and how many bytes of results it keeps, the newest. Others are
+#: searched for when somebody waits for them.
 _MOST_EXPECTED: Final = 100_000
 _MOST_BYTES: Final = 64 * 1024 * 1024
 _NO_LIBRARY: Final = "only a client over HTTP can do this: give the address of a gateway, http://..."
@@ -98,8 +99,8 @@ class KafkaEnd:
         cursor = _cursor_of(inbox.positions) if submission.own_id else None
         audio = "" if submission.file is None else self._files.put(submission.file, submission.request_id)
         request = submission.request(audio)
-        if submission.own_id:
-            inbox.expect(submission.request_id)
+        if submission.own_id and inbox.has_room:
+            inbox.expect(submission.request_id).covered = True
         with _translated():
             try:
                 publisher.publish([outgoing(self._topics, request)], self._timeout_s)
@@ -123,15 +124,10 @@ class KafkaEnd:
         The search ends early if ``given_up`` says so.
         """
         inbox, _ = self._roles()
-        future, is_new = inbox.expect(ticket.request_id)
-        if is_new:
-            searched = False
-            try:
-                searched = self._search(inbox, ticket, given_up)
-            finally:
-                if not searched:  # whoever waits next has to search again
-                    inbox.forget(ticket.request_id)
-        return future
+        expected = inbox.expect(ticket.request_id)
+        if not (expected.covered or expected.value.done()) and self._search(inbox, ticket, given_up):
+            expected.covered = True
+        return expected.value
 
     def taken(self, ticket: Ticket, value: bytes) -> TrackResult:
         """The result in ``value``; the client keeps it no longer."""
@@ -263,13 +259,24 @@ class AsyncKafkaEnd:
         await asyncio.to_thread(self._end.close)
 
 
+@dataclass(slots=True)
+class _Expected:
+    """A result that somebody looks out for, as its bytes.
+
+    ``covered``: what came before that is known to hold no result, because the request is newer or a search is done.
+    """
+
+    value: Future[bytes] = field(default_factory=Future)
+    covered: bool = False
+
+
 class _Inbox:
     """Follows the results topic in a thread of its own, and keeps the results that are expected."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
         self._lock = threading.Lock()
-        self._expected: OrderedDict[str, Future[bytes]] = OrderedDict()
+        self._expected: dict[str, _Expected] = {}
         self._bytes = 0
         self._stopped = threading.Event()
         #: Where the reader stands: before every result that has not been looked at.
@@ -278,18 +285,18 @@ class _Inbox:
         self._thread = threading.Thread(target=self._follow, name="tonestream-results", daemon=True)
         self._thread.start()
 
-    def expect(self, request_id: str) -> tuple[Future[bytes], bool]:
-        """The future of a result, and whether it was not expected before."""
+    def expect(self, request_id: str) -> _Expected:
+        """Look out for a result from now on, if that is not done yet."""
         with self._lock:
-            known = self._expected.get(request_id)
-            if known is not None:
-                return known, False
-            future = self._expected[request_id] = Future()
-            if self.fault is not None:
-                future.set_exception(self.fault)
-            while len(self._expected) > _MOST_EXPECTED:
-                self._remove(next(iter(self._expected)))
-            return future, True
+            expected = self._expected.setdefault(request_id, _Expected())
+            if self.fault is not None and not expected.value.done():
+                expected.value.set_exception(self.fault)
+            return expected
+
+    @property
+    def has_room(self) -> bool:
+        """Whether requests may be expected that nobody waits for yet."""
+        return len(self._expected) < _MOST_EXPECTED
 
     def forget(self, request_id: str) -> None:
         with self._lock:
@@ -297,13 +304,13 @@ class _Inbox:
 
     def deliver(self, request_id: str, value: bytes) -> None:
         with self._lock:
-            future = self._expected.get(request_id)
-            if future is None or future.done():
+            expected = self._expected.get(request_id)
+            if expected is None or expected.value.done():
                 return
-            future.set_result(value)
+            expected.value.set_result(value)
             self._bytes += len(value)
             if self._bytes > _MOST_BYTES:
-                for one in [one for one, held in self._expected.items() if held.done()]:
+                for one in [one for one, held in self._expected.items() if held.value.done()]:
                     self._remove(one)
                     if self._bytes <= _MOST_BYTES:
                         break
@@ -314,9 +321,9 @@ class _Inbox:
         self._fail(Unavailable("the client was closed"))
 
     def _remove(self, request_id: str) -> None:
-        future = self._expected.pop(request_id, None)
-        if future is not None and future.done() and future.exception() is None:
-            self._bytes -= len(future.result())
+        expected = self._expected.pop(request_id, None)
+        if expected is not None and expected.value.done() and expected.value.exception() is None:
+            self._bytes -= len(expected.value.result())
 
     def _follow(self) -> None:
         with self._reader as reader:
@@ -339,9 +346,9 @@ class _Inbox:
     def _fail(self, fault: TonestreamClientError) -> None:
         with self._lock:
             self.fault = fault
-            for future in self._expected.values():
-                if not future.done():
-                    future.set_exception(fault)
+            for expected in self._expected.values():
+                if not expected.value.done():
+                    expected.value.set_exception(fault)
 
 
 def _request_of(record: Record) -> str | None:

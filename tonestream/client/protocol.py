@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 
 from shared.contracts.messages import TrackResult
 from tonestream.client.answers import Accepted, Page, Problem, Ticket, TrackState
-from tonestream.client.errors import NotFound, Refused, TimedOut, Unavailable, UnexpectedAnswer
+from tonestream.client.errors import Missed, NotFound, Refused, TimedOut, Unavailable, UnexpectedAnswer
 from tonestream.client.sources import Submission
 
 T = TypeVar("T")
@@ -199,7 +199,9 @@ class _ResultArrived(BaseModel):
 
 
 def finished_request(event: Event) -> str | None:
-    """The request whose result the event announces; None for other events."""
+    """The request whose result the event announces; None for other events. Raises Missed."""
+    if event.name == "reset":
+        raise Missed(event.id)
     if event.name != "result":
         return None
     try:

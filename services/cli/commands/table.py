@@ -23,6 +23,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "classify": Command("classify", "classify files, folders, URLs and Spotify tracks on this machine"),
     "watch": Command("watch", "classify what is in a folder, and then what is added to it"),
     "undo": Command("undo", "restore the tags that `classify --write-tags` changed"),
+    "serve": Command("serve", "serve the page and the HTTP API, with the pipeline in the same process or on Kafka"),
     "submit": Command("submit", "publish requests to Kafka; prints their request IDs"),
     "results": Command("results", "read results from Kafka"),
     "worker": Command("worker", "run one service on Kafka until a signal stops it"),

@@ -23,6 +23,7 @@ from tests.support.web_server import Exchange, WebServer
 from tonestream import (
     AsyncClient,
     Client,
+    Missed,
     NotFound,
     Refused,
     Row,
@@ -271,6 +272,26 @@ def test_a_stream_resumes_after_a_cursor_and_ends_at_its_time_limit(web: WebServ
     with Client(web.url("")) as client, client.stream(after="7", timeout_s=0.3) as results, pytest.raises(TimedOut):
         next(results)
     assert web.requests[0].headers["last-event-id"] == "7"
+
+
+def test_a_stream_that_missed_too_much_says_so_and_where_to_go_on(web: WebServer) -> None:
+    web.add_handler("/v1/events", opened(b"id: 99-0\nevent: reset\ndata: {}\n\n"))
+    with (
+        Client(web.url("")) as client,
+        client.stream(after="7") as results,
+        pytest.raises(Missed, match="results") as no,
+    ):
+        next(results)
+    assert no.value.cursor == "99-0"
+
+
+def test_a_stream_that_breaks_before_its_first_event_goes_on_where_it_began(web: WebServer) -> None:
+    serve_results(web, "r1")
+    web.add_handler("/v1/events", in_turn(opened(b"id: 41-7\n\n"), opened(event(42, "r1"))))
+    with Client(web.url("")) as client, client.stream(timeout_s=20) as results:
+        assert next(results).request_id == "r1"
+    asked = [request.headers.get("last-event-id") for request in web.requests if request.path == "/v1/events"]
+    assert asked[:2] == [None, "41-7"]
 
 
 def test_a_stream_without_the_right_key_is_refused(web: WebServer) -> None:

@@ -182,6 +182,10 @@ def test_a_file_in_the_shared_folder_is_named_and_another_is_put_into_the_blob_s
     ("source", "why"),
     [
         ("no-such.mp3", "'no-such.mp3' is no file, no URL and no Spotify track (invalid_request)"),
+        ("~no-such-user/a.mp3", "'~no-such-user/a.mp3' is no file"),
+        ("a" * 5000, "cannot be read"),
+        ("a\0b.mp3", "cannot be read"),
+        ("", "'.' is no regular file"),
         ("ftp://example.org/a.mp3", "only http, https and file URLs can be fetched"),
         ("spotify:album:4uLU6hMCjMI75M1A2tKUQC", "it names a Spotify album"),
     ],
@@ -269,6 +273,36 @@ def test_a_stream_for_asyncio_begins_when_it_is_entered(bench: Bench) -> None:
 
     submitted, seen = asyncio.run(scenario())
     assert submitted == seen
+
+
+def test_a_search_that_was_cut_short_is_made_again_by_the_next_who_waits(bench: Bench) -> None:
+    with bench.client() as client:
+        ticket = client.submit(URL)
+        client.wait(ticket, timeout_s=10)
+    with bench.client() as another:
+        with pytest.raises(TimedOut):
+            another.wait(ticket.request_id, timeout_s=0.0)
+        assert another.wait(ticket.request_id, timeout_s=10).request_id == ticket.request_id
+
+
+def test_more_requests_than_a_client_looks_out_for_are_all_answered(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(over_kafka, "_MOST_EXPECTED", 3)
+    with bench.client() as client:
+        tickets = [client.submit(URL) for _ in range(8)]
+        assert [client.wait(one, timeout_s=10).request_id for one in tickets] == [one.request_id for one in tickets]
+
+
+def test_the_environment_counts_and_arguments_go_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TONESTREAM_TOPIC_PREFIX", "music")
+    monkeypatch.setenv("TONESTREAM_KAFKA_BOOTSTRAP_SERVERS", "elsewhere:1")
+    for client, prefix in ((Client("kafka://localhost:9092"), "music"), (Client.kafka(topic_prefix="mine"), "mine")):
+        end = client._end
+        assert isinstance(end, KafkaEnd)
+        assert end._topics.prefix == prefix
+        assert end._bus._config.bootstrap_servers == "localhost:9092"  # type: ignore[attr-defined]
+        client.close()
 
 
 def test_a_setting_that_there_is_not_is_named() -> None:

@@ -14,7 +14,7 @@ from shared.runtime.policy import LoopPolicy
 from shared.runtime.settling import Settler
 from shared.state.requests import Part
 from tests.support.mill import QUICK
-from tests.unit.services.test_aggregator import Bench, mood, prediction, track
+from tests.unit.services.test_aggregator import Bench, following, lead, mood, prediction, track
 
 TOPICS = Topics("music")
 
@@ -35,7 +35,9 @@ class Desk(Bench):
         return events(tuple(output for settled in settler.settle(records) for output in settled.outputs))
 
     def parts(self, request_id: str = "r1") -> list[Record]:
-        parts: list[Part] = [track(request_id, segments=1), prediction(0, request_id=request_id), mood(request_id)]
+        return self.records(track(request_id, segments=1), prediction(0, request_id=request_id), mood(request_id))
+
+    def records(self, *parts: Part) -> list[Record]:
         sent = [outgoing(TOPICS, part) for part in parts]
         return [Record(one.topic, 3, next(self.offsets), one.key, one.value, one.headers) for one in sent]
 
@@ -65,9 +67,21 @@ def test_a_record_that_is_delivered_again_makes_the_event_with_the_same_id(tmp_p
 
 def test_requests_that_one_record_answers_have_events_with_ids_of_their_own(tmp_path: object) -> None:
     desk = Desk(str(tmp_path))
-    one, two = desk.settle(*desk.parts("r1"), *desk.parts("r2"))
-    assert one["ce_id"] != two["ce_id"]
+    lead(desk, "r1", "r2")
+    one, two = desk.settle(*desk.records(following("r2", "r1")), *desk.parts("r1"))
     assert {one["ce_subject"], two["ce_subject"]} == {"r1", "r2"}
+    assert one["ce_id"].removeprefix("r1") == two["ce_id"].removeprefix("r2")  # the same record completes both
+
+
+def test_the_further_result_of_a_replayed_request_is_another_event(tmp_path: object) -> None:
+    desk = Desk(str(tmp_path))
+    parts = desk.parts()
+    (event,) = desk.settle(*parts)
+    desk.requests().close("r1", parts[-1].coordinates)
+    desk.requests().reopen(["r1"])
+    (again,) = desk.settle(*desk.parts())
+    assert event["ce_subject"] == again["ce_subject"] == "r1"
+    assert event["ce_id"] != again["ce_id"]
 
 
 def test_a_message_between_services_is_no_event() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from shared.blobs.store import BlobStore
 from shared.bus.base import Record
 from shared.state import audio as audio_state
-from shared.state.audio import SharedAudio
+from shared.state.audio import Keeping, SharedAudio
 from shared.state.connection import connect
 from shared.state.keys import Keys
 from shared.state.requests import Requests
@@ -25,6 +26,7 @@ class Bench:
     def __init__(self, folder: Path) -> None:
         requests = Requests.open(connect(f"memory://{time.monotonic_ns()}"), KEYS, "s", 1000, 100.0)
         self.client = requests.client
+        self.requests = requests
         self.blobs = BlobStore(f"file://{folder}/blobs")
         self.audio = SharedAudio(self.blobs, requests, 1000)
         self.wav = folder / "a.wav"
@@ -62,3 +64,81 @@ def test_a_worker_that_sleeps_with_the_lock_does_not_keep_others_waiting_for_lon
     bench.audio.keep(bench.wav, SHA, "r2", ENTRY)
     assert time.monotonic() - started < 3.0
     assert bench.blobs.exists(bench.audio.reference(SHA))
+
+
+class KeepingBench(Bench):
+    """Audio stays for a minute, and 250 bytes of it."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.audio = SharedAudio(self.blobs, self.requests, 1000, Keeping(60.0, 250))
+
+    def heard(self, sha256: str, request_id: str, record: Record = ENTRY) -> None:
+        self.wav.write_bytes(b"x" * 100)
+        self.requests.accept(request_id, record)
+        self.audio.keep(self.wav, sha256, request_id, record)
+
+    def closed(self, request_id: str, record: Record = ENTRY) -> None:
+        assert self.requests.answer(request_id, record)
+        assert self.requests.close(request_id, record.coordinates)
+        self.audio.release(request_id)
+        self.requests.forget(request_id, record.coordinates)
+
+    def age(self, sha256: str, seconds: float) -> None:
+        file = self.file(sha256)
+        os.utime(file, (time.time() - seconds, time.time() - seconds))
+
+    def file(self, sha256: str) -> Path:
+        return Path(self.blobs._path(self.audio.reference(sha256)))
+
+
+@pytest.fixture
+def keeping(tmp_path: Path) -> KeepingBench:
+    return KeepingBench(tmp_path)
+
+
+def test_audio_stays_to_be_played_after_its_last_request_is_closed(keeping: KeepingBench) -> None:
+    keeping.heard("a" * 64, "r1")
+    keeping.closed("r1")
+    assert keeping.file("a" * 64).exists()
+
+
+def test_what_was_left_for_too_long_goes_and_the_rest_stays(keeping: KeepingBench) -> None:
+    for letter in "ab":
+        keeping.heard(letter * 64, letter)
+        keeping.closed(letter)
+    keeping.age("a" * 64, 61.0)
+    keeping.heard("c" * 64, "c")
+    keeping.closed("c")
+    assert [keeping.file(letter * 64).exists() for letter in "abc"] == [False, True, True]
+
+
+def test_of_too_much_the_oldest_goes_but_nothing_that_a_request_needs(keeping: KeepingBench) -> None:
+    for number, letter in enumerate("abcde"):
+        keeping.heard(letter * 64, letter)
+        keeping.age(letter * 64, 50.0 - number)
+    for letter in "bcde":
+        keeping.closed(letter)
+    assert [keeping.file(letter * 64).exists() for letter in "abcde"] == [True, False, False, False, True]
+    keeping.closed("a")
+    assert keeping.file("a" * 64).exists()
+
+
+def test_audio_that_is_needed_again_is_stored_anew_so_that_it_does_not_expire_meanwhile(keeping: KeepingBench) -> None:
+    keeping.heard("a" * 64, "r1")
+    keeping.closed("r1")
+    keeping.age("a" * 64, 59.0)
+    keeping.heard("a" * 64, "r2")
+    assert time.time() - keeping.file("a" * 64).stat().st_mtime < 30
+
+
+def test_a_worker_that_wakes_up_late_stores_nothing_and_removes_nothing(keeping: KeepingBench) -> None:
+    keeping.heard("a" * 64, "r1")
+    keeping.closed("r1")
+    before = keeping.file("a" * 64).stat()
+    keeping.audio.keep(keeping.wav, "a" * 64, "r1", ENTRY)
+    keeping.audio.release("r1")
+    assert keeping.file("a" * 64).stat().st_mtime_ns == before.st_mtime_ns
+    keeping.audio.keep(keeping.wav, "b" * 64, "r1", ENTRY)
+    assert not keeping.file("b" * 64).exists()
+    assert not keeping.client.exists(KEYS.owners("a" * 64))

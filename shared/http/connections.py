@@ -1,4 +1,4 @@
-"""Connections that lead to checked addresses only, and end when the time or the size of a download is used up."""
+"""Connections that lead to checked addresses only, and end when the time or the size of an exchange is used up."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ import ssl
 import threading
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
 import certifi
 import httpcore2
 
-from services.ingestion.addresses import Address, AllowList, is_open_to_all
-from services.ingestion.lookup import LookUps
-from services.ingestion.own_servers import OwnServers
 from shared.contracts.errors import AbandonedError, ErrorCode, TonestreamError, TransientError
+from shared.http.addresses import Address, AllowList, is_open_to_all
+from shared.http.lookup import LookUps
+from shared.http.own_servers import OwnServers
 
-#: How long it takes at most to notice that a download was abandoned, seconds.
+#: How long it takes at most to notice that an exchange was abandoned, seconds.
 _SLICE_S: Final = 0.25
 #: How an answer begins.
 _HTTP: Final = b"HTTP/"
@@ -26,11 +27,22 @@ _HTTP: Final = b"HTTP/"
 _RADIO: Final = b"ICY "
 
 
-class Allowance:
-    """What one download may use, all its redirects together: bytes on the wire, and time. ``abandoned`` ends it."""
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """What the faults of connections say: when the time is up (``{}`` is the limit), when more bytes come than allowed,
+    and by which setting an operator opens an address."""
 
-    def __init__(self, total_s: float, wire_bytes: int, abandoned: threading.Event) -> None:
+    late: str
+    too_large: str
+    allow_by: str
+
+
+class Allowance:
+    """What one exchange may use, all its redirects together: bytes that come in, and time. ``abandoned`` ends it."""
+
+    def __init__(self, total_s: float, wire_bytes: int, abandoned: threading.Event, wording: Wording) -> None:
         self.abandoned = abandoned
+        self.wording = wording
         self._total_s = total_s
         self._deadline = time.monotonic() + total_s
         self._bytes_left = wire_bytes
@@ -41,32 +53,26 @@ class Allowance:
         return time.monotonic() >= self._deadline
 
     def late(self) -> TransientError:
-        """The fault of a download whose time is up."""
-        return TransientError(
-            ErrorCode.FETCH_TIMEOUT,
-            f"the download took longer than {self._total_s:.4g} s (TONESTREAM_FETCH_TOTAL_TIMEOUT_S)",
-        )
+        """The fault of an exchange whose time is up."""
+        return TransientError(ErrorCode.FETCH_TIMEOUT, self.wording.late.format(f"{self._total_s:.4g} s"))
 
     def wait_s(self, timeout_s: float | None) -> float:
         """``timeout_s``, or the time that is left where that is less.
 
-        Raises httpcore2.ReadTimeout if no time is left, AbandonedError if nobody waits for the download any more.
+        Raises httpcore2.ReadTimeout if no time is left, AbandonedError if nobody waits for the exchange any more.
         """
         if self.abandoned.is_set():
             raise AbandonedError
         left = self._deadline - time.monotonic()
         if left <= 0:
-            raise httpcore2.ReadTimeout("the time for the download is up")
+            raise httpcore2.ReadTimeout("the time is up")
         return left if timeout_s is None else min(left, timeout_s)
 
     def spend(self, received: int) -> None:
         """Count bytes that came in. Raises TonestreamError (too_large) above the limit."""
         self._bytes_left -= received
         if self._bytes_left < 0:
-            raise TonestreamError(
-                ErrorCode.TOO_LARGE,
-                "the server sends more bytes than a file of the largest size has (TONESTREAM_FETCH_MAX_BYTES)",
-            )
+            raise TonestreamError(ErrorCode.TOO_LARGE, self.wording.too_large)
 
 
 class GuardedBackend(httpcore2.NetworkBackend):
@@ -112,21 +118,22 @@ class GuardedBackend(httpcore2.NetworkBackend):
         if not self._allow.permits(host, address, port):
             raise TonestreamError(
                 ErrorCode.FETCH_FORBIDDEN,
-                f"{host}:{port} is not a public web address; an operator can allow it (TONESTREAM_FETCH_ALLOW)",
+                f"{host}:{port} is not a public web address; an operator can allow it"
+                f" ({self._allowance.wording.allow_by})",
             )
         if is_open_to_all(address, port):
             return
         if self._own.cover(address, port, self._allow.names_the_port(host, address, port)):
             raise TonestreamError(
                 ErrorCode.FETCH_FORBIDDEN,
-                f"{host}:{port} leads to a server that the services themselves work with; TONESTREAM_FETCH_ALLOW does"
-                " not open it",
+                f"{host}:{port} leads to a server that the services themselves work with;"
+                f" {self._allowance.wording.allow_by} does not open it",
             )
 
     def connect_unix_socket(
         self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
     ) -> httpcore2.NetworkStream:
-        raise TonestreamError(ErrorCode.FETCH_FORBIDDEN, "audio is not fetched from sockets of this machine")
+        raise TonestreamError(ErrorCode.FETCH_FORBIDDEN, "sockets of this machine are not connected to")
 
     def sleep(self, seconds: float) -> None:
         self._plain.sleep(seconds)
@@ -145,7 +152,7 @@ class GuardedBackend(httpcore2.NetworkBackend):
 
 class _GuardedStream(httpcore2.NetworkStream):
     """A connection whose every wait ends with the allowance: a server that drips bytes cannot stretch it, and one that
-    floods a download with bytes that are not part of the file cannot go on for ever."""
+    floods an exchange with bytes that are not part of the body cannot go on for ever."""
 
     def __init__(self, stream: httpcore2.NetworkStream, allowance: Allowance) -> None:
         self._stream = stream

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from services.ingestion.fetch import AllowList, Fetcher, FetchLimits
-from services.ingestion.lookup import LookUps
-from services.ingestion.own_servers import Endpoint, OwnServers, endpoints
 from shared.contracts.errors import ErrorCode, TonestreamError
+from shared.http.lookup import LookUps
+from shared.http.own_servers import Endpoint, OwnServers, endpoints
 from shared.settings import Settings
 
 NAMES = {"kafka": ["10.1.0.5"], "redis": ["10.1.0.6", "fd00::6"], "here": ["127.0.0.1"]}
@@ -84,7 +84,7 @@ def test_a_name_that_cannot_be_looked_up_is_not_asked_for_at_every_download(monk
         raise OSError("no such host")
 
     now = [100.0]
-    monkeypatch.setattr("services.ingestion.own_servers.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("shared.http.own_servers.time.monotonic", lambda: now[0])
     servers = OwnServers([Endpoint("gone", 9092)], LookUps(nobody))
     for _ in range(10):
         assert servers.cover(ipaddress.ip_address("10.9.9.9"), 9092, False)

@@ -1,4 +1,4 @@
-"""Where the fetcher may connect to: the public internet on the web's ports, and what the operator allows."""
+"""Where connections may lead: the public internet on the web's ports, and what the operator allows."""
 
 from __future__ import annotations
 

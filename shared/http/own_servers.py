@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
-from services.ingestion.addresses import Address
-from services.ingestion.lookup import LookUps
 from shared.contracts.errors import TonestreamError
+from shared.http.addresses import Address
+from shared.http.lookup import LookUps
 from shared.settings import Settings, brokers
 from shared.state.connection import CLUSTER_SCHEME
 

@@ -1,0 +1,139 @@
+"""Requests on their way to the pipeline: entered in the view, published, and entered only once."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from services.gateway.feed import Feed
+from services.gateway.problems import GatewayCode, Problem, unavailable
+from services.gateway.view import requests
+from services.gateway.view.database import Database, ViewUnavailableError
+from services.gateway.view.records import Change, fingerprint
+from services.gateway.view.requests import Asked, Known, TrackStage
+from shared.bus.base import Bus, BusError, Publisher
+from shared.contracts.codec import MalformedMessageError
+from shared.contracts.messages import TrackRequest
+from shared.contracts.topics import Topics
+from shared.runtime.envelope import outgoing
+
+log = logging.getLogger(__name__)
+
+#: How long a client waits for the bus to take its requests, in seconds.
+_PUBLISH_S: Final = 8.0
+#: Requests that are sent again at once after a restart.
+_RESUMED_AT_ONCE: Final = 50
+_PAUSE_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A request that the pipeline has, or had before under the same ID (``repeated``)."""
+
+    request_id: str
+    source: str
+    stage: TrackStage
+    repeated: bool = False
+
+
+class Submissions:
+    """Publishes requests. Safe from many threads."""
+
+    def __init__(self, bus: Bus, topics: Topics, database: Database, feed: Feed) -> None:
+        self._bus = bus
+        self._topics = topics
+        self._database = database
+        self._feed = feed
+        self._lock = threading.Lock()
+        self._publisher: Publisher | None = None
+        self._closing = threading.Event()
+        self._resuming: threading.Thread | None = None
+
+    def submit(self, wanted: Sequence[TrackRequest], fingerprints: Sequence[str] | None = None) -> list[Submitted]:
+        """Have the requests answered. One whose ID is known is not published again.
+
+        Raises Problem: conflict if an ID belongs to another request, unavailable if the bus takes nothing. Then
+        nothing of it is entered.
+        """
+        now = time.time()
+        marks = [fingerprint(one) for one in wanted] if fingerprints is None else fingerprints
+        asked = [Asked(request, mark, now) for request, mark in zip(wanted, marks, strict=True)]
+        before = self._database.write(lambda connection: requests.enter(connection, asked, published=False))
+        for one, known in zip(asked, before, strict=True):
+            if known is not None and not known.asks_for(one):
+                self._withdraw([other.request for other, had in zip(asked, before, strict=True) if had is None])
+                raise Problem(
+                    GatewayCode.CONFLICT,
+                    f"the request ID {one.request.request_id!r} belongs to another request; use a new one",
+                    request_id=one.request.request_id,
+                )
+        # One that was entered and never published: the process ended in between, or another thread is about to do it.
+        # A request that is published twice is answered once.
+        new = [one.request for one, known in zip(asked, before, strict=True) if known is None or not known.published]
+        try:
+            self._publish(new)
+        except (BusError, MalformedMessageError) as error:
+            self._withdraw(new)
+            raise unavailable(f"the request could not be published: {error}") from error
+        self._database.write(lambda connection: requests.confirm(connection, [one.request_id for one in new]))
+        self._feed.publish(
+            [Change(one.request_id, TrackStage.QUEUED, one.shown_source, now) for one in new],
+        )
+        return [
+            Submitted(one.request.request_id, one.request.shown_source, TrackStage.QUEUED)
+            if known is None
+            else Submitted(known.request_id, known.source, known.stage, repeated=True)
+            for one, known in zip(asked, before, strict=True)
+        ]
+
+    def resume(self, everything: bool) -> None:
+        """Publish what an earlier process left unpublished, or ``everything`` that it left unfinished, in a thread of
+        its own."""
+        with self._database.reading() as connection:
+            left = [known for known in requests.unfinished(connection) if everything or not known.published]
+        if left:
+            log.info("%d requests of the last run go on", len(left))
+            self._resuming = threading.Thread(target=self._resume, args=(left,), name="resume", daemon=True)
+            self._resuming.start()
+
+    def close(self) -> None:
+        """Release the connection."""
+        self._closing.set()
+        if self._resuming is not None:
+            self._resuming.join(timeout=5.0)
+        with self._lock:
+            if self._publisher is not None:
+                self._publisher.close()
+                self._publisher = None
+
+    def _resume(self, left: Sequence[Known]) -> None:
+        specs = [known.spec for known in left if known.spec is not None]
+        while specs and not self._closing.is_set():
+            some = specs[:_RESUMED_AT_ONCE]
+            try:
+                self._publish(some, timeout_s=_PAUSE_S)
+                self._database.write(partial(requests.confirm, request_ids=[one.request_id for one in some]))
+                specs = specs[_RESUMED_AT_ONCE:]
+            except (BusError, ViewUnavailableError) as error:
+                log.debug("the bus takes nothing at the moment: %s", error)
+                self._closing.wait(_PAUSE_S)
+
+    def _publish(self, wanted: Sequence[TrackRequest], timeout_s: float = _PUBLISH_S) -> None:
+        if not wanted:
+            return
+        with self._lock:
+            if self._publisher is None:
+                self._publisher = self._bus.publisher()
+            publisher = self._publisher
+        publisher.publish([outgoing(self._topics, one) for one in wanted], timeout_s)
+
+    def _withdraw(self, wanted: Sequence[TrackRequest]) -> None:
+        try:
+            self._database.write(lambda connection: requests.withdraw(connection, [one.request_id for one in wanted]))
+        except ViewUnavailableError as error:
+            log.warning("requests that were not published stay in the view: %s", error)

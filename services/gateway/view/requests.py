@@ -1,0 +1,162 @@
+"""Requests in the view: who asked for what, and how far it is."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, Self
+
+from shared.contracts.messages import TrackRequest
+
+
+class TrackStage(StrEnum):
+    """How far a track is. The last three are the statuses of results."""
+
+    QUEUED = "queued"
+    FETCHING = "fetching"
+    LISTENING = "listening"
+    OK = "ok"
+    PARTIAL = "partial"
+    FAILED = "failed"
+
+    @property
+    def finished(self) -> bool:
+        return self in (TrackStage.OK, TrackStage.PARTIAL, TrackStage.FAILED)
+
+    def follows(self, other: TrackStage) -> bool:
+        """Whether a track that was at ``other`` may be at this one next. Topics are read in no common order."""
+        return _RANK[self] > _RANK[other]
+
+
+_RANK: Final = {
+    TrackStage.QUEUED: 0,
+    TrackStage.FETCHING: 1,
+    TrackStage.LISTENING: 2,
+    TrackStage.OK: 3,
+    TrackStage.PARTIAL: 3,
+    TrackStage.FAILED: 3,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request to be entered. ``fingerprint`` tells whether a second request under the same ID asks for the same."""
+
+    request: TrackRequest
+    fingerprint: str
+    submitted_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the view knows of a request.
+
+    ``spec`` is None for requests that others published and that have left their topic. ``published``: it is on the
+    topic. ``sha256`` names the decoded audio. ``follows`` is the request whose answer answers this one.
+    """
+
+    request_id: str
+    track_key: str
+    source: str
+    spec: TrackRequest | None
+    fingerprint: str | None
+    submitted_at: float
+    stage: TrackStage
+    published: bool
+    sha256: str | None
+    follows: str | None
+
+    @classmethod
+    def of(cls, values: Sequence[object]) -> Self:
+        """From the columns of a row."""
+        request_id, track_key, source, spec, fingerprint, submitted_at, stage, published, sha256, follows = values
+        return cls(
+            str(request_id),
+            str(track_key),
+            str(source),
+            None if spec is None else TrackRequest.model_validate_json(str(spec)),
+            None if fingerprint is None else str(fingerprint),
+            float(str(submitted_at)),
+            TrackStage(str(stage)),
+            bool(published),
+            None if sha256 is None else str(sha256),
+            None if follows is None else str(follows),
+        )
+
+    def asks_for(self, asked: Asked) -> bool:
+        """Whether this is the same request."""
+        if self.fingerprint is None:
+            return self.track_key == asked.request.track_key
+        return self.fingerprint == asked.fingerprint
+
+
+def find(connection: sqlite3.Connection, request_id: str) -> Known | None:
+    """The request of that ID."""
+    found = connection.execute("SELECT * FROM requests WHERE request_id = ?", (request_id,)).fetchone()
+    return None if found is None else Known.of(found)
+
+
+def enter(connection: sqlite3.Connection, asked: Sequence[Asked], published: bool) -> list[Known | None]:
+    """Enter the requests. For each the one that has the ID already, or None if it is entered."""
+    before = []
+    for one in asked:
+        known = find(connection, one.request.request_id)
+        before.append(known)
+        if known is None:
+            connection.execute(
+                "INSERT INTO requests VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL)",
+                (
+                    one.request.request_id,
+                    one.request.track_key,
+                    one.request.shown_source,
+                    one.request.model_dump_json(),
+                    one.fingerprint,
+                    one.submitted_at,
+                    TrackStage.QUEUED.value,
+                    int(published),
+                ),
+            )
+    return before
+
+
+def confirm(connection: sqlite3.Connection, request_ids: Sequence[str]) -> None:
+    """The requests are on their topic."""
+    connection.executemany("UPDATE requests SET published = 1 WHERE request_id = ?", [(one,) for one in request_ids])
+
+
+def withdraw(connection: sqlite3.Connection, request_ids: Sequence[str]) -> None:
+    """The requests could not be published: forget those that nobody has seen on a topic."""
+    connection.executemany(
+        "DELETE FROM requests WHERE request_id = ? AND published = 0", [(one,) for one in request_ids]
+    )
+
+
+def unfinished(connection: sqlite3.Connection) -> list[Known]:
+    """The requests without an answer, the oldest first."""
+    found = connection.execute(
+        "SELECT * FROM requests WHERE stage IN ('queued', 'fetching', 'listening') ORDER BY submitted_at"
+    )
+    return [Known.of(values) for values in found]
+
+
+def waiting_uploads(connection: sqlite3.Connection) -> int:
+    """How many uploads wait for their answer."""
+    found = connection.execute(
+        "SELECT count(*) FROM requests WHERE stage IN ('queued', 'fetching', 'listening') AND track_key LIKE 'blob:%'"
+    )
+    return int(found.fetchone()[0])
+
+
+def audio_of(connection: sqlite3.Connection, request_id: str) -> str | None:
+    """The hash of the audio that was heard for the request, for the one that it follows, or last for the same track."""
+    found = connection.execute(
+        "SELECT coalesce(own.sha256, leader.sha256,"
+        " (SELECT sha256 FROM requests WHERE track_key = own.track_key AND sha256 IS NOT NULL"
+        " ORDER BY submitted_at DESC LIMIT 1))"
+        " FROM requests AS own LEFT JOIN requests AS leader ON leader.request_id = own.follows"
+        " WHERE own.request_id = ?",
+        (request_id,),
+    ).fetchone()
+    return None if found is None else found[0]

@@ -1,0 +1,160 @@
+"""Uploads: any size below the limit, whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from services.gateway import uploads
+from shared.contracts.messages import TrackRequest
+from tests.support.gateway_bench import GatewayBench, answer, problem_of
+
+WAV = {"Content-Type": "audio/wav"}
+BODY = os.urandom(300_000)
+
+
+def stored(bench: GatewayBench, request: TrackRequest) -> bytes:
+    assert request.audio_url is not None and request.audio_url.startswith("blob:uploads/")
+    with bench.blobs.open(request.audio_url) as opened:
+        return opened.read()
+
+
+def left(bench: GatewayBench) -> list[Path]:
+    return [path for path in (bench.folder / "blobs").rglob("*") if path.is_file()]
+
+
+def test_a_body_is_stored_and_named_by_its_header(bench: GatewayBench) -> None:
+    headers = {**WAV, "X-Filename": "album/s%C3%B6ng%20%231.wav"}
+    taken = bench.client.post("/v1/tracks?model=mfcc-lstm&force=true", content=BODY, headers=headers)
+    assert taken.status_code == 202 and taken.json()["source"] == "album/söng #1.wav"
+    (request,) = bench.asked()
+    assert stored(bench, request) == BODY
+    assert (request.source, request.model, request.force) == ("album/söng #1.wav", "mfcc-lstm", True)
+
+
+def test_a_form_with_one_file_is_answered_like_a_track(bench: GatewayBench) -> None:
+    taken = bench.client.post("/v1/tracks", files={"file": ("söng.mp3", BODY)}, data={"model": "mfcc-lstm"})
+    assert taken.status_code == 202 and taken.headers["location"] == taken.json()["location"]
+    (request,) = bench.asked()
+    assert stored(bench, request) == BODY and (request.source, request.model) == ("söng.mp3", "mfcc-lstm")
+
+
+def test_a_form_with_many_files_has_an_answer_for_each(tmp_path: Path) -> None:
+    with GatewayBench(tmp_path, fetch_max_bytes=200_000) as bench:
+        parts = [("file", (f"{n}.mp3", BODY[n : n + 1000 * n])) for n in range(40)]
+        parts.append(("file", ("large.mp3", BODY)))
+        taken = bench.client.post("/v1/tracks", files=parts).json()["tracks"]
+        assert [one["source"] for one in taken] == [*(f"{n}.mp3" for n in range(40)), "large.mp3"]
+        assert taken[0]["problem"]["code"] == "invalid_request", "it is empty"
+        assert taken[40]["problem"]["code"] == "too_large"
+        requests = sorted(bench.asked(39), key=lambda request: int((request.source or "").removesuffix(".mp3")))
+        assert [stored(bench, request) for request in requests] == [BODY[n : n + 1000 * n] for n in range(1, 40)]
+        assert len(left(bench)) == 39
+
+
+def test_a_file_that_is_too_large_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    def pieces() -> Iterator[bytes]:  # no length is announced
+        yield from (BODY[at : at + 10_000] for at in range(0, len(BODY), 10_000))
+
+    with GatewayBench(tmp_path, fetch_max_bytes=100_000) as bench:
+        for content in (BODY, pieces()):
+            refused = bench.client.post("/v1/tracks", content=content, headers=WAV)
+            assert problem_of(refused) == (413, "too_large")
+            assert "TONESTREAM_FETCH_MAX_BYTES" in refused.json()["detail"]
+        assert problem_of(bench.client.post("/v1/tracks", files={"file": BODY})) == (413, "too_large")
+        assert bench.nothing_asked() and left(bench) == []
+
+
+def test_empty_and_odd_uploads_are_refused_and_leave_nothing(bench: GatewayBench) -> None:
+    form = {"Content-Type": "multipart/form-data; boundary=xx"}
+    head = b'--xx\r\nContent-Disposition: form-data; name="file"; filename="a.mp3"\r\n\r\n'
+    for content, headers, expected in (
+        (b"", WAV, (422, "invalid_request")),
+        (BODY, {"Content-Type": "text/html"}, (415, "unsupported_media")),
+        (BODY, {}, (415, "unsupported_media")),
+        (BODY, {"Content-Type": "multipart/form-data"}, (422, "invalid_request")),
+        (b"", form, (400, "upload_incomplete")),
+        (BODY, form, (422, "invalid_request")),
+        (head + b"begins", form, (400, "upload_incomplete")),
+        (head + b"whole\r\n" + head + b"half", form, (400, "upload_incomplete")),
+        (b'--xx\r\nContent-Disposition: form-data; name="a"\r\n\r\nb\r\n--xx--', form, (422, "invalid_request")),
+        (head.replace(b"file", b"data") + b"\r\n--xx--", form, (422, "invalid_request")),
+        (head + b"a\r\n--xx\r\nContent-Disposition: form-data; name=force\r\n\r\nmaybe\r\n--xx--", form,
+         (422, "invalid_request")),
+    ):  # fmt: skip
+        refused = bench.client.post("/v1/tracks", content=content, headers=headers)
+        assert problem_of(refused) == expected, (content[:60], refused.text)
+    assert bench.nothing_asked() and left(bench) == []
+
+
+def test_an_upload_that_breaks_off_leaves_nothing(bench: GatewayBench) -> None:
+    address = urlsplit(bench.url)
+    for kind in (b"audio/wav", b"multipart/form-data; boundary=xx"):
+        with socket.create_connection((address.hostname or "", address.port or 0)) as connection:
+            connection.sendall(
+                b"POST /v1/tracks HTTP/1.1\r\nHost: localhost\r\nContent-Length: 90000\r\nContent-Type: "
+                + kind
+                + b'\r\n\r\n--xx\r\nContent-Disposition: form-data; name="file"; filename="a.mp3"\r\n\r\n'
+                + BODY[:50_000]
+            )
+            bench.until(lambda: len(left(bench)) == 1)
+        bench.until(lambda: left(bench) == [])
+    assert bench.nothing_asked()
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(bench: GatewayBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(file: object, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(uploads._File, "write", full)
+        refused = bench.client.post("/v1/tracks", content=BODY, headers=WAV)
+        assert problem_of(refused) == (507, "disk_full")
+        assert problem_of(bench.client.post("/v1/tracks", files={"file": BODY})) == (507, "disk_full")
+    assert left(bench) == []
+    assert bench.client.post("/v1/tracks", content=BODY, headers=WAV).status_code == 202
+
+
+def test_the_same_upload_under_the_same_key_is_one_request_and_one_blob(bench: GatewayBench) -> None:
+    headers = {**WAV, "Idempotency-Key": "my-1", "X-Filename": "a.wav"}
+    first = bench.client.post("/v1/tracks", content=BODY, headers=headers)
+    (request,) = bench.asked()
+    assert bench.client.post("/v1/tracks", content=BODY, headers=headers).json() == first.json()
+    refused = bench.client.post("/v1/tracks", content=BODY[1:], headers=headers)
+    assert problem_of(refused) == (409, "conflict")
+    assert bench.nothing_asked() and len(left(bench)) == 1
+    assert hashlib.sha256(stored(bench, request)).digest() == hashlib.sha256(BODY).digest()
+
+
+def test_uploads_wait_for_room(tmp_path: Path) -> None:
+    with GatewayBench(tmp_path, gateway_max_waiting=2) as bench:
+        for _ in range(2):
+            assert bench.client.post("/v1/tracks", content=BODY, headers=WAV).status_code == 202
+        refused = bench.client.post("/v1/tracks", content=BODY, headers=WAV)
+        assert problem_of(refused) == (503, "unavailable") and refused.headers["retry-after"]
+        first, _ = bench.asked(2)
+        bench.answered(answer(first.request_id))
+        assert bench.client.post("/v1/tracks", content=BODY, headers=WAV).status_code == 202
+
+
+def test_a_file_is_never_held_in_memory(bench: GatewayBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    largest = 0
+    write = uploads._File.write
+
+    def watched(file: uploads._File, data: bytes) -> None:
+        nonlocal largest
+        largest = max(largest, len(data))
+        write(file, data)
+
+    monkeypatch.setattr(uploads._File, "write", watched)
+    body = BODY * 20
+    assert bench.client.post("/v1/tracks", content=body, headers=WAV).status_code == 202
+    assert bench.client.post("/v1/tracks", files={"file": body}).status_code == 202
+    assert 0 < largest <= 1 << 20
