@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from services.asyncapi import document
+from services.docs.api_reference import api_reference
 from services.docs.blocks import with_blocks
 from services.docs.error_codes import error_codes
 from services.docs.messages import messages
@@ -25,6 +26,7 @@ def generated() -> dict[str, str]:
     return {
         "asyncapi.json": json.dumps(described, indent=2, sort_keys=True) + "\n",
         "messages.md": messages(described),
+        "api-reference.md": api_reference(),
         "settings.md": settings(),
         "error-codes.md": error_codes(),
         **{name: with_blocks((DOCS / name).read_text(encoding="utf-8")) for name in _PAGES},
