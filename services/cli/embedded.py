@@ -48,13 +48,15 @@ class EmbeddedPipeline:
 
     Blobs are in the folder ``blobs``, by default a temporary one. ``bus`` is for clients of the topics; whoever reads
     must go on reading, because the bus keeps every record until all readers have passed it. ``settings`` are those of
-    the services, complete within the block.
+    the services, complete within the block. At its end, services that are busy are waited for at most ``stop_s``
+    seconds.
     """
 
-    def __init__(self, settings: Settings, blobs: Path | None = None) -> None:
+    def __init__(self, settings: Settings, blobs: Path | None = None, stop_s: float = 10.0) -> None:
         self.settings = settings
         self.bus = MemoryBus()
         self._blob_folder = blobs
+        self._stop_s = stop_s
         self._topics = Topics(settings.topic_prefix)
         self._loops: list[ServiceLoop] = []
         self._threads: list[LoopThread] = []
@@ -209,8 +211,9 @@ class EmbeddedPipeline:
         for loop in self._loops:
             loop.stop()
         self.bus.close()
+        deadline = time.monotonic() + self._stop_s
         for thread in self._threads:
-            thread.join(timeout=10.0)
+            thread.join(max(0.0, deadline - time.monotonic()))
         for reader in (self._reader, self._retries):
             if reader is not None:
                 reader.close()

@@ -14,7 +14,7 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -52,6 +52,8 @@ class Feed:
         self._numbers = itertools.count(int(time.time() * 1000))
         self._last = next(self._numbers)
         self._sleepers: set[_Sleeper] = set()
+        #: Who waits for the answer of one request.
+        self._expecting: dict[str, set[_Sleeper]] = {}
         self._closed = False
 
     # Written
@@ -66,23 +68,24 @@ class Feed:
                 if change.row is not None and change.seq is not None:
                     self._seq = max(self._seq, change.seq)
                     self._add("result", change.request_id, result_data(change.row))
-        self._wake()
+            answered = {change.request_id for change in changes if change.row is not None}
+            awake = list(self._sleepers)
+            for request_id in answered & self._expecting.keys():
+                awake += self._expecting[request_id]
+        for sleeper in awake:
+            sleeper.wake()
 
     def close(self) -> None:
-        """End every reader."""
+        """End every reader, and all waiting."""
         with self._lock:
             self._closed = True
-        self._wake()
+            awake = [*self._sleepers, *(one for expecting in self._expecting.values() for one in expecting)]
+        for sleeper in awake:
+            sleeper.wake()
 
     def _add(self, name: EventName, request_id: str, data: str) -> None:
         self._last = next(self._numbers)
         self._ring.append((self._last, Event(f"{self._seq}-{self._last}", name, request_id, data)))
-
-    def _wake(self) -> None:
-        with self._lock:
-            sleepers = list(self._sleepers)
-        for sleeper in sleepers:
-            sleeper.wake()
 
     # Followed
 
@@ -94,11 +97,6 @@ class Feed:
         """The place behind the newest event."""
         with self._lock:
             return self._last
-
-    def id_now(self) -> str:
-        """The ID of the place behind the newest event."""
-        with self._lock:
-            return f"{self._seq}-{self._last}"
 
     def place_of(self, event_id: str) -> tuple[int | None, int] | None:
         """Where the event of that ID is: its place if the ring still follows on it, and the newest answer that its
@@ -140,13 +138,23 @@ class Feed:
                 if not found:
                     await sleeper.sleep()
 
-    async def wait(self, request_id: str, place: int, seconds: float) -> None:
-        """Return when the request's answer comes behind ``place``, or the time is up, or the gateway ends."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                async for event in self.follow(place):
-                    if event.name == "result" and event.request_id == request_id:
-                        return
+    @contextlib.contextmanager
+    def expecting(self, request_id: str) -> Iterator[Callable[[float], Awaitable[None]]]:
+        """A function that returns when the request's answer has come since the block began, or the given seconds have
+        passed, or the gateway ends."""
+        sleeper = _Sleeper()
+        with self._lock:
+            expecting = self._expecting.setdefault(request_id, set())
+            expecting.add(sleeper)
+            if self._closed:
+                sleeper.wake()
+        try:
+            yield sleeper.sleep_for
+        finally:
+            with self._lock:
+                expecting.discard(sleeper)
+                if not expecting:
+                    self._expecting.pop(request_id, None)
 
     @contextlib.contextmanager
     def _sleeper(self) -> Iterator[_Sleeper]:
@@ -176,6 +184,11 @@ class _Sleeper:
 
     async def sleep(self) -> None:
         await self._event.wait()
+
+    async def sleep_for(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.sleep()
 
 
 def result_data(row: Row) -> str:

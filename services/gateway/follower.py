@@ -26,6 +26,7 @@ FOLLOWED: Final = (Channel.REQUESTS, Channel.REQUESTS_RETRY, Channel.TRACKS, Cha
 _AT_ONCE: Final = 200
 _POLL_S: Final = 0.2
 _PAUSE_S: Final = 1.0
+_STOP_S: Final = 1.0
 #: How often the broker is asked whether it is there while nothing comes, in seconds.
 _ASK_EVERY_S: Final = 5.0
 
@@ -54,10 +55,10 @@ class Follower:
         self._attached.wait(patience_s)
 
     def stop(self) -> None:
-        """Ends the thread, which takes a moment. Its reader is left."""
+        """Ends the thread. One that is still trying to reach a broker is left to itself."""
         self._stopping.set()
         if self._thread.ident is not None:
-            self._thread.join(timeout=5.0)
+            self._thread.join(_STOP_S)
 
     @property
     def fault(self) -> str | None:
@@ -90,6 +91,9 @@ class Follower:
 
     def _follow(self) -> None:
         """Read until something fails, or the end."""
+        known = self._bus.existing(self._names)
+        if missing := next((name for name in self._names if name not in known), None):
+            raise BusError(f"there is no topic {missing!r}. `tonestream topics create` creates the topics")
         start = self._database.write(records.positions) if self._remembers else {}
         with self._bus.reader(self._names, positions=start) as reader:
             self._attached.set()

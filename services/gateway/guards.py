@@ -160,7 +160,7 @@ class Compressed:
 
     def __init__(self, app: ASGIApp, left_out: Iterable[str] = ("/audio",)) -> None:
         self._plain = app
-        self._compressing = GZipMiddleware(app, minimum_size=1000, compresslevel=6)
+        self._compressing = GZipMiddleware(app, minimum_size=1000, compresslevel=3)
         self._left_out = tuple(left_out)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -105,7 +105,7 @@ class Submissions:
         """Release the connection."""
         self._closing.set()
         if self._resuming is not None:
-            self._resuming.join(timeout=5.0)
+            self._resuming.join(_PAUSE_S)
         with self._lock:
             if self._publisher is not None:
                 self._publisher.close()

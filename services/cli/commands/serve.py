@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import socket
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from services.cli import redacted_logs
 from services.cli.output import complain
-from services.cli.status import OK, UsageError
+from services.cli.status import INTERRUPTED, UsageError
 from shared.settings import Settings
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 #: How long what was heard stays in the blob folder unless the setting says otherwise, in seconds.
 _KEEP_AUDIO_S: Final = 7 * 24 * 3600
 _BACKLOG: Final = 2048
+#: How long the services may take to end. What they had in hand is done again by the next run.
+_STOP_S: Final = 0.5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +42,9 @@ def _serve(options: argparse.Namespace, settings: Settings) -> int:
         }
     )
     redacted_logs.configure(settings, "text", None if options.verbose else "WARNING", client_noise=options.verbose)
+    if not options.verbose:
+        # At its end a loop says that it drops what it had in hand. The next run does it.
+        logging.getLogger("shared.runtime").setLevel(logging.ERROR)
     _require_keys(settings)
     with ExitStack() as stack:
         listening = stack.enter_context(_listening(settings.gateway_host, settings.gateway_port))
@@ -47,7 +53,7 @@ def _serve(options: argparse.Namespace, settings: Settings) -> int:
             complain("loading the models")
         gateway = _on_kafka(settings, stack) if options.kafka else _embedded(settings, stack)
         _run(gateway, listening, address, options.open)
-    return OK
+    return INTERRUPTED  # it ends by a signal only, also where this process was started with that signal ignored
 
 
 def _require_keys(settings: Settings) -> None:
@@ -90,7 +96,7 @@ def _embedded(settings: Settings, stack: ExitStack) -> Gateway:
         settings = settings.model_copy(update={"keep_audio_s": _KEEP_AUDIO_S})
     settings = settings.model_copy(update={"blob_ttl_s": max(settings.blob_ttl_s, settings.keep_audio_s)})
     view = default_path(settings)
-    pipeline = EmbeddedPipeline(settings, blobs=_audio_folder(view))
+    pipeline = EmbeddedPipeline(settings, blobs=_audio_folder(view), stop_s=_STOP_S)
     stack.enter_context(pipeline)
     return Gateway(
         pipeline.settings, pipeline.bus, pipeline.blobs, view, "embedded", pipeline_fault=pipeline.ended_because

@@ -16,7 +16,7 @@ from services.gateway.access import Client
 from services.gateway.forms import Form
 from services.gateway.gateway import Gateway
 from services.gateway.problems import GatewayCode, Problem, ProblemDetail, responses, unavailable
-from services.gateway.routes import Asking, LivingGateway
+from services.gateway.routes import Asking, LivingGateway, TakingGateway
 from services.gateway.sources import MOST_TRACKS, checked_track
 from services.gateway.submissions import Submitted
 from services.gateway.uploads import Receiver, Refused, Upload, Wishes, too_large
@@ -135,7 +135,7 @@ _BODY: Final[dict[str, Any]] = {
 )
 async def submit(
     request: Request,
-    gateway: LivingGateway,
+    gateway: TakingGateway,
     client: Asking,
     idempotency_key: Annotated[
         str | None,
@@ -185,7 +185,7 @@ async def submit(
     response_model=TrackAccepted,
     responses=responses(GatewayCode.NOT_FOUND, GatewayCode.AUDIO_GONE, GatewayCode.RATE_LIMITED),
 )
-def retry(gateway: LivingGateway, client: Asking, request_id: TrackId) -> JSONResponse:
+def retry(gateway: TakingGateway, client: Asking, request_id: TrackId) -> JSONResponse:
     """A new request for the same source, under a new ID. An upload has to be sent again once it was read."""
     client.submit(1)
     known = known_request(gateway, request_id)
@@ -219,11 +219,11 @@ async def state(
     ] = 0.0,
 ) -> TrackState:
     """With `wait` the answer comes as soon as the result does, or after that time with the stage so far."""
-    place = gateway.feed.now()
-    found = await run_in_threadpool(_state, gateway, request_id)
-    if wait > 0 and not found.stage.finished:
-        await gateway.feed.wait(request_id, place, wait)
+    with gateway.feed.expecting(request_id) as answered:
         found = await run_in_threadpool(_state, gateway, request_id)
+        if wait > 0 and not found.stage.finished:
+            await answered(wait)
+            found = await run_in_threadpool(_state, gateway, request_id)
     return found
 
 

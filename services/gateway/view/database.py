@@ -120,6 +120,7 @@ class Database:
             raise
         self._readers: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
         self._jobs: queue.SimpleQueue[tuple[Job[object], Future[object]] | None] = queue.SimpleQueue()
+        self._closing = threading.Lock()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._write, name="view-writer", daemon=True)
         self._thread.start()
@@ -130,10 +131,11 @@ class Database:
         """Have the writer do ``job`` in a transaction of its own. The future raises what the job raised, and
         ViewUnavailableError if SQLite cannot write."""
         done: Future[Returned] = Future()
-        if self._closed.is_set():
-            done.set_exception(ViewUnavailableError("the view is closed"))
-        else:
-            self._jobs.put((job, done))  # type: ignore[arg-type]
+        with self._closing:
+            if self._closed.is_set():
+                done.set_exception(ViewUnavailableError("the view is closed"))
+            else:
+                self._jobs.put((job, done))  # type: ignore[arg-type]
         return done
 
     def write(self, job: Job[Returned]) -> Returned:
@@ -196,10 +198,11 @@ class Database:
 
     def close(self) -> None:
         """Finish the work that was submitted, and release the file."""
-        if self._closed.is_set():
-            return
-        self._closed.set()
-        self._jobs.put(None)
+        with self._closing:
+            if self._closed.is_set():
+                return
+            self._closed.set()
+            self._jobs.put(None)
         self._thread.join()
         with contextlib.suppress(queue.Empty):
             while True:

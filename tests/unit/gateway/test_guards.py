@@ -88,7 +88,7 @@ def test_errors_are_problem_documents_whatever_they_are(bench: GatewayBench, mon
     refused = bench.client.put("/v1/tracks")
     assert problem_of(refused) == (405, "method_not_allowed") and "POST" in refused.headers["allow"]
     assert problem_of(bench.client.get("/v1/tracks/x?wait=61")) == (422, "invalid_request")
-    monkeypatch.setattr(bench.gateway.feed, "now", lambda: 1 / 0)
+    monkeypatch.setattr(bench.gateway.feed, "expecting", lambda request_id: 1 / 0)
     found = bench.client.get("/v1/tracks/x")
     assert problem_of(found) == (500, "internal") and "ZeroDivision" not in found.text
 

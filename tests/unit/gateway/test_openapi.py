@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -105,8 +104,10 @@ def test_an_operation_does_what_its_description_says(
         database=None,
         suppress_health_check=list(HealthCheck),
     )
-    @given(case=either)
-    def called(case: schemathesis.Case) -> None:
+    @given(case=either, known=st.sampled_from([None, "r0", "r1"]))
+    def called(case: schemathesis.Case, known: str | None) -> None:
+        if known is not None and "{request_id}" in path:
+            case.path_parameters["request_id"] = known
         case.call_and_validate(base_url=bench.url, checks=checks, timeout=20)
 
     called()

@@ -110,10 +110,12 @@ def test_several_tracks_are_each_answered_in_their_order(bench: GatewayBench) ->
         (b'{"audio_url": "FILE:///etc/passwd"}', (403, "fetch_forbidden")),
     ],
 )
-def test_what_is_no_track_is_refused_with_a_reason(bench: GatewayBench, body: bytes, expected: tuple[int, str]) -> None:
-    refused = bench.client.post("/v1/tracks", content=body, headers={"Content-Type": "application/json"})
+def test_what_is_no_track_is_refused_with_a_reason(
+    shared: GatewayBench, body: bytes, expected: tuple[int, str]
+) -> None:
+    refused = shared.client.post("/v1/tracks", content=body, headers={"Content-Type": "application/json"})
     assert problem_of(refused) == expected
-    assert bench.nothing_asked()
+    assert shared.nothing_asked()
 
 
 def test_blobs_and_files_of_the_machine_may_be_opened_to_clients(tmp_path: Path) -> None:
@@ -122,8 +124,8 @@ def test_blobs_and_files_of_the_machine_may_be_opened_to_clients(tmp_path: Path)
 
 
 @pytest.mark.parametrize("key", ["", "a b", "ä", "x" * 129])
-def test_a_key_that_is_no_request_id_is_refused(bench: GatewayBench, key: str) -> None:
-    refused = bench.client.post("/v1/tracks", json={"audio_url": URL}, headers=[(b"Idempotency-Key", key.encode())])
+def test_a_key_that_is_no_request_id_is_refused(shared: GatewayBench, key: str) -> None:
+    refused = shared.client.post("/v1/tracks", json={"audio_url": URL}, headers=[(b"Idempotency-Key", key.encode())])
     assert problem_of(refused) == (422, "invalid_request")
 
 
@@ -135,10 +137,10 @@ def test_an_id_with_slashes_is_found_in_both_spellings(bench: GatewayBench) -> N
         assert problem_of(bench.client.get(f"/v1/tracks/{spelling}/waveform")) == (410, "audio_gone")
 
 
-def test_an_unknown_request_is_not_found(bench: GatewayBench) -> None:
+def test_an_unknown_request_is_not_found(shared: GatewayBench) -> None:
     for path in ("/v1/tracks/r", "/v1/tracks/r/audio", "/v1/tracks/r/waveform", "/v1/similar/r"):
-        assert problem_of(bench.client.get(path)) == (404, "not_found")
-    assert problem_of(bench.client.post("/v1/tracks/r/retry")) == (404, "not_found")
+        assert problem_of(shared.client.get(path)) == (404, "not_found")
+    assert problem_of(shared.client.post("/v1/tracks/r/retry")) == (404, "not_found")
 
 
 def test_a_retry_is_a_new_request_for_the_same(bench: GatewayBench) -> None:

@@ -72,7 +72,7 @@ def test_a_file_that_is_too_large_is_refused_and_leaves_nothing(tmp_path: Path) 
         assert bench.nothing_asked() and left(bench) == []
 
 
-def test_empty_and_odd_uploads_are_refused_and_leave_nothing(bench: GatewayBench) -> None:
+def test_empty_and_odd_uploads_are_refused_and_leave_nothing(shared: GatewayBench) -> None:
     form = {"Content-Type": "multipart/form-data; boundary=xx"}
     head = b'--xx\r\nContent-Disposition: form-data; name="file"; filename="a.mp3"\r\n\r\n'
     for content, headers, expected in (
@@ -89,13 +89,13 @@ def test_empty_and_odd_uploads_are_refused_and_leave_nothing(bench: GatewayBench
         (head + b"a\r\n--xx\r\nContent-Disposition: form-data; name=force\r\n\r\nmaybe\r\n--xx--", form,
          (422, "invalid_request")),
     ):  # fmt: skip
-        refused = bench.client.post("/v1/tracks", content=content, headers=headers)
+        refused = shared.client.post("/v1/tracks", content=content, headers=headers)
         assert problem_of(refused) == expected, (content[:60], refused.text)
-    assert bench.nothing_asked() and left(bench) == []
+    assert shared.nothing_asked() and left(shared) == []
 
 
-def test_an_upload_that_breaks_off_leaves_nothing(bench: GatewayBench) -> None:
-    address = urlsplit(bench.url)
+def test_an_upload_that_breaks_off_leaves_nothing(shared: GatewayBench) -> None:
+    address = urlsplit(shared.url)
     for kind in (b"audio/wav", b"multipart/form-data; boundary=xx"):
         with socket.create_connection((address.hostname or "", address.port or 0)) as connection:
             connection.sendall(
@@ -104,9 +104,9 @@ def test_an_upload_that_breaks_off_leaves_nothing(bench: GatewayBench) -> None:
                 + b'\r\n\r\n--xx\r\nContent-Disposition: form-data; name="file"; filename="a.mp3"\r\n\r\n'
                 + BODY[:50_000]
             )
-            bench.until(lambda: len(left(bench)) == 1)
-        bench.until(lambda: left(bench) == [])
-    assert bench.nothing_asked()
+            shared.until(lambda: len(left(shared)) == 1)
+        shared.until(lambda: left(shared) == [])
+    assert shared.nothing_asked()
 
 
 def test_a_full_disk_is_said_and_leaves_nothing(bench: GatewayBench, monkeypatch: pytest.MonkeyPatch) -> None:
