@@ -64,7 +64,7 @@ class Submission:
                 request_id=self.request_id,
                 audio_url=self.url if self.file is None else audio,
                 track_id=self.track_id,
-                source=None if self.file is None else _text(self.shown),
+                source=None if self.file is None else as_text(self.shown),
                 model=self.wishes.model,
                 force=self.wishes.force,
                 embedding=self.wishes.embedding,
@@ -84,7 +84,7 @@ def _exists(name: str) -> bool:
 
 def _readable(path: Path) -> Path:
     path = Path(os.path.expanduser(path))  # noqa: PTH111 (pathlib's raises where there is no such user)
-    shown = repr(_text(str(path)))
+    shown = repr(as_text(str(path)))
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # a pipe would keep whoever opens it waiting
             raise invalid(f"{shown} is no regular file; of a folder, submit the files")
@@ -97,6 +97,6 @@ def _readable(path: Path) -> Path:
         raise invalid(f"the file {shown} cannot be read: {why or error}") from None
 
 
-def _text(path: str) -> str:
+def as_text(path: str) -> str:
     """A path as text: bytes of it that are none are escaped."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")[:LONGEST_SOURCE]
