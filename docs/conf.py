@@ -16,7 +16,7 @@ author = "the authors of Tonestream"
 project_copyright = author
 release = version = version_of("tonestream")
 
-extensions = ["myst_parser", "sphinx_copybutton", "diagrams"]
+extensions = ["myst_parser", "sphinx_copybutton", "diagrams", "repository_links"]
 exclude_patterns = ["extensions"]
 
 myst_enable_extensions = ["colon_fence", "deflist"]

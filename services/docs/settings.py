@@ -26,11 +26,14 @@ SECTIONS: Final[dict[str, str]] = {
     "max_unfinished": "Ingestion: fetching and decoding",
     "spotify_client_id": "Spotify",
     "models_dir": "Models and the vote",
+    "gateway_host": "The gateway",
     "worker_threads": "Workers: batches, retries, dead letters",
     "health_host": "Health and logs",
 }
 #: Settings that ``Settings`` itself puts into another one, by the beginning of their names.
 _PART_OF: Final = {"redis_ssl_": "redis_url"}
+#: Where the gateway begins.
+_GATEWAY: Final = ["services.gateway.app", "services.cli.commands.serve"]
 #: What every worker process runs beside its services.
 _PROCESS: Final = ("shared.runtime.process", "services.cli.commands.worker", "services.cli.main")
 
@@ -60,12 +63,15 @@ def settings() -> str:
 
 
 def used_by() -> dict[str, tuple[str, ...]]:
-    """The services that use each setting, by its name; without those that no service uses."""
+    """The services that use each setting, by its name, and the gateway; without those that none of them uses."""
     users: dict[str, tuple[str, ...]] = {}
-    for service in SERVICE_NAMES:
-        entrances = [node.service.split(":")[0] for node in TOPOLOGY if node.stage.value == service]
-        for name in sorted(set(_read_settings(_reached([*entrances, *_PROCESS])))):
-            users[name] = (*users.get(name, ()), service)
+    entrances = {
+        service: [*(node.service.split(":")[0] for node in TOPOLOGY if node.stage.value == service), *_PROCESS]
+        for service in SERVICE_NAMES
+    }
+    for user, modules in (entrances | {"gateway": _GATEWAY}).items():
+        for name in sorted(set(_read_settings(_reached(modules)))):
+            users[name] = (*users.get(name, ()), user)
     for start, whole in _PART_OF.items():
         users |= {name: users[whole] for name in Settings.model_fields if name.startswith(start)}
     return users
@@ -83,7 +89,9 @@ def _sections() -> Iterator[tuple[str, list[str]]]:
 
 
 def _shown(services: tuple[str, ...]) -> str:
-    return "every service" if len(services) == len(SERVICE_NAMES) else ", ".join(services)
+    if set(SERVICE_NAMES) <= set(services):
+        return ", ".join(["every service", *(name for name in services if name not in SERVICE_NAMES)])
+    return ", ".join(services)
 
 
 def _reached(entrances: Iterable[str]) -> set[str]:
@@ -111,7 +119,7 @@ def _read_settings(modules: Iterable[str]) -> Iterator[str]:
 
 @cache
 def _properties() -> dict[str, set[str]]:
-    """The settings that each property and method of ``Settings`` reads."""
+    """The settings that each property and method of ``Settings`` reads. ``secrets`` only lists what no log may show."""
     of_settings = next(
         node for node in _tree("shared.settings").body if isinstance(node, ast.ClassDef) and node.name == "Settings"
     )
@@ -122,7 +130,7 @@ def _properties() -> dict[str, set[str]]:
             if isinstance(node, ast.Attribute) and _name(node.value) == "self" and node.attr in Settings.model_fields
         }
         for part in of_settings.body
-        if isinstance(part, ast.FunctionDef)
+        if isinstance(part, ast.FunctionDef) and part.name != "secrets"
     }
 
 
