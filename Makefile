@@ -28,7 +28,7 @@ web: $(VENV)/.run ## the page and the HTTP API on this machine; says where to lo
 	@$(VENV)/bin/tonestream serve $(SERVE)
 
 test: $(VENV)/.test test-services ## every test: unit, contract and integration, on real Kafka and Redis
-	$(VENV)/bin/python -m pytest $(if $(CI),--cov --cov-report=term)
+	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadgroup $(if $(CI),--cov --cov-report=term)
 
 recipes: $(VENV)/.test test-services ## set up what recipes/ needs (Node, Go, beets, MCP), and run each of them
 	@deploy/setup/recipes.sh $(VENV)
@@ -62,12 +62,13 @@ lock: $(VENV)/.test ## resolve the dependencies again and record their versions 
 audit: $(VENV)/.test ## known vulnerabilities of the installed packages
 	$(VENV)/bin/python deploy/setup/audit.py $(VENV)
 
-up: ## build the images, start Kafka, Redis and the five services (as many workers of each as there are)
+up: ## build the images, start Kafka, Redis, the five services and the gateway, and say where to look
 	@scales=; for service in ingestion feature-extraction genre-worker mood-worker aggregator; do \
 		running=$$($(COMPOSE) ps -q $$service 2>/dev/null | wc -l); \
 		if [ $$running -gt 1 ]; then scales="$$scales --scale $$service=$$(($$running))"; fi; \
 	done; \
 	set -x; $(COMPOSE) up --build --detach $$scales
+	@deploy/setup/await-gateway.sh $(COMPOSE)
 
 cli: ## the command line in a container, e.g. make cli RUN="results --follow"
 	@$(COMPOSE) run --rm cli $(RUN)

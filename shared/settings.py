@@ -236,6 +236,11 @@ class Settings(BaseSettings):
         description="API keys, separated by commas. Without any the gateway is open to everybody who reaches it, and"
         " listens on loopback addresses only. Each has at least 16 characters. Never logged.",
     )
+    gateway_open: bool = Field(
+        False,
+        description="Whether a gateway without keys may listen on other addresses than loopback ones, because something"
+        " else lets nobody else reach it, as the port of `docker-compose.yml` does.",
+    )
     gateway_hosts: str = Field(
         "",
         description="Names, separated by commas, by which the gateway may be called in the Host header, besides those"

@@ -82,9 +82,7 @@ class Follower:
             try:
                 self._follow()
             except (BusError, ViewUnavailableError) as error:
-                self._fault = str(error)
-                log.warning("the topics are not read: %s", error)
-                self._stopping.wait(_PAUSE_S)
+                self._pause(error)
             except Exception:
                 log.exception("the topics are not read any more, because of a defect")
                 return
@@ -102,13 +100,32 @@ class Follower:
             while not self._stopping.is_set():
                 found = reader.poll(_AT_ONCE, _POLL_S)
                 if found:
-                    self._first(found)
-                    changes = self._database.write(partial(self._absorber.absorb, records=found))
-                    self._feed.publish(changes)
+                    self._keep(found)
                     heard = time.monotonic()
                 elif not self._caught_up.is_set() or time.monotonic() - heard > _ASK_EVERY_S:
                     self._ask(reader)
                     heard = time.monotonic()
+
+    def _keep(self, found: list[Record]) -> None:
+        """Write the records into the view, however long it takes: the bus may not have them any more."""
+        while True:
+            try:
+                self._first(found)
+                changes = self._database.write(partial(self._absorber.absorb, records=found))
+            except ViewUnavailableError as error:
+                self._pause(error)
+                if self._stopping.is_set():
+                    raise
+                continue
+            self._fault = None
+            self._feed.publish(changes)
+            return
+
+    def _pause(self, error: Exception) -> None:
+        if str(error) != self._fault:
+            log.warning("the topics are not read: %s", error)
+        self._fault = str(error)
+        self._stopping.wait(_PAUSE_S)
 
     def _ask(self, reader: Reader) -> None:
         """Raises BusError if the broker is away: polling alone would not say so."""

@@ -62,7 +62,7 @@ class Gateway:
             self.database.close()
             raise
         self.follower = Follower(bus, self.topics, self.database, self.feed, remembers, self.webhooks.take)
-        self.submissions = Submissions(bus, self.topics, self.database, self.feed)
+        self.submissions = Submissions(bus, self.topics, self.database)
         self.heard = HeardAudio(settings, blobs, self.database)
 
     def start(self) -> None:

@@ -24,10 +24,6 @@ def _living(request: Request) -> Gateway:
     return gateway
 
 
-def _client(request: Request) -> Client:
-    return client_of(request.state)
-
-
 def _taking(request: Request) -> Gateway:
     """Raises Problem (unavailable) where a request could not be published: at once, instead of waiting for a broker."""
     gateway = _gateway(request)
@@ -36,11 +32,15 @@ def _taking(request: Request) -> Gateway:
     return gateway
 
 
+def _client(request: Request) -> Client:
+    return client_of(request.state)
+
+
 #: The gateway, whatever its state.
 AnyGateway = Annotated[Gateway, Depends(_gateway)]
 #: The gateway where it works; else the operation is answered with 503.
 LivingGateway = Annotated[Gateway, Depends(_living)]
-#: Who asks, as far as limits are concerned.
-Asking = Annotated[Client, Depends(_client)]
 #: The gateway where it takes requests; else the operation is answered with 503.
 TakingGateway = Annotated[Gateway, Depends(_taking)]
+#: Who asks, as far as limits are concerned.
+Asking = Annotated[Client, Depends(_client)]

@@ -361,12 +361,13 @@ def _submit_files(
             raise file.problem
         one = file.request(request_id or uuid.uuid4().hex, wishes)
         (submitted,) = gateway.submissions.submit([one], [file.fingerprint(wishes)])
-        if submitted.repeated:
-            receiver.discard()
+        if not submitted.repeated:
+            receiver.hand_over()
+        receiver.discard()
         return _accepted(submitted)
     if request_id is not None:
         raise Problem(ErrorCode.INVALID_REQUEST, "Idempotency-Key names one request; send such files one by one")
-    return _several(
+    answered = _several(
         gateway,
         client,
         [
@@ -376,6 +377,8 @@ def _submit_files(
             for file in files
         ],
     )
+    receiver.hand_over()
+    return answered
 
 
 def _accepted(submitted: Submitted) -> JSONResponse:

@@ -38,7 +38,8 @@ _BUSY_S: Final = 5.0
 _MOST_IDLE_READERS: Final = 8
 _REDERIVED_AT_ONCE: Final = 500
 
-#: What is kept for good. ``positions``: where the reader of each partition goes on.
+#: What is kept for good. ``published``: see ``Published`` in requests.py. ``positions``: where the reader of each
+#: partition goes on.
 _KEPT: Final = """
 CREATE TABLE requests (
     request_id TEXT PRIMARY KEY,
@@ -48,7 +49,7 @@ CREATE TABLE requests (
     fingerprint TEXT,
     submitted_at REAL NOT NULL,
     stage TEXT NOT NULL,
-    published INTEGER NOT NULL DEFAULT 1,
+    published INTEGER NOT NULL,
     sha256 TEXT,
     follows TEXT
 );
