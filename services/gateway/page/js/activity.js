@@ -74,6 +74,19 @@ export class Activity extends EventTarget {
     return this.all().filter((one) => !FINISHED.has(one.stage));
   }
 
+  /** The request ID of a track that is being sent, once the server gives it one; null if it fails before. */
+  accepted(one) {
+    return new Promise((resolve) => {
+      const look = () => {
+        if (!one.id && one.stage !== "failed") return;
+        this.removeEventListener("change", look);
+        resolve(one.id);
+      };
+      this.addEventListener("change", look);
+      look();
+    });
+  }
+
   /** @param {Sent} one */
   remove(one) {
     this.#sent.delete(one.number);

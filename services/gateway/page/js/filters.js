@@ -40,7 +40,7 @@ export class Filters extends EventTarget {
     this.box = h("form", { class: "filters", role: "search", "aria-label": "Filter tracks", on: { submit: (event) => event.preventDefault() } },
       h("div", { class: "filter-row" },
         field("q", { type: "search", class: "words", placeholder: "Title, artist, tag …", "aria-label": "Search titles, artists, files and tags" }),
-        h("label", {}, "Sure by ", confidence),
+        h("label", {}, "Confidence ", confidence),
         h("fieldset", { class: "range" }, h("legend", { text: "BPM" }),
           field("from", { type: "number", min: "0", max: "400", placeholder: "60", "aria-label": "BPM from" }), "–",
           field("to", { type: "number", min: "0", max: "400", placeholder: "200", "aria-label": "BPM to" })),

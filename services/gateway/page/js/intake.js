@@ -7,30 +7,32 @@ import { tracksIn } from "./links.js";
 export class Intake {
   #sender;
   #open;
+  #activity;
   #note = h("p", { class: "note", role: "status" });
+  #links;
   #limit = Infinity;
 
   /** @param {HTMLElement} place @param {{sender: import("./sender.js").Sender, open: (id: string) => void, activity: any}} around */
   constructor(place, { sender, open, activity }) {
     this.#sender = sender;
     this.#open = open;
-    this.activity = activity;
+    this.#activity = activity;
     const files = h("input", { type: "file", multiple: true, class: "unseen", tabindex: "-1", "aria-hidden": "true", on: { change: () => this.#chosen(files) } });
     const folder = h("input", { type: "file", webkitdirectory: true, class: "unseen", tabindex: "-1", "aria-hidden": "true", on: { change: () => this.#chosen(folder) } });
-    this.links = h("textarea", {
+    this.#links = h("textarea", {
       id: "links", rows: "1", spellcheck: "false", "aria-label": "Links, one a line",
       placeholder: "https://example.org/song.mp3, or a Spotify link",
       on: {
         input: () => this.#grow(),
         keydown: (event) => {
-          if (event.key === "Enter" && (event.metaKey || event.ctrlKey || !this.links.value.includes("\n")) && !event.shiftKey) {
+          if (event.key === "Enter" && (event.metaKey || event.ctrlKey || !this.#links.value.includes("\n")) && !event.shiftKey) {
             event.preventDefault();
             this.#sendLinks();
           }
         },
       },
     });
-    this.box = h("section", { class: "intake", "aria-label": "Add music" },
+    const box = h("section", { class: "intake", "aria-label": "Add music" },
       h("div", { class: "drop" },
         h("p", { class: "drop-title" }, h("strong", { text: "Drop music here" }), h("span", { text: " files, folders or playlists" })),
         h("div", { class: "buttons" },
@@ -39,9 +41,9 @@ export class Intake {
         files, folder),
       h("form", { class: "links", on: { submit: (event) => { event.preventDefault(); this.#sendLinks(); } } },
         h("label", { for: "links", text: "Or paste links" }),
-        h("div", { class: "links-row" }, this.links, h("button", { type: "submit", text: "Listen" }))),
+        h("div", { class: "links-row" }, this.#links, h("button", { type: "submit", text: "Listen" }))),
       this.#note);
-    place.append(this.box);
+    place.append(box);
     this.#takeDrops();
     addEventListener("paste", (event) => this.#pasted(event));
   }
@@ -88,7 +90,7 @@ export class Intake {
     for (const { file, path } of music) {
       if (file.size > this.#limit) {
         const detail = `${path} has ${megabytes(file.size)}; this server takes ${megabytes(this.#limit)}`;
-        this.activity.add({ source: path, stage: "failed", problem: { code: "too_large", detail } });
+        this.#activity.add({ source: path, stage: "failed", problem: { code: "too_large", detail } });
       }
     }
     if (leftOut) said.push(`${count(leftOut, "file")} left out that ${leftOut === 1 ? "is" : "are"} not music.`);
@@ -112,8 +114,8 @@ export class Intake {
   }
 
   async #sendLinks() {
-    const text = this.links.value;
-    this.links.value = "";
+    const text = this.#links.value;
+    this.#links.value = "";
     this.#grow();
     await this.#takeText(text);
   }
@@ -127,17 +129,13 @@ export class Intake {
   }
 
   /** One track alone: its page opens as soon as it has an address. */
-  #openWhenAccepted(one) {
-    const look = () => {
-      if (one.id) this.#open(one.id);
-      if (one.id || one.stage === "failed") this.activity.removeEventListener("change", look);
-    };
-    this.activity.addEventListener("change", look);
-    look();
+  async #openWhenAccepted(one) {
+    const id = await this.#activity.accepted(one);
+    if (id) this.#open(id);
   }
 
   #grow() {
-    this.links.rows = Math.min(8, Math.max(1, this.links.value.split("\n").length));
+    this.#links.rows = Math.min(8, Math.max(1, this.#links.value.split("\n").length));
   }
 
   #say(said) {

@@ -106,6 +106,7 @@ async function start() {
   live.start();
   activity.restore();
   await catchUp();
+  performance.mark("ready");
   document.documentElement.dataset.ready = "true";
 }
 

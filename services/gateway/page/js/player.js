@@ -44,6 +44,7 @@ export class Player extends EventTarget {
     const [{ default: WaveSurfer }, outline] = await Promise.all([import("../vendor/wavesurfer.esm.js"), api.waveform(this.#id, POINTS)]);
     const audio = new Audio();
     audio.preload = "metadata";
+    this.place.after(audio);
     audio.src = api.trackPath(this.#id, "/audio");
     this.#audio = audio;
     this.duration = outline.duration_s || this.duration;
@@ -113,6 +114,7 @@ export class Player extends EventTarget {
     cancelAnimationFrame(this.#frame);
     this.#audio?.pause();
     this.#wave?.destroy();
+    this.#audio?.removeAttribute("src"); // the browser stops to fetch it
     this.#audio = null;
   }
 

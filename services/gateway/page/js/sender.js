@@ -1,6 +1,5 @@
 // Sends files and links to the server, a few at a time, and follows what becomes of them.
 import * as api from "./api.js";
-import { count } from "./format.js";
 
 const AT_ONCE = 3;
 const LINKS_AT_ONCE = 500;
@@ -46,8 +45,8 @@ export class Sender {
 
   /** Send a failed track again: the file, if this page still has it, else the server's copy or the link. */
   async again(one) {
-    this.#activity.update(one, { stage: "held", problem: null, progress: 0, row: null });
-    if (one.id && !one.file) return this.#retry(one);
+    this.#activity.update(one, { stage: "held", problem: null, progress: 0, row: null, id: one.file ? null : one.id });
+    if (one.id) return this.#retry(one);
     if (one.file) {
       this.#queue.push(one);
       this.#pump();
@@ -121,10 +120,4 @@ function uploaded(file, path, onProgress) {
     request.addEventListener("abort", broken);
     request.send(file);
   });
-}
-
-/** What is left to do, in words. */
-export function underWay(activity) {
-  const left = activity.unfinished().length;
-  return left ? `${count(left, "track")} under way` : "";
 }

@@ -11,7 +11,7 @@ const COLUMNS = [
   { name: "title", heading: "Title", sort: "title", first: "" },
   { name: "artist", heading: "Artist", sort: "artist", first: "" },
   { name: "genre", heading: "Genre", sort: "genre", first: "" },
-  { name: "confidence", heading: "Sure", sort: "confidence", first: "-" },
+  { name: "confidence", heading: "Confidence", sort: "confidence", first: "-" },
   { name: "mood", heading: "Mood", sort: "mood", first: "" },
   { name: "bpm", heading: "BPM", sort: "bpm", first: "" },
   { name: "key", heading: "Key", sort: "key", first: "" },
@@ -131,7 +131,7 @@ export class Table extends EventTarget {
   }
 
   #element(place, row) {
-    const element = h("div", { role: "row", class: row ? "row" : "row waiting", "aria-rowindex": String(place + 2), data: { place: String(place), id: row ? row.id : "" } });
+    const element = h("div", { role: "row", class: row ? "row" : "row waiting", "aria-rowindex": String(place + 2), tabindex: "-1", data: { place: String(place), id: row ? row.id : "" } });
     if (!row) {
       element.append(h("div", { role: "gridcell", class: "c-title", text: "…" }));
       return element;

@@ -198,11 +198,17 @@ export class TrackView {
 
   async #again(state, button) {
     button.disabled = true;
-    const { activity, open } = this.#around;
+    const { activity, sender, open } = this.#around;
+    const here = activity.byId(state.request_id);
+    if (here?.file && state.stage === "failed") {
+      sender.again(here);
+      const id = await activity.accepted(here);
+      open(id);
+      return;
+    }
     try {
       const accepted = await api.retry(state.request_id);
-      const sent = activity.byId(state.request_id);
-      if (sent) activity.update(sent, { id: accepted.request_id, stage: accepted.stage, problem: null, row: null });
+      if (here) activity.update(here, { id: accepted.request_id, stage: accepted.stage, problem: null, row: null });
       else activity.add({ id: accepted.request_id, source: accepted.source, stage: accepted.stage });
       open(accepted.request_id);
     } catch (error) {
