@@ -185,13 +185,8 @@ class Store:
         self._connection.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", known)
 
     def _prepare(self) -> None:
-        application = self._pragma("application_id")
-        empty = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
-        if application != _APPLICATION_ID and not (application == 0 and empty):
-            raise StoreError(f"{self._path} belongs to another program; name another file")
-        if self._pragma("user_version") > _SCHEMA:
-            raise StoreError(f"{self._path} was written by a newer version; upgrade Tonestream, or name another file")
-        with self._transaction():
+        with self._transaction():  # another process may make the tables at the same time
+            self._require_ours()
             for statement in _TABLES.split(";"):
                 self._connection.execute(statement)
             self._connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
@@ -201,6 +196,14 @@ class Store:
         # This one fails at once if another process is at work. That process has changed the mode, or it stays as it is.
         with contextlib.suppress(sqlite3.OperationalError):
             self._connection.execute("PRAGMA journal_mode = WAL")
+
+    def _require_ours(self) -> None:
+        application = self._pragma("application_id")
+        empty = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
+        if application != _APPLICATION_ID and not (application == 0 and empty):
+            raise StoreError(f"{self._path} belongs to another program; name another file")
+        if self._pragma("user_version") > _SCHEMA:
+            raise StoreError(f"{self._path} was written by a newer version; upgrade Tonestream, or name another file")
 
     def _pragma(self, name: str) -> int:
         return int(self._connection.execute(f"PRAGMA {name}").fetchone()[0])
