@@ -16,7 +16,7 @@ COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose
 export INPUT
 
 .DEFAULT_GOAL := help
-.PHONY: help run web test recipes chaos fuzz bench capacity lint lock audit test-services up cli down logs scale train docs clean
+.PHONY: help run web test recipes chaos fuzz bench capacity lint lock audit test-services up cli down logs scale train docs recording clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -96,8 +96,13 @@ train: $(VENV)/.test ## train every model on DATA and write them to models/ (AUD
 	$(VENV)/bin/tonestream train mood --csv $(DATA)/moods/moods_dev.csv --listeners $(DATA)/emotify_dev \
 		--genres $(DATA)/gtzan_dev --out models/mood-ten
 
-docs: $(VENV)/.run ## write what docs/ says about settings, messages and architecture from the code
+docs: $(VENV)/.test ## write what follows from the code into docs/, and build the site in build/site
 	$(VENV)/bin/python -m services.docs
+	$(VENV)/bin/python -m sphinx -W --keep-going -n -q docs build/site
+	@echo "the site is in build/site/index.html"
+
+recording: $(VENV)/.run ## record docs/images/terminal.svg, the picture of a terminal in the README, anew
+	$(VENV)/bin/python -m services.docs.recording
 
 clean: ## remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build *.egg-info

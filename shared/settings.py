@@ -528,13 +528,19 @@ def _has_port_and_host(url: str) -> bool:
     return parts.scheme == "unix" or bool(parts.hostname)
 
 
+def shown_default(name: str) -> str:
+    """The default of the setting as Markdown; empty if there is none."""
+    default = Settings.model_fields[name].default
+    if isinstance(default, SecretStr):
+        default = default.get_secret_value()
+    if isinstance(default, Path):
+        default = default.relative_to(_ROOT)
+    return "" if default in (None, "") else f"`{default}`"
+
+
 def as_markdown() -> str:
     """Every setting as a table: variable, default, meaning."""
     rows = ["| variable | default | meaning |", "| --- | --- | --- |"]
     for name, field in Settings.model_fields.items():
-        default = field.default.get_secret_value() if isinstance(field.default, SecretStr) else field.default
-        if isinstance(default, Path):
-            default = default.relative_to(_ROOT)
-        shown = "" if default in (None, "") else f"`{default}`"
-        rows.append(f"| `TONESTREAM_{name.upper()}` | {shown} | {field.description} |")
+        rows.append(f"| `TONESTREAM_{name.upper()}` | {shown_default(name)} | {field.description} |")
     return "\n".join(rows)

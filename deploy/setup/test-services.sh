@@ -1,11 +1,14 @@
 #!/bin/sh
-# Make sure that the tests find a real Redis and a real Kafka, as far as this machine allows. Never fails: the tests
-# themselves say, loudly, what they could not get.
+# Make sure that the tests find a real Redis, a real Kafka and a real browser, as far as this machine allows. Never
+# fails: the tests themselves say, loudly, what they could not get.
 set -u
 
 missing=""
 command -v redis-server >/dev/null || missing="$missing redis-server"
 command -v espeak-ng >/dev/null || missing="$missing espeak-ng"
+if command -v apt-get >/dev/null; then # elsewhere a browser is no package of the command line
+    command -v chromium >/dev/null || command -v google-chrome >/dev/null || missing="$missing chromium"
+fi
 if [ -z "${KAFKA_BOOTSTRAP_SERVERS:-}" ] && ! docker info >/dev/null 2>&1; then
     command -v java >/dev/null || missing="$missing default-jre-headless"
     command -v mvn >/dev/null || missing="$missing maven"

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ValidationError
 from shared.contracts.messages import TrackResult
 from tonestream.client.answers import Accepted, Page, Problem, Ticket, TrackState
 from tonestream.client.errors import Missed, NotFound, Refused, TimedOut, Unavailable, UnexpectedAnswer
-from tonestream.client.sources import Submission
+from tonestream.client.sources import Submission, as_text
 
 T = TypeVar("T")
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -94,7 +94,7 @@ def submit(submission: Submission, retries: int) -> Flow[Ticket]:
     wanted = {"model": wishes.model, "force": wishes.force or None, "embedding": wishes.embedding or None}
     given = {name: value for name, value in wanted.items() if value is not None}
     if submission.file is not None:
-        headers |= {"Content-Type": "application/octet-stream", "X-Filename": quote(submission.file.name)}
+        headers |= {"Content-Type": "application/octet-stream", "X-Filename": quote(as_text(submission.file.name))}
         query = {name: "true" if value is True else value for name, value in given.items()}
         call = Call("POST", "/v1/tracks", query, headers, file=submission.file)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +50,7 @@ class Submission:
         text = os.fspath(source)
         if (isinstance(source, str) and "://" in text) or text.startswith((BLOB_SCHEME, FILE_SCHEME)):
             submission = cls(made, own_id, text, wishes, url=text, track_id=track_id)
-        elif isinstance(source, str) and not Path(text).exists() and looks_like_spotify(text):
+        elif isinstance(source, str) and looks_like_spotify(text) and not _exists(text):
             submission = cls(made, own_id, text, wishes, track_id=text)
         else:
             submission = cls(made, own_id, text, wishes, file=_readable(Path(text)))
@@ -63,7 +64,7 @@ class Submission:
                 request_id=self.request_id,
                 audio_url=self.url if self.file is None else audio,
                 track_id=self.track_id,
-                source=None if self.file is None else _text(self.shown),
+                source=None if self.file is None else as_text(self.shown),
                 model=self.wishes.model,
                 force=self.wishes.force,
                 embedding=self.wishes.embedding,
@@ -77,17 +78,25 @@ def invalid(detail: str) -> Refused:
     return Refused(Problem(code=ErrorCode.INVALID_REQUEST, title="The request is not valid", detail=detail))
 
 
+def _exists(name: str) -> bool:
+    return os.path.exists(name)  # noqa: PTH110 (pathlib's raises for a name that no file can have)
+
+
 def _readable(path: Path) -> Path:
-    path = path.expanduser()
+    path = Path(os.path.expanduser(path))  # noqa: PTH111 (pathlib's raises where there is no such user)
+    shown = repr(as_text(str(path)))
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would keep whoever opens it waiting
+            raise invalid(f"{shown} is no regular file; of a folder, submit the files")
         with path.open("rb"):
             return path
     except FileNotFoundError:
-        raise invalid(f"{_text(str(path))!r} is no file, no URL and no Spotify track") from None
+        raise invalid(f"{shown} is no file, no URL and no Spotify track") from None
     except (OSError, ValueError) as error:
-        raise invalid(f"the file {_text(str(path))!r} cannot be read: {error}") from None
+        why = error.strerror if isinstance(error, OSError) else None
+        raise invalid(f"the file {shown} cannot be read: {why or error}") from None
 
 
-def _text(path: str) -> str:
+def as_text(path: str) -> str:
     """A path as text: bytes of it that are none are escaped."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")[:LONGEST_SOURCE]

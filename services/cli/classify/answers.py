@@ -112,7 +112,8 @@ class Answers:
         if self._store is not None and read is not None and known_since is None:
             self._store.keep(read, result, finished_at)
         file = given.path if given.kind == "file" else None
-        return Answer.of(result, finished_at, given.given, file, read, known=known_since is not None)
+        place = shown_source(given) if file is None else str(file)  # a URL without its password
+        return Answer.of(result, finished_at, place, file, read, known=known_since is not None)
 
 
 def _refused(given: Input, request_id: str, code: ErrorCode, why: str) -> TrackResult:

@@ -17,11 +17,12 @@ from services.cli.classify.tally import Tally
 from services.cli.embedded import EmbeddedPipeline, PipelineStoppedError
 from services.cli.inputs import Input
 from services.cli.output import complain
+from services.cli.output_file import OutputError
 from services.cli.show import Board, terminal_width
 from services.cli.status import FAILED, OK
 from services.cli.tagging import TagWriting
 from services.library import where
-from services.library.store import Store
+from services.library.store import Store, StoreError
 from shared.models.answer_key import AnswerKeys
 from shared.models.catalogue import Catalogue
 from shared.settings import Settings
@@ -59,7 +60,7 @@ class Run:
         """Answer the inputs; returns the exit status. None among them: the next one is not there yet."""
         try:
             self._take(inputs)
-        except (KeyboardInterrupt, PipelineStoppedError):
+        except (KeyboardInterrupt, PipelineStoppedError, OutputError, StoreError):
             self._close(interrupted=True)
             raise
         self._close()

@@ -120,7 +120,7 @@ class Changes:
                     return
         except FileNotFoundError:
             return  # gone again
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # the latter where not even a watcher can be made
             self._fall_back(f"the system sends no notifications ({_reason(error)})")
 
     def _look_again_and_again(self) -> None:
@@ -140,7 +140,7 @@ class Changes:
         if os.path.isdir(path):  # noqa: PTH112
             # What was made in a new folder before it was watched itself is found by looking.
             self._everything(Path(path))
-        elif Path(path).is_file() and not is_unfinished(path) and Scan(LeftOut()).may_be_music(path):
+        elif os.path.isfile(path) and not is_unfinished(path) and Scan(LeftOut()).may_be_music(path):  # noqa: PTH113
             self._put(path)
 
     def _everything(self, folder: Path) -> None:
@@ -178,12 +178,13 @@ def _identity(folder: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _reason(error: OSError) -> str:
-    if error.errno == errno.ENOSPC or "limit" in str(error).lower():
+def _reason(error: Exception) -> str:
+    number = error.errno if isinstance(error, OSError) else None
+    if number == errno.ENOSPC or "limit" in str(error).lower():
         return "fs.inotify.max_user_watches is too low for this folder; sysctl raises it"
-    if error.errno == errno.EMFILE:
+    if number == errno.EMFILE or "too many open files" in str(error).lower():
         return "fs.inotify.max_user_instances is used up; sysctl raises it"
-    return error.strerror or str(error)
+    return str(error)
 
 
 def settled(changes: Changes, settling: Settling, new_only: bool) -> Iterator[str | None]:

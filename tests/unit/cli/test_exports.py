@@ -135,3 +135,14 @@ def test_many_tracks_end_with_a_summary_by_genre_mood_and_error(
     end = capsys.readouterr().out.splitlines()[-5:]
     assert end[0] == "10 of 12 tracks ok" and "/s" in end[1]
     assert end[2:] == ["genre  jazz 9  rock 1", "mood   calm 10", "error  corrupt_audio 1  fetch_timeout 1"]
+
+
+def test_a_run_that_ends_before_its_first_track_leaves_no_file(tonestream: QuickRun, tmp_path: Path) -> None:
+    songs(tmp_path / "music", "a interrupt.mp3")
+    assert tonestream("classify", "--output", tmp_path / "x.csv", tmp_path / "music") == 130
+    assert [file.name for file in tmp_path.iterdir()] == ["music"]
+
+
+def test_a_playlist_holds_no_password(tonestream: QuickRun, tmp_path: Path, capsys: Captured) -> None:
+    tonestream("classify", "--format", "m3u8", "https://me:secret@example.org/a.mp3")
+    assert "secret" not in "".join(capsys.readouterr())

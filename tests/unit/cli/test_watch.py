@@ -158,6 +158,21 @@ def test_what_is_there_comes_first_and_then_what_is_added_also_in_new_folders(
         assert "fs.inotify.max_user_watches is too low" in err and "instead" in err
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            OSError("OS file watch limit reached. about [] (Error { kind: MaxFilesWatch })"),
+            "max_user_watches is too low",
+        ),
+        (RuntimeError("Error creating recommended watcher: Too many open files (os error 24)"), "max_user_instances"),
+        (PermissionError(errno.EACCES, "Permission denied"), "Permission denied"),
+    ],
+)
+def test_why_there_are_no_notifications_is_said_in_words(error: Exception, said: str) -> None:
+    assert said in watching._reason(error)
+
+
 def test_a_folder_may_vanish_and_return(tmp_path: Path, fast: bool, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "music"
     songs(folder, "a.mp3")

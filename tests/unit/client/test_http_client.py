@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -199,6 +200,15 @@ def test_a_file_is_streamed_and_its_name_may_have_any_letters(web: WebServer, tm
         assert request.body == file.read_bytes()
         assert request.headers["x-filename"] == "Bj%C3%B6rk%20%E2%80%93%20J%C3%B3ga.mp3"
         assert parse_qs(urlsplit(request.path).query) == {"model": ["mfcc-lstm"], "force": ["true"]}
+
+
+def test_a_file_whose_name_is_no_text_is_sent_under_one_that_is(web: WebServer, tmp_path: Path) -> None:
+    web.add_handler("/v1/tracks", accept)
+    file = tmp_path / os.fsdecode(b"J\xf3ga.mp3")
+    file.write_bytes(b"sound")
+    with Client(web.url("")) as client:
+        client.submit(file)
+    assert web.requests[0].headers["x-filename"] == "J%5Cxf3ga.mp3"
 
 
 def test_rows_come_page_by_page(web: WebServer) -> None:

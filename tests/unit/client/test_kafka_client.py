@@ -182,6 +182,10 @@ def test_a_file_in_the_shared_folder_is_named_and_another_is_put_into_the_blob_s
     ("source", "why"),
     [
         ("no-such.mp3", "'no-such.mp3' is no file, no URL and no Spotify track (invalid_request)"),
+        ("~no-such-user/a.mp3", "'~no-such-user/a.mp3' is no file"),
+        ("a" * 5000, "cannot be read"),
+        ("a\0b.mp3", "cannot be read"),
+        ("", "'.' is no regular file"),
         ("ftp://example.org/a.mp3", "only http, https and file URLs can be fetched"),
         ("spotify:album:4uLU6hMCjMI75M1A2tKUQC", "it names a Spotify album"),
     ],

@@ -6,8 +6,8 @@ import hashlib
 import os
 import shutil
 import sqlite3
-import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -147,7 +147,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         Store(tmp_path / "file" / "x" / "store", KEY)
 
 
-def test_two_runs_at_once_lose_nothing(path: Path, tmp_path: Path) -> None:
+def test_several_runs_at_once_lose_nothing(path: Path, tmp_path: Path) -> None:
     files = [tmp_path / f"{number}.mp3" for number in range(40)]
     for number, file in enumerate(files):
         file.write_bytes(b"%d" % number)
@@ -157,11 +157,8 @@ def test_two_runs_at_once_lose_nothing(path: Path, tmp_path: Path) -> None:
             for file in mine:
                 store.keep(store.read(file), ok_result(file.stem), 12.0)
 
-    threads = [threading.Thread(target=run, args=(files[start:],)) for start in (0, 10, 0)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(run, [files, files[10:], files]))
     with Store(path, KEY) as store:
         found = [store.known(store.read(file)) for file in files]
     assert [known.result.request_id for known in found if known is not None] == [file.stem for file in files]

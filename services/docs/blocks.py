@@ -1,47 +1,25 @@
-"""Write the documents that follow from the code: ``python -m services.docs`` (``make docs``)."""
+"""The generated parts of pages that people write: diagram, topics and keys of the architecture, columns of rows."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Sequence
-from importlib.metadata import version
-from pathlib import Path
 from typing import Final
 
-from services.asyncapi import document
+from services.docs.tables import table
 from services.library.row import COLUMNS
 from services.topology import TOPOLOGY
 from shared.contracts.codec import CHANNEL_OF
 from shared.contracts.topics import FROM_OUTSIDE, MAX_MESSAGE_BYTES, PARTITIONS, RETENTION_MS, Channel
-from shared.settings import DEFAULT_SECRETS_DIR, SECRETS_DIR_VARIABLE, as_markdown
 from shared.state.keys import KINDS
 
-DOCS: Final = Path(__file__).resolve().parent.parent / "docs"
-
-#: Pages with generated parts.
-_PAGES: Final = ("architecture.md", "command-line.md")
 _BLOCK: Final = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _DAY_MS: Final = 24 * 60 * 60 * 1000
 
 
-def generated() -> dict[str, str]:
-    """The documents by file name. Pages with generated parts are those there are, with these parts anew."""
-    settings = (
-        "# Settings\n\nEnvironment variables, made from `shared/settings.py` by `make docs`. Each may stand in a file"
-        f" instead, for secrets: in the folder `{DEFAULT_SECRETS_DIR}`, or another that `{SECRETS_DIR_VARIABLE}` names,"
-        " under the variable's name in lower case, e.g. `tonestream_kafka_sasl_password`. A variable that is set goes"
-        f" before the file.\n\n{as_markdown()}\n"
-    )
-    asyncapi = json.dumps(document(version("tonestream")), indent=2, sort_keys=True) + "\n"
+def with_blocks(written: str) -> str:
+    """The page as it is written, with its generated parts anew."""
     blocks = {"topology": _topology(), "topics": _topics(), "keys": _keys(), "columns": _columns()}
-    pages = {
-        name: _BLOCK.sub(
-            lambda found: f"{found[1]}\n{blocks[found[2]]}\n\n{found[3]}", (DOCS / name).read_text(encoding="utf-8")
-        )
-        for name in _PAGES
-    }
-    return {"settings.md": settings, "asyncapi.json": asyncapi, **pages}
+    return _BLOCK.sub(lambda found: f"{found[1]}\n{blocks[found[2]]}\n\n{found[3]}", written)
 
 
 def _topology() -> str:
@@ -80,7 +58,7 @@ def _topics() -> str:
             )
         )
     heads = ("topic", "messages", "written by", "read by", "kept", "largest message")
-    return f"{_table(heads, rows)}\n\nEach has {PARTITIONS} partitions: the most workers of one service."
+    return f"{table(heads, rows)}\n\nEach has {PARTITIONS} partitions: the most workers of one service."
 
 
 def _keys() -> str:
@@ -88,7 +66,7 @@ def _keys() -> str:
         (f"`{kind.name}`", kind.type, kind.holds, kind.writers, kind.readers, kind.life, "yes" if kind.together else "")
         for kind in KINDS
     ]
-    return _table(("key", "type", "holds", "written by", "read by", "lives", "together"), rows)
+    return table(("key", "type", "holds", "written by", "read by", "lives", "together"), rows)
 
 
 def _columns() -> str:
@@ -97,19 +75,4 @@ def _columns() -> str:
         (f"`{column.name}`", column.description, column.unit or {"flag": "true or false"}.get(column.kind, column.kind))
         for column in COLUMNS
     ]
-    return _table(("column", "what it is", "unit or kind"), rows)
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def main() -> None:
-    """Write them to ``docs/``."""
-    for name, text in generated().items():
-        (DOCS / name).write_text(text, encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()
+    return table(("column", "what it is", "unit or kind"), rows)
