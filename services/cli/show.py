@@ -34,8 +34,6 @@ _ANSWER: Final[tuple[_Column, ...]] = (
 )
 #: What is left out where the terminal is narrow, the first first: the name gives way first, the answer never.
 _GIVES_WAY: Final = ("from", "agree", "length")
-#: If one of so many tags names the genre, the track is of it.
-_TAGS_THAT_NAME_IT: Final = 2
 #: Tags that describe a track of none of the genres.
 _TAGS_SHOWN: Final = 4
 _STYLES: Final = {Status.OK: "green", Status.PARTIAL: "yellow", Status.FAILED: "red"}
@@ -231,11 +229,8 @@ def _remark(result: TrackResult) -> str:
     content = result.content
     if content is not None and content.label != "music":
         return f"no music? {'speech' if content.label == 'speech' else 'other sounds'} {content.confidence:.0%}"
-    genre = result.genre
-    if genre is None or genre.fit is None or not genre.fit.outside:
+    if not result.none_of_the_ten:
         return ""
-    if any(genre.label in tag.label.replace("-", "") for tag in result.tags[:_TAGS_THAT_NAME_IT]):
-        return ""  # far from the usual, and of the genre all the same: death metal
     tags = ", ".join(printable(tag.label) for tag in result.tags[:_TAGS_SHOWN])
     return f"none of the ten? {tags}" if tags else "none of the ten?"
 

@@ -88,7 +88,7 @@ class Row:
             genre_confidence=None if genre is None else genre.confidence,
             genre_uncertain=None if genre is None else genre.uncertain,
             fit=None if fit is None else fit.probability,
-            outside=None if fit is None else fit.outside,
+            outside=result.none_of_the_ten,
             mood=None if mood is None else mood.label,
             mood_confidence=None if mood is None else mood.confidence,
             mood_uncertain=None if mood is None else mood.uncertain,

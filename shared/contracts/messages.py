@@ -529,6 +529,10 @@ class Status(StrEnum):
     FAILED = "failed"
 
 
+#: If one of so many tags names the genre, the track belongs to it.
+_TAGS_THAT_NAME_A_GENRE: Final = 2
+
+
 class TrackResult(_Message):
     """aggregator -> user: the one answer to a request.
 
@@ -562,6 +566,19 @@ class TrackResult(_Message):
         if halves < 2 and not self.errors:
             raise ValueError("a result with a half missing says why in errors")
         return self
+
+    @property
+    def none_of_the_ten(self) -> bool | None:
+        """Whether the track probably belongs to none of the ten genres; None if that is not known.
+
+        A track that lies outside by its fit still belongs to its genre if one of its two likeliest tags names it:
+        death metal is far from the usual metal.
+        """
+        genre = self.genre
+        if genre is None or genre.fit is None:
+            return None
+        named = any(genre.label in tag.label.replace("-", "") for tag in self.tags[:_TAGS_THAT_NAME_A_GENRE])
+        return genre.fit.outside and not named
 
 
 IngestedTrack.model_rebuild()

@@ -134,7 +134,7 @@ def _headline(figure: Figure, answer: Answer) -> None:
             continue
         label = f"{half.label}{'?' if half.uncertain else ''} {half.confidence:.0%}"
         figure.text(x, 0.85, label, size=18, weight="bold", color=colours.get(half.label, _INK), va="center")
-    _quiet(figure, 0.81, "" if genre is None else _beside_genre(genre))
+    _quiet(figure, 0.81, "" if genre is None else _beside_genre(genre, bool(result.none_of_the_ten)))
     tags = ", ".join(tag.label for tag in result.tags)
     content = result.content
     speech = f"no music? {content.label} {content.confidence:.0%}" if content and content.label != "music" else None
@@ -149,12 +149,12 @@ def _joined(parts: Sequence[str | None]) -> str:
     return "   ·   ".join(part for part in parts if part)
 
 
-def _beside_genre(genre: Genre) -> str:
+def _beside_genre(genre: Genre, none_of_the_ten: bool) -> str:
     others = ", ".join(f"{one.label} {one.confidence:.0%}" for one in genre.alternatives if one.confidence >= 0.005)
     parts = [f"then {others}"] if others else []
     parts.append(f"{genre.agreement:.0%} of segments agree")
     if genre.fit is not None:
-        parts.append("none of the ten?" if genre.fit.outside else f"fit {genre.fit.probability:.0%}")
+        parts.append("none of the ten?" if none_of_the_ten else f"fit {genre.fit.probability:.0%}")
     return _joined(parts)
 
 

@@ -78,6 +78,7 @@ class TrackState(BaseModel):
     submitted_at: float = Field(description="seconds since 1970")
     finished_at: float | None = Field(None, description="seconds since 1970")
     timings: dict[str, float] = Field({}, description="milliseconds of work by stage; `total` since the request")
+    outside: bool | None = Field(None, description="the track is probably of none of the ten genres")
     result: TrackResult | None = None
 
 
@@ -254,6 +255,7 @@ def _state(gateway: Gateway, request_id: str) -> TrackState:
         submitted_at=min(known.submitted_at, finished_at),
         finished_at=finished_at,
         timings=result.timings_ms,
+        outside=result.none_of_the_ten,
         result=result,
     )
 

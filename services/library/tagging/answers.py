@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import Final
 
 from services.library.tagging.rules import MOOD_WORDS, Field, Rules
-from shared.contracts.messages import Genre, Mood, MusicalKey, Status, TrackResult
+from shared.contracts.messages import Mood, MusicalKey, Status, TrackResult
 
 #: A key that is less likely right than wrong is not written.
 KEY_FLOOR: Final = 0.5
@@ -43,7 +43,7 @@ def answers(result: TrackResult, rules: Rules) -> Answers:
     heard: dict[Field, Heard] = {}
     withheld: dict[Field, str] = {}
     found: tuple[tuple[Field, Heard | str], ...] = (
-        (Field.GENRE, _genre(result.genre, rules)),
+        (Field.GENRE, _genre(result, rules)),
         (Field.MOOD, _mood(result.mood, rules)),
         (Field.BPM, _bpm(result)),
         (Field.KEY, _key(result.key, rules)),
@@ -87,11 +87,12 @@ def _nothing(result: TrackResult) -> str | None:
     return None
 
 
-def _genre(genre: Genre | None, rules: Rules) -> Heard | str:
+def _genre(result: TrackResult, rules: Rules) -> Heard | str:
+    genre = result.genre
     if genre is None:
         return "no answer"
     said = f"{rules.words[genre.label][0]} {genre.confidence:.0%}" if genre.label in rules.words else genre.label
-    if genre.fit is not None and genre.fit.outside:
+    if result.none_of_the_ten:
         return f"probably none of the ten genres ({said} at best)"
     if (reason := _too_unsure(said, genre.confidence, genre.uncertain, rules)) is not None:
         return reason

@@ -9,7 +9,7 @@ export function card(title, kind, ...children) {
   return h("section", { class: `card ${kind}`, "aria-label": title }, h("h2", { text: title }), ...children);
 }
 
-export function genreCard(result) {
+export function genreCard(result, outside) {
   const { genre } = result;
   if (!genre) return null;
   const second = genre.alternatives[0];
@@ -18,16 +18,16 @@ export function genreCard(result) {
     answer(shown(genre.label), genre, colour(genre.label)),
     h("p", { text: meaning(genre.confidence, genre.uncertain) }),
     h("p", { class: "soft", text: `${percent(genre.agreement)} of the segments that were heard say ${shown(genre.label)}.${second ? ` Runner-up: ${shown(second.label)}, ${percent(second.confidence)}.` : ""}` }),
-    fit(result),
+    fit(result, outside),
     h("details", {}, h("summary", { text: "All ten genres" }),
       h("ul", { class: "bars" }, ...ranked.map(([label, share]) => bar(capital(shown(label)), share, percent(share), colour(label))))));
 }
 
-function fit(result) {
+function fit(result, outside) {
   const found = result.genre.fit;
   if (!found) return null;
   const tags = result.tags.slice(0, 4).map((tag) => tag.label).join(", ");
-  if (found.outside) {
+  if (outside) {
     return h("p", { class: "remark" }, h("strong", { text: "None of the ten?" }),
       ` This track is probably of another kind${tags ? `; listeners would say ${tags}` : ""}.`);
   }

@@ -126,7 +126,7 @@ export class TrackView {
         errorsCard(result.errors, failed && h("div", { class: "buttons" }, again)),
         seconds > 0 && !failed && this.#timeline(result, heard, moods, seconds, drawnPlane),
         !failed && h("div", { class: "cards" }, ...[
-          [genreCard(result), keyCard(result), tagsCard(result), this.#similar()],
+          [genreCard(result, state.outside), keyCard(result), tagsCard(result), this.#similar()],
           [moodCard(result.mood, drawnPlane?.drawing)],
           [featuresCard(result), aboutCard(result, state)],
         ].map((cards) => h("div", { class: "column" }, ...cards))),
