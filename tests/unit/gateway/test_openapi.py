@@ -28,9 +28,10 @@ CHECKED: Final = (
     "content_type_conformance",
     "response_headers_conformance",
     "response_schema_conformance",
-    "negative_data_rejection",
     "unsupported_method",
 )
+#: Of several tracks each is refused by itself, so what is not valid is answered with 202 as well.
+TAKES_SOME: Final = "POST /v1/tracks"
 OPERATIONS: Final = (
     "GET /livez",
     "GET /readyz",
@@ -92,7 +93,7 @@ def test_an_operation_does_what_its_description_says(
     method, _, path = label.partition(" ")
     operation = schemathesis.openapi.from_dict(description)[path][method]
     load_all_checks()
-    checks: Any = CHECKS.get_by_names(CHECKED)
+    checks: Any = CHECKS.get_by_names(CHECKED if label == TAKES_SOME else (*CHECKED, "negative_data_rejection"))
     modes = schemathesis.GenerationMode
     either = st.one_of(
         operation.as_strategy(generation_mode=modes.POSITIVE), operation.as_strategy(generation_mode=modes.NEGATIVE)
