@@ -32,7 +32,7 @@ def test_all_that_is_sure_is_written() -> None:
     ("heard", "missing", "reason"),
     [
         (Heard(uncertain=True, confidence=0.31), "genre", "Rock 31% is a guess"),
-        (Heard(outside=True), "genre", "probably none of the ten genres (Rock 92% at best)"),
+        (Heard(outside=True, tags=("ambient", "drone")), "genre", "probably none of the ten genres (Rock 92% at best)"),
         (Heard(mood_uncertain=True, mood_confidence=0.3), "mood", "Happy 30% is a guess"),
         (Heard(key=("A", "minor", 0.3)), "key", "Am 30% is a guess"),
         (Heard(key=None), "key", "no answer"),
@@ -65,7 +65,11 @@ def test_a_floor_takes_the_place_of_the_models_limits() -> None:
     unsure = Heard(uncertain=True, confidence=0.4, mood_confidence=0.55)
     assert "genre" in values(unsure, Rules(floor=0.3))
     assert set(values(unsure, Rules(floor=0.6))) == {"bpm", "key", "energy"}
-    assert "genre" not in values(Heard(outside=True), Rules(floor=0.1))
+    assert "genre" not in values(Heard(outside=True, tags=("ambient",)), Rules(floor=0.1))
+
+
+def test_a_track_far_from_the_usual_keeps_the_genre_that_its_tags_name() -> None:
+    assert values(Heard(outside=True, tags=("rock", "noise")))["genre"] == ("Rock",)
 
 
 @pytest.mark.parametrize(
