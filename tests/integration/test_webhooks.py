@@ -14,15 +14,19 @@ from pathlib import Path
 
 import pytest
 
+from services.gateway.follower import FOLLOWED
 from services.gateway.problems import GatewayCode, Problem
 from services.gateway.view.database import ViewError
 from services.gateway.webhooks.schedule import Schedule
 from services.gateway.webhooks.sender import Sender
 from services.gateway.webhooks.service import MOST_HOOKS, Policy, Webhooks
 from services.gateway.webhooks.signing import key_of
+from shared.bus.memory import MemoryBus
+from shared.bus.topics import topic_specs
 from shared.contracts.errors import ErrorCode
 from shared.contracts.messages import TrackResult
 from shared.contracts.topics import Topics
+from tests.support.gateway_bench import GatewayBench, answer
 from tests.support.results import record
 from tests.support.web_server import Exchange, Request, WebServer
 
@@ -141,6 +145,33 @@ def test_results_that_were_taken_are_not_delivered_again_when_the_view_is_rebuil
         webhooks.take(old)
         assert webhooks.hook(hook.id).pending == 0
     assert sorted(delivered(web, "/hook")) == ["elsewhere", "new", "r0", "r1", "r2"]
+
+
+def test_a_gateway_whose_view_was_deleted_sends_only_what_is_new(web: WebServer, tmp_path: Path) -> None:
+    web.add("/hook")
+    bus = MemoryBus()
+    bus.create_topics(topic_specs(TOPICS))
+    keeper = bus.reader([TOPICS.name(channel) for channel in FOLLOWED])  # makes a log of it, as Kafka's is
+    with GatewayBench(tmp_path, bus, mode="kafka", gateway_webhook_private=True) as first:
+        first.answered(answer("before"))
+        registered = first.client.post("/v1/webhooks", json={"url": web.url("/hook")})
+        assert registered.status_code == 201 and registered.json()["secret"].startswith("whsec_")
+        location = registered.headers["location"]
+        first.answered(answer("one"))
+        until(lambda: first.client.get(location).json()["delivered"] == 1)
+        view = first.view
+    for suffix in ("", "-wal", "-shm"):
+        view.with_name(view.name + suffix).unlink(missing_ok=True)
+    with GatewayBench(tmp_path, bus, mode="kafka", gateway_webhook_private=True) as second:
+        assert "secret" not in second.client.get(location).json()
+        until(lambda: second.results()["total"] == 2)
+        second.answered(answer("two"))
+        until(lambda: second.client.get(location).json()["delivered"] == 2)
+        assert second.client.delete(location).status_code == 204
+        assert second.client.get(location).status_code == 404
+    keeper.close()
+    assert delivered(web, "/hook") == ["one", "two"]
+    assert verified(web.requests[0], registered.json()["secret"])
 
 
 def test_a_bus_that_forgets_begins_anew_with_every_process(web: WebServer, file: Path) -> None:

@@ -153,7 +153,9 @@ class Webhooks:
         if not results:
             return
         ahead: dict[Slot, int] = {(one.topic, one.partition): one.offset + 1 for one in results}
-        messages = [message for record in results if (message := _message(record)) is not None]
+        with self._lock:
+            wanted = bool(self._lanes)
+        messages = [message for record in results if (message := _message(record)) is not None] if wanted else []
         added = self._store.take(messages, ahead if self._remembers else {})
         self._positions.update(ahead)
         if added:
