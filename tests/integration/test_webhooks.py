@@ -237,6 +237,21 @@ def test_a_delivery_is_given_up_when_its_time_is_over_and_the_hook_goes_on(web: 
         assert webhooks.hook(hook.id).state == "active"
 
 
+def test_a_result_that_was_read_late_has_as_much_time_as_any(web: WebServer, file: Path) -> None:
+    answers = iter([500])
+    web.add_handler("/hook", lambda exchange: exchange.answer(next(answers, 200)))
+    with running(file) as webhooks:
+        hook = webhooks.register(web.url("/hook"), None)
+        connection = sqlite3.connect(file)
+        connection.execute("UPDATE hooks SET created_ms = 0")
+        connection.commit()
+        connection.close()
+        days_ago = int((time.time() - 3 * 86400) * 1000)
+        webhooks.take([record(TOPICS, 0, "old", timestamp_ms=days_ago)])
+        until(lambda: webhooks.hook(hook.id).delivered == 1)
+        assert webhooks.hook(hook.id).given_up == 0
+
+
 def test_a_wait_that_the_receiver_asks_for_holds_for_all_that_it_gets(web: WebServer, file: Path) -> None:
     web.add("/hook", status=429, headers={"Retry-After": "600"})
     with running(file) as webhooks:

@@ -184,8 +184,8 @@ class Webhooks:
         if hook is None or hook.state == "disabled":
             return
         now_s = time.time()
-        fields = signing.signed(hook.secret, delivery.message.id, int(now_s), delivery.message.body)
-        answer = self._sender.post(hook.url, fields, delivery.message.body, abandoned)
+        fields = signing.signed(hook.secret, delivery.message_id, int(now_s), delivery.body)
+        answer = self._sender.post(hook.url, fields, delivery.body, abandoned)
         if answer.fault is None and answer.status is not None:
             self._store.succeeded(delivery, answer.status, _OUTAGE_MS)
             return
@@ -193,7 +193,7 @@ class Webhooks:
 
     def _note_failure(self, hook: Hook, delivery: Delivery, answer: Answer) -> None:
         now_ms = int(time.time() * 1000)
-        age_s = (now_ms - delivery.message.created_ms) / 1000
+        age_s = (now_ms - delivery.queued_ms) / 1000
         wait_s = self._policy.schedule.next_wait_s(delivery.attempts + 1, age_s, answer.retry_after_s)
         due_ms = None if wait_s is None else now_ms + int(wait_s * 1000)
         resumes_ms = now_ms + int(pause_s(hook.failures + 1, answer.retry_after_s) * 1000)
