@@ -98,7 +98,7 @@ train: $(VENV)/.test ## train every model on DATA and write them to models/ (AUD
 
 docs: $(VENV)/.test ## write what follows from the code into docs/, and build the site in build/site
 	$(VENV)/bin/python -m services.docs
-	$(VENV)/bin/python -m sphinx -W --keep-going -n -q docs build/site
+	$(VENV)/bin/python -m sphinx -E -W --keep-going -n -q docs build/site
 	@echo "the site is in build/site/index.html"
 
 recording: $(VENV)/.run ## record docs/images/terminal.svg, the picture of a terminal in the README, anew

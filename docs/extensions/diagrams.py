@@ -27,8 +27,8 @@ _ARROW: Final = re.compile(r"(\w+|\[\*\]) (?:-->|-\.->) (\w+|\[\*\])(?:: (.+))?"
 #: The start and the end of a state diagram.
 _POINT: Final = "[*]"
 
-_LEFT, _TOP, _COLUMN, _ROW = 128, 58, 92, 34
-_GAP, _BOX, _MIDDLE = 152, 84, 80
+_LEFT, _TOP, _COLUMN, _ROW = 112, 58, 80, 32
+_GAP, _BOX, _MIDDLE = 140, 76, 80
 
 
 @dataclass(frozen=True, slots=True)

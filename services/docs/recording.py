@@ -96,8 +96,9 @@ def picture(command: Sequence[str], lines: Sequence[Line]) -> str:
     dots = "".join(f'<circle class="dot" cx="{20 + 18 * n}" cy="15" r="5"/>' for n in range(3))
     spoken = escape(f"{' '.join(command)}: a table of tracks with genre and mood", quote=True)
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" xml:space="preserve" viewBox="0 0 {width} {height}" width="{width}" role="img"'
-        f' aria-label="{spoken}"><style>{_STYLE}</style><rect class="screen" width="{width}" height="{height}" rx="8"/>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" xml:space="preserve" viewBox="0 0 {width} {height}" width="{width}"'
+        f' role="img" aria-label="{spoken}"><style>{_STYLE}</style>'
+        f'<rect class="screen" width="{width}" height="{height}" rx="8"/>'
         f'<path class="bar" d="M0 {_BAR} V8 a8 8 0 0 1 8 -8 H{width - 8} a8 8 0 0 1 8 8 V{_BAR} z"/>{dots}\n'
         + "\n".join(drawn)
         + "\n</svg>\n"
