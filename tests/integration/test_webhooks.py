@@ -14,15 +14,19 @@ from pathlib import Path
 
 import pytest
 
+from services.gateway.follower import FOLLOWED
 from services.gateway.problems import GatewayCode, Problem
 from services.gateway.view.database import ViewError
 from services.gateway.webhooks.schedule import Schedule
 from services.gateway.webhooks.sender import Sender
 from services.gateway.webhooks.service import MOST_HOOKS, Policy, Webhooks
 from services.gateway.webhooks.signing import key_of
+from shared.bus.memory import MemoryBus
+from shared.bus.topics import topic_specs
 from shared.contracts.errors import ErrorCode
 from shared.contracts.messages import TrackResult
 from shared.contracts.topics import Topics
+from tests.support.gateway_bench import GatewayBench, answer
 from tests.support.results import record
 from tests.support.web_server import Exchange, Request, WebServer
 
@@ -143,6 +147,33 @@ def test_results_that_were_taken_are_not_delivered_again_when_the_view_is_rebuil
     assert sorted(delivered(web, "/hook")) == ["elsewhere", "new", "r0", "r1", "r2"]
 
 
+def test_a_gateway_whose_view_was_deleted_sends_only_what_is_new(web: WebServer, tmp_path: Path) -> None:
+    web.add("/hook")
+    bus = MemoryBus()
+    bus.create_topics(topic_specs(TOPICS))
+    keeper = bus.reader([TOPICS.name(channel) for channel in FOLLOWED])  # makes a log of it, as Kafka's is
+    with GatewayBench(tmp_path, bus, mode="kafka", gateway_webhook_private=True) as first:
+        first.answered(answer("before"))
+        registered = first.client.post("/v1/webhooks", json={"url": web.url("/hook")})
+        assert registered.status_code == 201 and registered.json()["secret"].startswith("whsec_")
+        location = registered.headers["location"]
+        first.answered(answer("one"))
+        until(lambda: first.client.get(location).json()["delivered"] == 1)
+        view = first.view
+    for suffix in ("", "-wal", "-shm"):
+        view.with_name(view.name + suffix).unlink(missing_ok=True)
+    with GatewayBench(tmp_path, bus, mode="kafka", gateway_webhook_private=True) as second:
+        assert "secret" not in second.client.get(location).json()
+        until(lambda: second.results()["total"] == 2)
+        second.answered(answer("two"))
+        until(lambda: second.client.get(location).json()["delivered"] == 2)
+        assert second.client.delete(location).status_code == 204
+        assert second.client.get(location).status_code == 404
+    keeper.close()
+    assert delivered(web, "/hook") == ["one", "two"]
+    assert verified(web.requests[0], registered.json()["secret"])
+
+
 def test_a_bus_that_forgets_begins_anew_with_every_process(web: WebServer, file: Path) -> None:
     web.add("/hook")
     for request_id in ("first", "second"):
@@ -204,6 +235,21 @@ def test_a_delivery_is_given_up_when_its_time_is_over_and_the_hook_goes_on(web: 
         until(lambda: webhooks.hook(hook.id).delivered == 2)
         assert webhooks.hook(hook.id).given_up == 1
         assert webhooks.hook(hook.id).state == "active"
+
+
+def test_a_result_that_was_read_late_has_as_much_time_as_any(web: WebServer, file: Path) -> None:
+    answers = iter([500])
+    web.add_handler("/hook", lambda exchange: exchange.answer(next(answers, 200)))
+    with running(file) as webhooks:
+        hook = webhooks.register(web.url("/hook"), None)
+        connection = sqlite3.connect(file)
+        connection.execute("UPDATE hooks SET created_ms = 0")
+        connection.commit()
+        connection.close()
+        days_ago = int((time.time() - 3 * 86400) * 1000)
+        webhooks.take([record(TOPICS, 0, "old", timestamp_ms=days_ago)])
+        until(lambda: webhooks.hook(hook.id).delivered == 1)
+        assert webhooks.hook(hook.id).given_up == 0
 
 
 def test_a_wait_that_the_receiver_asks_for_holds_for_all_that_it_gets(web: WebServer, file: Path) -> None:

@@ -153,7 +153,9 @@ class Webhooks:
         if not results:
             return
         ahead: dict[Slot, int] = {(one.topic, one.partition): one.offset + 1 for one in results}
-        messages = [message for record in results if (message := _message(record)) is not None]
+        with self._lock:
+            wanted = bool(self._lanes)
+        messages = [message for record in results if (message := _message(record)) is not None] if wanted else []
         added = self._store.take(messages, ahead if self._remembers else {})
         self._positions.update(ahead)
         if added:
@@ -182,8 +184,8 @@ class Webhooks:
         if hook is None or hook.state == "disabled":
             return
         now_s = time.time()
-        fields = signing.signed(hook.secret, delivery.message.id, int(now_s), delivery.message.body)
-        answer = self._sender.post(hook.url, fields, delivery.message.body, abandoned)
+        fields = signing.signed(hook.secret, delivery.message_id, int(now_s), delivery.body)
+        answer = self._sender.post(hook.url, fields, delivery.body, abandoned)
         if answer.fault is None and answer.status is not None:
             self._store.succeeded(delivery, answer.status, _OUTAGE_MS)
             return
@@ -191,7 +193,7 @@ class Webhooks:
 
     def _note_failure(self, hook: Hook, delivery: Delivery, answer: Answer) -> None:
         now_ms = int(time.time() * 1000)
-        age_s = (now_ms - delivery.message.created_ms) / 1000
+        age_s = (now_ms - delivery.queued_ms) / 1000
         wait_s = self._policy.schedule.next_wait_s(delivery.attempts + 1, age_s, answer.retry_after_s)
         due_ms = None if wait_s is None else now_ms + int(wait_s * 1000)
         resumes_ms = now_ms + int(pause_s(hook.failures + 1, answer.retry_after_s) * 1000)

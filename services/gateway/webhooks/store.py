@@ -47,7 +47,7 @@ CREATE TABLE hooks (
 CREATE TABLE messages (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT NOT NULL UNIQUE,
-    created_ms INTEGER NOT NULL,
+    queued_ms INTEGER NOT NULL,
     body BLOB NOT NULL
 );
 CREATE TABLE deliveries (
@@ -103,11 +103,13 @@ class Hook:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A message on its way to a hook, after ``attempts`` that failed."""
+    """A message on its way to a hook, after ``attempts`` that failed. It waits since ``queued_ms``, Unix epoch."""
 
     hook: str
     number: int
-    message: Message
+    message_id: str
+    body: bytes
+    queued_ms: int
     attempts: int
 
 
@@ -195,8 +197,8 @@ class Store:
                 if not wanting:
                     continue
                 found = connection.execute(
-                    "INSERT OR IGNORE INTO messages (id, created_ms, body) VALUES (?, ?, ?)",
-                    (message.id, message.created_ms, zlib.compress(message.body, 6)),
+                    "INSERT OR IGNORE INTO messages (id, queued_ms, body) VALUES (?, ?, ?)",
+                    (message.id, _now_ms(), zlib.compress(message.body, 6)),
                 )
                 if not found.rowcount:
                     continue
@@ -214,7 +216,7 @@ class Store:
         left_out = ", ".join(str(int(number)) for number in under_way)
         with self._transaction() as connection:
             found = connection.execute(
-                "SELECT max(due_ms, resumes_ms), message, messages.id, messages.created_ms, body, attempts"
+                "SELECT max(due_ms, resumes_ms), message, messages.id, body, queued_ms, attempts"
                 " FROM deliveries JOIN messages ON number = message JOIN hooks ON hooks.id = hook"
                 f" WHERE hook = ? AND disabled_because IS NULL AND message NOT IN ({left_out})"
                 " ORDER BY due_ms, message LIMIT 1",
@@ -222,8 +224,8 @@ class Store:
             ).fetchone()
         if found is None:
             return None
-        due_ms, number, message_id, created_ms, body, attempts = found
-        return due_ms, Delivery(hook_id, number, Message(message_id, created_ms, zlib.decompress(body)), attempts)
+        due_ms, number, message_id, body, queued_ms, attempts = found
+        return due_ms, Delivery(hook_id, number, message_id, zlib.decompress(body), queued_ms, attempts)
 
     def succeeded(self, delivery: Delivery, status: int, release_after_ms: int) -> None:
         """The message arrived. If the hook had been failing for longer than ``release_after_ms``, all that waits for it
