@@ -16,7 +16,7 @@ COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose
 export INPUT
 
 .DEFAULT_GOAL := help
-.PHONY: help run web test chaos fuzz bench capacity lint lock audit test-services up cli down logs scale train docs clean
+.PHONY: help run web test recipes chaos fuzz bench capacity lint lock audit test-services up cli down logs scale train docs recording clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -28,7 +28,11 @@ web: $(VENV)/.run ## the page and the HTTP API on this machine; says where to lo
 	@$(VENV)/bin/tonestream serve $(SERVE)
 
 test: $(VENV)/.test test-services ## every test: unit, contract and integration, on real Kafka and Redis
-	$(VENV)/bin/python -m pytest $(if $(CI),--cov --cov-report=term)
+	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadgroup $(if $(CI),--cov --cov-report=term)
+
+recipes: $(VENV)/.test test-services ## set up what recipes/ needs (Node, Go, beets, MCP), and run each of them
+	@deploy/setup/recipes.sh $(VENV)
+	TONESTREAM_RECIPES=all $(VENV)/bin/python -m pytest tests/recipes
 
 chaos: $(VENV)/.test test-services ## the long storm: everything fails, and each request has exactly one right result
 	TONESTREAM_CHAOS=long $(VENV)/bin/python -m pytest tests/chaos -s
@@ -58,12 +62,13 @@ lock: $(VENV)/.test ## resolve the dependencies again and record their versions 
 audit: $(VENV)/.test ## known vulnerabilities of the installed packages
 	$(VENV)/bin/python deploy/setup/audit.py $(VENV)
 
-up: ## build the images, start Kafka, Redis and the five services (as many workers of each as there are)
+up: ## build the images, start Kafka, Redis, the five services and the gateway, and say where to look
 	@scales=; for service in ingestion feature-extraction genre-worker mood-worker aggregator; do \
 		running=$$($(COMPOSE) ps -q $$service 2>/dev/null | wc -l); \
 		if [ $$running -gt 1 ]; then scales="$$scales --scale $$service=$$(($$running))"; fi; \
 	done; \
 	set -x; $(COMPOSE) up --build --detach $$scales
+	@deploy/setup/await-gateway.sh $(COMPOSE)
 
 cli: ## the command line in a container, e.g. make cli RUN="results --follow"
 	@$(COMPOSE) run --rm cli $(RUN)
@@ -91,8 +96,13 @@ train: $(VENV)/.test ## train every model on DATA and write them to models/ (AUD
 	$(VENV)/bin/tonestream train mood --csv $(DATA)/moods/moods_dev.csv --listeners $(DATA)/emotify_dev \
 		--genres $(DATA)/gtzan_dev --out models/mood-ten
 
-docs: $(VENV)/.run ## write what docs/ says about settings, messages and architecture from the code
+docs: $(VENV)/.test ## write what follows from the code into docs/, and build the site in build/site
 	$(VENV)/bin/python -m services.docs
+	$(VENV)/bin/python -m sphinx -E -W --keep-going -n -q docs build/site
+	@echo "the site is in build/site/index.html"
+
+recording: $(VENV)/.run ## record docs/images/terminal.svg, the picture of a terminal in the README, anew
+	$(VENV)/bin/python -m services.docs.recording
 
 clean: ## remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build *.egg-info

@@ -25,6 +25,8 @@ _KAFKA_PORT: Final = "9092"
 _REDIS_TLS: Final = ("rediss:", "cluster+rediss:")
 _REDIS_SCHEMES: Final = frozenset({"redis", "rediss", "unix", "memory", "cluster+redis", "cluster+rediss"})
 
+_SHORTEST_API_KEY: Final = 16
+
 VoteStrategy = Literal["soft", "majority", "parts"]
 
 
@@ -232,7 +234,12 @@ class Settings(BaseSettings):
     gateway_api_keys: SecretStr | None = Field(
         None,
         description="API keys, separated by commas. Without any the gateway is open to everybody who reaches it, and"
-        " listens on loopback addresses only. Never logged.",
+        " listens on loopback addresses only. Each has at least 16 characters. Never logged.",
+    )
+    gateway_open: bool = Field(
+        False,
+        description="Whether a gateway without keys may listen on other addresses than loopback ones, because something"
+        " else lets nobody else reach it, as the port of `docker-compose.yml` does.",
     )
     gateway_hosts: str = Field(
         "",
@@ -254,6 +261,35 @@ class Settings(BaseSettings):
         gt=0,
         description="Most uploads that may wait for the pipeline at once; further ones are refused for the moment, with"
         " status 503. They take room in the blob store.",
+    )
+    gateway_rate_limit: str = Field(
+        "",
+        pattern=r"^(|[1-9][0-9]{0,8}/(second|minute|hour|day))$",
+        description="Most tracks that one API key, or one address where there are no keys, may submit, e.g."
+        " `600/minute`; default no limit.",
+    )
+    gateway_session_s: int = Field(
+        7 * 24 * 3600, gt=0, description="How long a browser stays signed in with an API key, in seconds."
+    )
+    gateway_webhook_private: bool = Field(
+        False,
+        description="Whether webhooks may lead to private and loopback addresses, on any port. Public ones on ports 80"
+        " and 443 need no permission. The installation's own Kafka and Redis stay closed.",
+    )
+    gateway_webhook_timeout_s: float = Field(
+        20.0, gt=0, description="Longest time for one delivery to a webhook, in seconds."
+    )
+    gateway_webhook_retries_s: str = Field(
+        "5,60,300,1800,7200,18000,28800,28800",
+        pattern=r"^[0-9]{1,5}(\.[0-9]{1,3})?(,[0-9]{1,5}(\.[0-9]{1,3})?){0,99}$",
+        description="Waits between the attempts of a delivery to a webhook, in seconds, separated by commas. Their sum,"
+        " by default a day, is how long it is tried for.",
+    )
+    gateway_webhook_disable_after_s: float = Field(
+        5 * 24 * 3600.0,
+        gt=0,
+        description="A webhook that took nothing for this many seconds, while there was something to deliver, is"
+        " disabled.",
     )
     library_db: Path | None = Field(
         None,
@@ -340,6 +376,16 @@ class Settings(BaseSettings):
             raise ValueError("the host or the port cannot be read; in a password, percent-encode / ? # @ : [ ]")
         return value
 
+    @field_validator("gateway_api_keys")
+    @classmethod
+    def _keys_cannot_be_guessed(cls, value: SecretStr | None) -> SecretStr | None:
+        keys = [] if value is None else _listed(value)
+        if value is not None and not keys:
+            raise ValueError("no key stands there; leave it out for a gateway without keys")
+        if any(len(key) < _SHORTEST_API_KEY or not key.isascii() or not key.isprintable() for key in keys):
+            raise ValueError(f"a key has at least {_SHORTEST_API_KEY} characters, of ASCII only")
+        return value
+
     @field_validator("blob_url")
     @classmethod
     def _blob_url_holds_no_password(cls, value: str) -> str:
@@ -397,6 +443,8 @@ class Settings(BaseSettings):
     def secrets(self) -> list[str]:
         """Everything that must not be shown: every secret that is set, and the password in the URL of Redis."""
         hidden = [value.get_secret_value() for _, value in self if isinstance(value, SecretStr)]
+        if self.gateway_api_keys is not None:
+            hidden += _listed(self.gateway_api_keys)
         url = self.redis_url.get_secret_value()
         password = None if url.startswith("memory:") else urlsplit(url).password
         return [*hidden, *((password, unquote(password)) if password else ())]
@@ -419,6 +467,10 @@ class Settings(BaseSettings):
             if self.kafka_sasl_password is not None:
                 security["sasl_plain_password"] = self.kafka_sasl_password.get_secret_value()
         return security
+
+
+def _listed(secret: SecretStr) -> list[str]:
+    return [part for one in secret.get_secret_value().split(",") if (part := one.strip())]
 
 
 def brokers(servers: str) -> list[tuple[str, int]]:
@@ -476,13 +528,19 @@ def _has_port_and_host(url: str) -> bool:
     return parts.scheme == "unix" or bool(parts.hostname)
 
 
+def shown_default(name: str) -> str:
+    """The default of the setting as Markdown; empty if there is none."""
+    default = Settings.model_fields[name].default
+    if isinstance(default, SecretStr):
+        default = default.get_secret_value()
+    if isinstance(default, Path):
+        default = default.relative_to(_ROOT)
+    return "" if default in (None, "") else f"`{default}`"
+
+
 def as_markdown() -> str:
     """Every setting as a table: variable, default, meaning."""
     rows = ["| variable | default | meaning |", "| --- | --- | --- |"]
     for name, field in Settings.model_fields.items():
-        default = field.default.get_secret_value() if isinstance(field.default, SecretStr) else field.default
-        if isinstance(default, Path):
-            default = default.relative_to(_ROOT)
-        shown = "" if default in (None, "") else f"`{default}`"
-        rows.append(f"| `TONESTREAM_{name.upper()}` | {shown} | {field.description} |")
+        rows.append(f"| `TONESTREAM_{name.upper()}` | {shown_default(name)} | {field.description} |")
     return "\n".join(rows)

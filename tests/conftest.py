@@ -1,5 +1,8 @@
 """Real servers for the tests that need them, and a report that leaves no doubt about which tests ran.
 
+``make test`` runs two processes. One takes every test that may need a server, so that each server is started once; the
+other takes the unit tests, file by file. So neither waits for the other's servers.
+
 A server that cannot be had skips the tests marked with it, one by one and with the reason. Where ``CI`` is set they
 fail: nobody reads a skip there.
 """
@@ -23,10 +26,20 @@ from tests.support.redis_server import RedisServer, start_redis
 from tests.support.secure_kafka import SecureBroker
 from tests.support.secure_redis import SecureRedis
 
+#: The folders of the tests that share servers.
+_ON_SERVERS = frozenset({"contract", "integration", "chaos"})
+
 Server = TypeVar("Server", KafkaBroker, RedisServer, RedisCluster)
 
 #: Servers by name, as they were started or as they failed to.
 _STARTED = pytest.StashKey[dict[str, str]]()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say what stays together in one process."""
+    for item in items:
+        parts = Path(item.nodeid.split("::")[0]).parts
+        item.add_marker(pytest.mark.xdist_group("servers" if parts[1] in _ON_SERVERS else "/".join(parts)))
 
 
 @pytest.fixture(autouse=True)
@@ -106,6 +119,20 @@ def _server(config: pytest.Config, name: str, start: Callable[[], Server]) -> It
         yield server
     finally:
         server.close()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Pass the names of the started servers to the process that reports."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["started"] = session.config.stash.get(_STARTED, {})
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """A test process has ended: note the servers that it started."""
+    started = getattr(node, "workeroutput", {}).get("started", {})
+    node.config.stash.setdefault(_STARTED, {}).update(started)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

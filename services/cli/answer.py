@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Self
 
 from services.library.row import Row
+from services.library.store import Print
 from shared.contracts.messages import TrackResult
 
 
@@ -15,18 +16,26 @@ class Answer:
     """A result, and its row.
 
     ``place`` is the path or address that the track is played from, and ``file`` the local file, if it is one.
-    ``known``: it was classified in an earlier run.
+    ``print`` is the content that was heard, if it was noted for a store. ``known``: it was classified in an earlier
+    run.
     """
 
     result: TrackResult
     row: Row
     place: str
     file: Path | None = None
+    print: Print | None = None
     known: bool = False
 
     @classmethod
     def of(
-        cls, result: TrackResult, finished_at: float, place: str, file: Path | None = None, known: bool = False
+        cls,
+        result: TrackResult,
+        finished_at: float,
+        place: str,
+        file: Path | None = None,
+        print: Print | None = None,
+        known: bool = False,
     ) -> Self:
         """``finished_at`` in seconds since 1970."""
-        return cls(result, Row.of(result, finished_at), place, file, known)
+        return cls(result, Row.of(result, finished_at), place, file, print, known)

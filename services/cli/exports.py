@@ -93,6 +93,7 @@ class Export:
     def __init__(self, wishes: Wishes, ends_by_interruption: bool = False) -> None:
         self._file = OutputFile(wishes.output) if wishes.output is not None and wishes.format is not None else None
         self._ends_by_interruption = ends_by_interruption
+        self._empty = True
         folder = Path(os.path.abspath(wishes.output)).parent if wishes.output is not None else Path.cwd()  # noqa: PTH100
         header, self._text = _writer(wishes.format, folder)
         if header:
@@ -106,12 +107,13 @@ class Export:
             return
         if kind is None or (self._ends_by_interruption and issubclass(kind, KeyboardInterrupt)):
             self._file.finish()
-        elif (part := self._file.abandon()) is not None:
+        elif (part := self._file.abandon(keep=not self._empty)) is not None:
             complain(f"{self._file.path} was not finished; what there is lies in {part}")
 
     def add(self, answer: Answer) -> None:
         """One more answer that is to be shown."""
         if self._text is not None:
+            self._empty = False
             self._write(self._text(answer))
 
     def _write(self, text: str) -> None:

@@ -50,17 +50,14 @@ class OutputFile:
             if self._part is not None:
                 self._part.replace(self._target)
 
-    def abandon(self) -> Path | None:
-        """Stop here. Returns where the part that was written lies; None if nothing was written or kept."""
+    def abandon(self, keep: bool) -> Path | None:
+        """Stop here. ``keep``: returns where the part that was written lies, if there is one; else it is removed."""
         with contextlib.suppress(OSError):
             self._file.close()
-        if self._part is None:
+        if self._part is not None and not keep:
+            self._part.unlink(missing_ok=True)
             return None
-        with contextlib.suppress(OSError):
-            if self._part.stat().st_size:
-                return self._part
-            self._part.unlink()
-        return None
+        return self._part
 
     def _opened(self) -> IO[str]:
         mode = _READABLE_BY_ALL & ~_umask()
@@ -71,7 +68,8 @@ class OutputFile:
             mode = stat.S_IMODE(found.st_mode)
         number, name = tempfile.mkstemp(prefix=f".{self._target.name}.", suffix=".part", dir=self._target.parent)
         self._part = Path(name)
-        os.fchmod(number, mode)
+        with contextlib.suppress(OSError):  # a file system without modes
+            os.fchmod(number, mode)
         return open(number, "w", encoding="utf-8", newline="", errors="backslashreplace")  # noqa: PTH123
 
     @contextlib.contextmanager

@@ -47,3 +47,8 @@ def span(seconds: float) -> str:
     if whole < 48 * 3600:
         return f"{whole // 3600}:{whole // 60 % 60:02d} h"
     return f"{whole // 86400} d {whole // 3600 % 24} h"
+
+
+def shown_rate(per_second: float) -> str:
+    """``2.4/s``, ``12/min``."""
+    return f"{per_second:.1f}/s" if per_second >= 0.95 else f"{60 * per_second:.0f}/min"

@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
+from services.library.tagging.leftovers import is_unfinished_copy
 from shared.audio.containers import container
 from shared.contracts.errors import TonestreamError
 
@@ -83,6 +84,37 @@ class Found:
     fault: str | None = None
 
 
+class _Entry(Protocol):
+    """What is asked of a file; ``os.DirEntry`` has it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def path(self) -> str: ...
+
+    def is_file(self) -> bool: ...
+
+    def stat(self) -> os.stat_result: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A file that is not found by listing its folder."""
+
+    path: str
+
+    @property
+    def name(self) -> str:
+        return Path(self.path).name
+
+    def is_file(self) -> bool:
+        return Path(self.path).is_file()
+
+    def stat(self) -> os.stat_result:
+        return Path(self.path).stat()
+
+
 def reason(path: str | Path, error: OSError) -> str:
     """Why ``path`` cannot be read, briefly."""
     if isinstance(error, FileNotFoundError) and Path(path).is_symlink():
@@ -111,6 +143,13 @@ class Scan:
             waiting += reversed([one for one in inside if self._is_new(one, seen)])
         if empty:
             self._left_out.empty.append(path)
+
+    def may_be_music(self, path: str) -> bool:
+        """Whether a single file is to be tried. One that cannot be read is."""
+        try:
+            return self._may_be_music(_File(path))
+        except OSError:
+            return True
 
     def _files(self, folder: str, inside: list[str]) -> Iterator[Found]:
         """The possible music directly in ``folder``; ``inside`` takes its subfolders."""
@@ -146,9 +185,11 @@ class Scan:
     def _is_system_folder(self, name: str) -> bool:
         return name.lower() in _SYSTEM_FOLDERS or name.lower().startswith(_TRASH)
 
-    def _may_be_music(self, entry: os.DirEntry[str]) -> bool:
+    def _may_be_music(self, entry: _Entry) -> bool:
         """Whether a file is to be tried; if not, it is counted. Raises OSError if the file cannot be read."""
         suffix = Path(entry.name).suffix.lower()
+        if is_unfinished_copy(entry.name):
+            return False
         if entry.name.lower() in _SYSTEM_FILES or _is_apple_double(entry):
             self._left_out.system[entry.name if entry.name.lower() in _SYSTEM_FILES else "._*"] += 1
             return False
@@ -158,7 +199,7 @@ class Scan:
         return False
 
 
-def _sounds_like_music(entry: os.DirEntry[str]) -> bool:
+def _sounds_like_music(entry: _Entry) -> bool:
     """Whether a file begins like music. Raises OSError."""
     if not entry.is_file():
         entry.stat()  # a broken link has no status
@@ -170,7 +211,7 @@ def _sounds_like_music(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _is_apple_double(entry: os.DirEntry[str]) -> bool:
+def _is_apple_double(entry: _Entry) -> bool:
     prefix, magic = _APPLE_DOUBLE
     if not entry.name.startswith(prefix) or not entry.is_file():
         return False

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final, Literal, Self
 
-from services.cli.output import encodable, has, printable
-from services.cli.pace import Pace, span
+from services.cli.output import complain, encodable, has, printable
+from services.cli.pace import Pace, shown_rate, span
 from shared.contracts.labels import GENRES, MOODS
 from shared.contracts.messages import Genre, Mood, Status, TrackResult
 
@@ -95,6 +95,14 @@ class Board:
             said = f"{_GAP}{fault.code.value} ({fault.stage.value}): {fault.message}"
             self._print(_text(encodable(printable(said))))
 
+    def note(self, lines: Sequence[str]) -> None:
+        """Lines below the row of the last result; without rows, on standard error."""
+        for line in lines:
+            if self._console is None:
+                complain(line.strip())
+            else:
+                self._print(_text(encodable(printable(line))))
+
     def summary(self) -> str:
         """How many of the tracks are done, and well."""
         if self._total is None:
@@ -116,12 +124,12 @@ class Board:
             return
         from rich.markup import escape
 
-        left = self._pace.left_s(self._total - self._done)
+        rate, left = self._pace.rate, self._pace.left_s(self._total - self._done)
         self._bar.update(
             self._task,
             advance=1,
             description=escape(_fitted(_name(result), _BAR_NAME)),
-            left="" if left is None or self._done == self._total else f"{span(left)} left",
+            left="" if rate is None or left is None else f"{shown_rate(rate)}, {span(left)} left",
             failed=f"{self._failed} failed" if self._failed else "",
         )
 

@@ -15,10 +15,11 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
 from services.gateway import static_page
+from services.gateway.access import COOKIE, Access
 from services.gateway.gateway import Gateway
 from services.gateway.guards import Compressed, Defects, Guard, listed
 from services.gateway.problems import GatewayCode, Problem, ProblemDetail, unavailable
-from services.gateway.routes import audio, events, health, results, tracks
+from services.gateway.routes import audio, dead_letters, events, health, results, session, tracks, webhooks
 from services.gateway.sources import NewTrack, NewTracks
 from services.gateway.view.database import ViewUnavailableError
 from services.gateway.view.search import SearchError
@@ -56,7 +57,7 @@ def create_app(gateway: Gateway) -> FastAPI:
         separate_input_output_schemas=False,
     )
     app.state.gateway = gateway
-    for module in (audio, tracks, results, events, health):
+    for module in (audio, tracks, results, events, webhooks, dead_letters, session, health):
         app.include_router(module.router)
     static_page.mount(app)
     _show_errors(app)
@@ -65,13 +66,14 @@ def create_app(gateway: Gateway) -> FastAPI:
     # The last one added stands first.
     app.add_middleware(Compressed)
     app.add_middleware(Defects)
+    app.add_middleware(Access, settings=settings)
     if origins := listed(settings.gateway_cors_origins):
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(origins),
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["*"],
-            expose_headers=["Location", "Retry-After"],
+            expose_headers=["Location", "Retry-After", "RateLimit", "RateLimit-Policy"],
         )
     app.add_middleware(Guard, settings=settings)
     return app
@@ -130,6 +132,17 @@ def _describe_problems(app: FastAPI) -> None:
                 described = model.model_json_schema(ref_template="#/components/schemas/{model}")
                 described.pop("$defs", None)
                 schemas[model.__name__] = described
+            # Each of several tracks is judged for itself.
+            others = {"description": "what is no track is refused in its place, and the others are taken"}
+            several = schemas["NewTracks"]["properties"]["tracks"]
+            several["items"] = {"anyOf": [several["items"], others]}
+            document["components"]["securitySchemes"] = {
+                "bearer": {"type": "http", "scheme": "bearer", "description": "an API key"},
+                "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+                "session": {"type": "apiKey", "in": "cookie", "name": COOKIE, "description": "see `POST /v1/session`"},
+            }
+            # The empty one: a gateway without keys, and the operations that are open to everybody.
+            document["security"] = [{"bearer": []}, {"header": []}, {"session": []}, {}]
             app.openapi_schema = document
         return app.openapi_schema
 

@@ -89,14 +89,15 @@ class Feed:
 
     # Followed
 
-    @property
-    def closed(self) -> bool:
-        return self._closed
-
     def now(self) -> int:
         """The place behind the newest event."""
         with self._lock:
             return self._last
+
+    def id_now(self) -> str:
+        """The ID of the place behind the newest event."""
+        with self._lock:
+            return f"{self._seq}-{self._last}"
 
     def place_of(self, event_id: str) -> tuple[int | None, int] | None:
         """Where the event of that ID is: its place if the ring still follows on it, and the newest answer that its

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -12,10 +13,13 @@ from services.gateway.feed import Feed
 from services.gateway.view import records
 from services.gateway.view.database import Database, ViewUnavailableError
 from services.gateway.view.records import Absorber
-from shared.bus.base import Bus, BusError, Reader
+from shared.bus.base import Bus, BusError, Reader, Record
 from shared.contracts.topics import Channel, Topics
 
 log = logging.getLogger(__name__)
+
+#: Takes records, or raises ViewUnavailableError; then it gets them again.
+Take = Callable[[Sequence[Record]], None]
 
 #: What is read. Requests and tracks say how far a track is; results are the answers.
 FOLLOWED: Final = (Channel.REQUESTS, Channel.REQUESTS_RETRY, Channel.TRACKS, Channel.RESULTS)
@@ -29,10 +33,11 @@ _ASK_EVERY_S: Final = 5.0
 
 class Follower:
     """Reads from where the view ends, writes into it, and shows what changed. ``remembers``: the bus keeps records, so
-    positions in it outlive this process."""
+    positions in it outlive this process. ``first`` gets all records before the view does; some come again."""
 
-    def __init__(self, bus: Bus, topics: Topics, database: Database, feed: Feed, remembers: bool) -> None:
+    def __init__(self, bus: Bus, topics: Topics, database: Database, feed: Feed, remembers: bool, first: Take) -> None:
         self._bus = bus
+        self._first = first
         self._names = [topics.name(channel) for channel in FOLLOWED]
         self._database = database
         self._feed = feed
@@ -77,9 +82,7 @@ class Follower:
             try:
                 self._follow()
             except (BusError, ViewUnavailableError) as error:
-                self._fault = str(error)
-                log.warning("the topics are not read: %s", error)
-                self._stopping.wait(_PAUSE_S)
+                self._pause(error)
             except Exception:
                 log.exception("the topics are not read any more, because of a defect")
                 return
@@ -97,12 +100,32 @@ class Follower:
             while not self._stopping.is_set():
                 found = reader.poll(_AT_ONCE, _POLL_S)
                 if found:
-                    changes = self._database.write(partial(self._absorber.absorb, records=found))
-                    self._feed.publish(changes)
+                    self._keep(found)
                     heard = time.monotonic()
                 elif not self._caught_up.is_set() or time.monotonic() - heard > _ASK_EVERY_S:
                     self._ask(reader)
                     heard = time.monotonic()
+
+    def _keep(self, found: list[Record]) -> None:
+        """Write the records into the view, however long it takes: the bus may not have them any more."""
+        while True:
+            try:
+                self._first(found)
+                changes = self._database.write(partial(self._absorber.absorb, records=found))
+            except ViewUnavailableError as error:
+                self._pause(error)
+                if self._stopping.is_set():
+                    raise
+                continue
+            self._fault = None
+            self._feed.publish(changes)
+            return
+
+    def _pause(self, error: Exception) -> None:
+        if str(error) != self._fault:
+            log.warning("the topics are not read: %s", error)
+        self._fault = str(error)
+        self._stopping.wait(_PAUSE_S)
 
     def _ask(self, reader: Reader) -> None:
         """Raises BusError if the broker is away: polling alone would not say so."""

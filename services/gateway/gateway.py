@@ -15,6 +15,7 @@ from services.gateway.submissions import Submissions
 from services.gateway.view import records
 from services.gateway.view.database import Database
 from services.gateway.view.similar import Neighbours
+from services.gateway.webhooks.service import Webhooks, beside
 from shared.blobs.store import BlobStore
 from shared.bus.base import Bus
 from shared.contracts.topics import Topics
@@ -54,13 +55,20 @@ class Gateway:
         self.database = Database(view)
         with self.database.reading() as connection:
             self.feed = Feed(records.last_seq(connection))
-        self.follower = Follower(bus, self.topics, self.database, self.feed, remembers=mode == "kafka")
-        self.submissions = Submissions(bus, self.topics, self.database, self.feed)
+        remembers = mode == "kafka"
+        try:
+            self.webhooks = Webhooks.of(settings, beside(view), remembers)
+        except BaseException:
+            self.database.close()
+            raise
+        self.follower = Follower(bus, self.topics, self.database, self.feed, remembers, self.webhooks.take)
+        self.submissions = Submissions(bus, self.topics, self.database)
         self.heard = HeardAudio(settings, blobs, self.database)
 
     def start(self) -> None:
         """Begin to follow the topics. What an earlier process accepted and did not publish is published; where the bus
         forgets, so is everything that it left unfinished."""
+        self.webhooks.start()
         self.follower.start(_ATTACH_S)
         self.submissions.resume(everything=self.mode == "embedded")
 
@@ -73,6 +81,7 @@ class Gateway:
         self.hang_up()
         with contextlib.ExitStack() as stack:
             stack.callback(self.database.close)
+            stack.callback(self.webhooks.close)
             stack.callback(self.heard.close)
             stack.callback(self.submissions.close)
             stack.callback(self.follower.stop)

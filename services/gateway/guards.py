@@ -68,7 +68,8 @@ class Guard:
         self._hosts = frozenset(name.lower() for name in listed(settings.gateway_hosts))
         self._origins = frozenset(origin.lower().rstrip("/") for origin in listed(settings.gateway_cors_origins))
         # On an address that others reach, API keys protect, and a cookie is sent to its own host only.
-        self._any_host = not self._hosts and not is_loopback(settings.gateway_host)
+        keys = settings.gateway_api_keys is not None
+        self._any_host = keys and not self._hosts and not is_loopback(settings.gateway_host)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

@@ -137,7 +137,13 @@ def unavailable(detail: str) -> Problem:
 
 def responses(*codes: Code) -> dict[int | str, dict[str, Any]]:
     """The error answers of an operation, for OpenAPI. Those that every operation may give are added."""
-    every = (ErrorCode.INVALID_REQUEST, GatewayCode.FORBIDDEN, ErrorCode.INTERNAL, GatewayCode.UNAVAILABLE)
+    every = (
+        ErrorCode.INVALID_REQUEST,
+        GatewayCode.UNAUTHORIZED,
+        GatewayCode.FORBIDDEN,
+        ErrorCode.INTERNAL,
+        GatewayCode.UNAVAILABLE,
+    )
     found: dict[int | str, dict[str, Any]] = {}
     for code in (*codes, *every):
         status = STATUS[code].value

@@ -7,17 +7,14 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Final
 
-from services.gateway.feed import Feed
 from services.gateway.problems import GatewayCode, Problem, unavailable
 from services.gateway.view import requests
 from services.gateway.view.database import Database, ViewUnavailableError
-from services.gateway.view.records import Change, fingerprint
-from services.gateway.view.requests import Asked, Known, TrackStage
+from services.gateway.view.records import fingerprint
+from services.gateway.view.requests import Asked, Known, Published, TrackStage
 from shared.bus.base import Bus, BusError, Publisher
-from shared.contracts.codec import MalformedMessageError
 from shared.contracts.messages import TrackRequest
 from shared.contracts.topics import Topics
 from shared.runtime.envelope import outgoing
@@ -44,11 +41,10 @@ class Submitted:
 class Submissions:
     """Publishes requests. Safe from many threads."""
 
-    def __init__(self, bus: Bus, topics: Topics, database: Database, feed: Feed) -> None:
+    def __init__(self, bus: Bus, topics: Topics, database: Database) -> None:
         self._bus = bus
         self._topics = topics
         self._database = database
-        self._feed = feed
         self._lock = threading.Lock()
         self._publisher: Publisher | None = None
         self._closing = threading.Event()
@@ -63,7 +59,7 @@ class Submissions:
         now = time.time()
         marks = [fingerprint(one) for one in wanted] if fingerprints is None else fingerprints
         asked = [Asked(request, mark, now) for request, mark in zip(wanted, marks, strict=True)]
-        before = self._database.write(lambda connection: requests.enter(connection, asked, published=False))
+        before = self._database.write(lambda connection: requests.enter(connection, asked, Published.ENTERED))
         for one, known in zip(asked, before, strict=True):
             if known is not None and not known.asks_for(one):
                 self._withdraw([other.request for other, had in zip(asked, before, strict=True) if had is None])
@@ -72,18 +68,19 @@ class Submissions:
                     f"the request ID {one.request.request_id!r} belongs to another request; use a new one",
                     request_id=one.request.request_id,
                 )
-        # One that was entered and never published: the process ended in between, or another thread is about to do it.
-        # A request that is published twice is answered once.
-        new = [one.request for one, known in zip(asked, before, strict=True) if known is None or not known.published]
+        # A known one may not have been published: the process ended in between, or another thread is about to do it. A
+        # request that is published twice is answered once.
+        new = [
+            one.request if known is None else known.spec or one.request
+            for one, known in zip(asked, before, strict=True)
+            if known is None or known.published is Published.ENTERED
+        ]
         try:
             self._publish(new)
-        except (BusError, MalformedMessageError) as error:
+        except BusError as error:
             self._withdraw(new)
             raise unavailable(f"the request could not be published: {error}") from error
-        self._database.write(lambda connection: requests.confirm(connection, [one.request_id for one in new]))
-        self._feed.publish(
-            [Change(one.request_id, TrackStage.QUEUED, one.shown_source, now) for one in new],
-        )
+        self._confirm(new)
         return [
             Submitted(one.request.request_id, one.request.shown_source, TrackStage.QUEUED)
             if known is None
@@ -95,7 +92,8 @@ class Submissions:
         """Publish what an earlier process left unpublished, or ``everything`` that it left unfinished, in a thread of
         its own."""
         with self._database.reading() as connection:
-            left = [known for known in requests.unfinished(connection) if everything or not known.published]
+            unfinished = requests.unfinished(connection)
+        left = [known for known in unfinished if everything or known.published is Published.ENTERED]
         if left:
             log.info("%d requests of the last run go on", len(left))
             self._resuming = threading.Thread(target=self._resume, args=(left,), name="resume", daemon=True)
@@ -117,7 +115,7 @@ class Submissions:
             some = specs[:_RESUMED_AT_ONCE]
             try:
                 self._publish(some, timeout_s=_PAUSE_S)
-                self._database.write(partial(requests.confirm, request_ids=[one.request_id for one in some]))
+                self._confirm(some)
                 specs = specs[_RESUMED_AT_ONCE:]
             except (BusError, ViewUnavailableError) as error:
                 log.debug("the bus takes nothing at the moment: %s", error)
@@ -131,6 +129,10 @@ class Submissions:
                 self._publisher = self._bus.publisher()
             publisher = self._publisher
         publisher.publish([outgoing(self._topics, one) for one in wanted], timeout_s)
+
+    def _confirm(self, wanted: Sequence[TrackRequest]) -> None:
+        ids = [one.request_id for one in wanted]
+        self._database.write(lambda connection: requests.confirm(connection, ids, Published.ACKNOWLEDGED))
 
     def _withdraw(self, wanted: Sequence[TrackRequest]) -> None:
         try:

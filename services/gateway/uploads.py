@@ -10,7 +10,7 @@ import errno
 import hashlib
 import logging
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Final, Self
 
@@ -124,21 +124,22 @@ class Receiver:
         with _disk():
             self.files.append(file.keep())
 
+    def hand_over(self) -> None:
+        """The files belong to the pipeline from here on."""
+        self.files.clear()
+
     def discard(self) -> None:
-        """Remove everything that was taken."""
+        """Remove everything that was taken and not handed over."""
         if self._open is not None:
             self._open.drop()
             self._open = None
-        self.remove([file for file in self.files if isinstance(file, Upload)])
+        for file in self.files:
+            if isinstance(file, Upload):
+                try:
+                    self._blobs.delete(file.reference)
+                except DependencyError as error:
+                    log.warning("an upload stays until it expires: %s", error)
         self.files.clear()
-
-    def remove(self, uploads: Sequence[Upload]) -> None:
-        """Remove these files."""
-        for upload in uploads:
-            try:
-                self._blobs.delete(upload.reference)
-            except DependencyError as error:  # it expires
-                log.warning("an upload stays until it expires: %s", error)
 
 
 class _File:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import time
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Final
 
 import httpcore2
 
 from shared.contracts.errors import ErrorCode, TonestreamError, TransientError
+from shared.http.answers import answered, header, retry_after_s
 
 _TRANSIENT: Final = frozenset({408, 425, 429})
 #: What helps against these answers.
@@ -24,11 +23,6 @@ _LENGTH: Final = re.compile(r"[0-9]{1,20}")
 _GZIP: Final = frozenset({"gzip", "x-gzip"})
 _PACKED: Final = _GZIP | {"deflate", "compress", "x-compress", "br", "zstd", "dcb", "dcz"}
 _GZIP_MAGIC: Final = b"\x1f\x8b"
-
-
-def header(response: httpcore2.Response, name: bytes) -> str | None:
-    """The first header of that name, which is given in lower case."""
-    return next((value.decode("latin-1")[:1000] for key, value in response.headers if key.lower() == name), None)
 
 
 def media_type(response: httpcore2.Response) -> str:
@@ -65,7 +59,7 @@ def check_status(response: httpcore2.Response) -> None:
         _check_range(response)
     if 200 <= status < 300:
         return
-    said = f"{_answered(status)}{_HINTS.get(status, '')}"
+    said = f"{answered(status)}{_HINTS.get(status, '')}"
     if status in _TRANSIENT or status >= 500:
         raise TransientError(ErrorCode.FETCH_FAILED, said, retry_after_s(response))
     raise TonestreamError(ErrorCode.FETCH_FAILED, said)
@@ -75,9 +69,9 @@ def no_file(response: httpcore2.Response) -> TonestreamError:
     """The fault of an answer that says yes and sends no file."""
     if response.status == HTTPStatus.ACCEPTED:
         return TransientError(
-            ErrorCode.FETCH_FAILED, f"{_answered(202)}: the file is not ready yet", retry_after_s(response)
+            ErrorCode.FETCH_FAILED, f"{answered(202)}: the file is not ready yet", retry_after_s(response)
         )
-    return TonestreamError(ErrorCode.FETCH_FAILED, f"{_answered(response.status)} and sends no file")
+    return TonestreamError(ErrorCode.FETCH_FAILED, f"{answered(response.status)} and sends no file")
 
 
 def check_packing(response: httpcore2.Response, head: bytes) -> None:
@@ -95,19 +89,6 @@ def check_packing(response: httpcore2.Response, head: bytes) -> None:
     )
 
 
-def retry_after_s(response: httpcore2.Response) -> float | None:
-    """Seconds of a Retry-After header, which holds seconds or a date; None if it holds neither."""
-    text = header(response, b"retry-after")
-    if text is None:
-        return None
-    if text.strip().isdecimal():
-        return float(text[:10])
-    try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
-    except (ValueError, OverflowError, OSError):
-        return None
-
-
 def _check_range(response: httpcore2.Response) -> None:
     """Raises TonestreamError unless the range is the whole file. Nobody asked for a range."""
     if range_bytes(response) is not None:
@@ -115,17 +96,9 @@ def _check_range(response: httpcore2.Response) -> None:
     found = _content_range(response)
     part = f"bytes {found[1]} to {found[2]} of {found[3].replace('*', 'unknown')}" if found else "which one is not said"
     raise TonestreamError(
-        ErrorCode.FETCH_FAILED, f"{_answered(206)} and sends only a part of the file ({part}) without being asked to"
+        ErrorCode.FETCH_FAILED, f"{answered(206)} and sends only a part of the file ({part}) without being asked to"
     )
 
 
 def _content_range(response: httpcore2.Response) -> re.Match[str] | None:
     return _RANGE.fullmatch((header(response, b"content-range") or "").strip())
-
-
-def _answered(status: int) -> str:
-    try:
-        meaning = f" ({HTTPStatus(status).phrase})"
-    except ValueError:
-        meaning = ""
-    return f"the server answered with status {status}{meaning}"

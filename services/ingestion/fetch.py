@@ -1,7 +1,7 @@
 """Fetching audio from the web, from the public web only, within limits.
 
 Every request, the first and those that redirects lead to, passes the same two gates: the URL is one that is fetched at
-all (``urls``), and its connection is opened to a checked address (``connections``).
+all (``shared/http/urls.py``), and its connection is opened to a checked address (``shared/http/connections.py``).
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from typing import Final
 import httpcore2
 
 from services.ingestion import answers
-from services.ingestion.addresses import AllowList
-from services.ingestion.connections import Allowance, GuardedBackend, radio, ssl_context
-from services.ingestion.lookup import LookUps, Resolve, resolve
-from services.ingestion.own_servers import Endpoint, OwnServers
-from services.ingestion.urls import Target, redirected
 from shared.audio.texts import HEAD_BYTES, text_instead_of_audio
 from shared.contracts.errors import ErrorCode, TonestreamError, TransientError, megabytes
+from shared.http.addresses import AllowList
+from shared.http.answers import header
+from shared.http.connections import Allowance, GuardedBackend, Wording, radio, ssl_context
+from shared.http.lookup import LookUps, Resolve, resolve
+from shared.http.own_servers import Endpoint, OwnServers
+from shared.http.urls import Target, redirected
 
 __all__ = ["AllowList", "FetchLimits", "Fetched", "Fetcher", "Validators"]
 
@@ -33,6 +34,11 @@ _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _MOST_HEADERS: Final = 200
 #: What a download may have on the wire beyond its file: heads of answers and of chunks.
 _WIRE_EXTRA_BYTES: Final = 1 << 20
+_WORDING: Final = Wording(
+    late="the download took longer than {} (TONESTREAM_FETCH_TOTAL_TIMEOUT_S)",
+    too_large="the server sends more bytes than a file of the largest size has (TONESTREAM_FETCH_MAX_BYTES)",
+    allow_by="TONESTREAM_FETCH_ALLOW",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +103,7 @@ class Fetcher:
         """
         wire_bytes = self._limits.max_bytes + self._limits.max_bytes // 8 + _WIRE_EXTRA_BYTES
         total_s = self._limits.total_s if total_s is None else min(total_s, self._limits.total_s)
-        allowance = Allowance(total_s, wire_bytes, abandoned or threading.Event())
+        allowance = Allowance(total_s, wire_bytes, abandoned or threading.Event(), _WORDING)
         backend = GuardedBackend(self._allow, self._own, self._look_ups, allowance, self._limits.connect_s)
         with httpcore2.ConnectionPool(ssl_context=ssl_context(), network_backend=backend) as pool:
             been_at = set()
@@ -238,4 +244,4 @@ def _location(response: httpcore2.Response) -> str | None:
 
 def _versions(response: httpcore2.Response) -> tuple[str | None, str | None]:
     """ETag and Last-Modified."""
-    return answers.header(response, b"etag"), answers.header(response, b"last-modified")
+    return header(response, b"etag"), header(response, b"last-modified")

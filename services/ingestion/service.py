@@ -12,7 +12,6 @@ from typing import Final, Self
 from services.ingestion.fetch import AllowList, Fetcher, FetchLimits
 from services.ingestion.lanes import Lane, Patience, Try, final
 from services.ingestion.local_files import LocalFiles
-from services.ingestion.own_servers import endpoints
 from services.ingestion.steps import Adapters, Steps
 from services.topology import INGESTION, INGESTION_RETRY
 from shared.audio.decode import DecodeLimits, decode, find_ffmpeg
@@ -31,6 +30,7 @@ from shared.contracts.messages import (
 )
 from shared.contracts.topics import RETENTION_MS, Channel
 from shared.contracts.tracks import BLOB_SCHEME
+from shared.http.own_servers import endpoints
 from shared.models.answer_key import AnswerKeys
 from shared.models.catalogue import Catalogue
 from shared.runtime.envelope import salvaged_source

@@ -162,7 +162,10 @@ class Store:
 
     def rewritten(self, file: Print) -> None:
         """The tags of a file were changed, and its sound was not: its answer is that of its content before."""
-        now = self.read(file.path)
+        try:
+            now = self.read(file.path)
+        except OSError:
+            return  # it is gone
         with self._said("written"), self._transaction():
             self._note(now)
             self._connection.execute(
@@ -182,20 +185,25 @@ class Store:
         self._connection.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", known)
 
     def _prepare(self) -> None:
+        with self._transaction():  # another process may make the tables at the same time
+            self._require_ours()
+            for statement in _TABLES.split(";"):
+                self._connection.execute(statement)
+            self._connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+            self._connection.execute(f"PRAGMA user_version = {_SCHEMA}")
+        # Readers and the writer do not wait for each other. After a power failure the last answers may be missing.
+        self._connection.execute("PRAGMA synchronous = NORMAL")
+        # This one fails at once if another process is at work. That process has changed the mode, or it stays as it is.
+        with contextlib.suppress(sqlite3.OperationalError):
+            self._connection.execute("PRAGMA journal_mode = WAL")
+
+    def _require_ours(self) -> None:
         application = self._pragma("application_id")
         empty = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
         if application != _APPLICATION_ID and not (application == 0 and empty):
             raise StoreError(f"{self._path} belongs to another program; name another file")
         if self._pragma("user_version") > _SCHEMA:
             raise StoreError(f"{self._path} was written by a newer version; upgrade Tonestream, or name another file")
-        # Readers and the writer do not wait for each other. After a power failure the last answers may be missing.
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        self._connection.execute("PRAGMA synchronous = NORMAL")
-        with self._transaction():
-            for statement in _TABLES.split(";"):
-                self._connection.execute(statement)
-            self._connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-            self._connection.execute(f"PRAGMA user_version = {_SCHEMA}")
 
     def _pragma(self, name: str) -> int:
         return int(self._connection.execute(f"PRAGMA {name}").fetchone()[0])
@@ -217,12 +225,9 @@ class Store:
         try:
             yield
         except sqlite3.DatabaseError as error:
-            help = (
-                "; move it away to begin a new one"
-                if "not a database" in f"{error}" or "malformed" in f"{error}"
-                else ""
-            )
-            raise StoreError(f"{self._path} cannot be {done}: {error}{help}") from error
+            spoilt = "not a database" in str(error) or "malformed" in str(error)
+            advice = "; move it away to begin a new one" if spoilt else ""
+            raise StoreError(f"{self._path} cannot be {done}: {error}{advice}") from error
         except OSError as error:
             raise StoreError(f"{self._path} cannot be {done}: {error.strerror or error}") from error
 

@@ -257,13 +257,13 @@ class _Parser:
             return self._number(column)
         try:
             moment = datetime.fromisoformat(self._string(column))
-        except ValueError as error:
+            return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
+        except (ValueError, OverflowError) as error:
             raise self._fault(
                 f"{token.shown} is no date; {column.name} is compared with one, for example 2026-11-29 or"
                 " '2026-11-29 18:00'",
                 token,
             ) from error
-        return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
 
     def _flag(self, column: Column) -> bool:
         token = self._next

@@ -269,9 +269,7 @@ class Bus(Protocol):
 
     def publisher(self) -> Publisher: ...
 
-    def reader(
-        self, topics: Sequence[str], from_beginning: bool = True, positions: Positions | None = None
-    ) -> Reader:
+    def reader(self, topics: Sequence[str], from_beginning: bool = True, positions: Positions | None = None) -> Reader:
         """A reader that begins at ``positions``; in partitions without one at their beginning or end.
 
         Where the records at a position are gone, it begins at the oldest that is left.

@@ -7,8 +7,8 @@ from shared.settings import Settings
 from shared.system.tls_files import check_tls_files
 
 
-def kafka_bus(settings: Settings, client_id: str) -> KafkaBus:
-    """The bus of this installation. Connects when a role is made.
+def kafka_bus(settings: Settings, client_id: str, connect_timeout_s: float = 10.0) -> KafkaBus:
+    """The bus of this installation. Connects when a role is made, within ``connect_timeout_s`` seconds.
 
     Raises SettingsError for a certificate or key file that cannot be used.
     """
@@ -29,6 +29,7 @@ def kafka_bus(settings: Settings, client_id: str) -> KafkaBus:
             max_poll_interval_s=settings.kafka_max_poll_interval_s,
             transaction_timeout_s=settings.kafka_transaction_timeout_s,
             commit_timeout_s=settings.kafka_commit_timeout_s,
+            connect_timeout_s=connect_timeout_s,
             replication_factor=settings.kafka_replication_factor,
         )
     )

@@ -5,7 +5,9 @@ The codes are documented API: ``TrackResult.errors`` carries them and users bran
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 
 class ErrorCode(StrEnum):
@@ -25,6 +27,66 @@ class ErrorCode(StrEnum):
     SPOTIFY_UNAVAILABLE = "spotify_unavailable"
     INTERNAL = "internal"
 
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What a code means and what its reader can do, as Markdown: whole phrases without a full stop at the end."""
+
+    meaning: str
+    remedy: str
+
+
+#: Every code, for people. Documents and user interfaces take their words from here.
+EXPLANATIONS: Final[dict[ErrorCode, Explanation]] = {
+    ErrorCode.INVALID_REQUEST: Explanation(
+        "the request is not one; the message names the field and the reason",
+        "correct the field and send the request under a new ID",
+    ),
+    ErrorCode.UNSUPPORTED_MEDIA: Explanation(
+        "not an audio file, or of a format that is not read; the message names the format if it is known",
+        "give audio in one of the [formats that are read](formats.md)",
+    ),
+    ErrorCode.CORRUPT_AUDIO: Explanation(
+        "nothing in the file can be decoded", "fetch or export the file again, and try whether a player plays it"
+    ),
+    ErrorCode.SILENT_AUDIO: Explanation("nothing in it sounds", "check the recording: its level is below -70 dBFS"),
+    ErrorCode.TOO_SHORT: Explanation("less than one segment of 3 s", "give a longer part of the track"),
+    ErrorCode.TOO_LONG: Explanation(
+        "longer than the limit, 4 hours by default", "cut the recording, or raise `TONESTREAM_MAX_TRACK_S`"
+    ),
+    ErrorCode.TOO_LARGE: Explanation(
+        "a download of more bytes than the limit, 200 MB by default",
+        "give a smaller file (MP3 or Opus will do), or raise `TONESTREAM_FETCH_MAX_BYTES`",
+    ),
+    ErrorCode.FETCH_FORBIDDEN: Explanation(
+        "the URL leads to a private address, an odd port or our own Kafka or Redis, holds a password, or names a file"
+        " outside of the folder that may be read",
+        "give a public http or https URL. An operator can open private hosts with `TONESTREAM_FETCH_ALLOW`, and a"
+        " folder with `TONESTREAM_LOCAL_FILES`",
+    ),
+    ErrorCode.FETCH_FAILED: Explanation(
+        "the server refused, or had a fault that three tries did not outlast, or there is no such blob",
+        "open the URL in a browser; if it works there, send the request again under a new ID",
+    ),
+    ErrorCode.FETCH_TIMEOUT: Explanation(
+        "the download took longer than the limit, 120 s by default",
+        "try again later, or raise `TONESTREAM_FETCH_TOTAL_TIMEOUT_S`",
+    ),
+    ErrorCode.NO_AUDIO: Explanation(
+        "Spotify offers no preview of the track, and no `audio_url` was given",
+        "give an `audio_url` beside the `track_id`",
+    ),
+    ErrorCode.SPOTIFY_UNAVAILABLE: Explanation(
+        "Spotify cannot be asked: no credentials, refused, rate limited or down",
+        "set the [credentials](spotify.md), or give an `audio_url`",
+    ),
+    ErrorCode.INTERNAL: Explanation(
+        "a fault of Tonestream. After a defect the record is kept in `tonestream.dead-letters`, and the message says"
+        " so. Otherwise something did not come in time, was gone or did not fit, and the message says what",
+        "an operator looks at the [dead letter](operations.md#dead-letters) and replays it after the repair; without"
+        " one, send the request again under a new ID",
+    ),
+}
 
 #: Codes that follow from the bytes of the track alone. The same bytes fail again, so they may be cached. Not
 #: ``too_long`` and ``too_large``: those follow from the operator's limits, which may be raised.

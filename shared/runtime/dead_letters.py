@@ -17,6 +17,22 @@ from shared.runtime.redaction import Redactor
 
 #: First part of the header names, in the manner of KIP-1034's ``__streams.errors.``.
 ERROR_HEADER_PREFIX: Final = "tonestream.errors."
+#: Header of a letter that stands for a batch which cannot be read: ``offset`` is its last.
+_FIRST_OFFSET: Final = "first_offset"
+#: The headers behind this prefix, and what each says.
+ERROR_HEADERS: Final[dict[str, str]] = {
+    "exception": "the type of the error",
+    "message": "the error, without secrets",
+    "stacktrace": "where it was raised, without secrets",
+    "topic": "where the record stood",
+    "partition": "where the record stood",
+    "offset": "where the record stood; of a batch that nobody can read, its last offset",
+    _FIRST_OFFSET: "the first offset of a batch that nobody can read",
+    "service": "who gave it up",
+    "attempts": "how many times it was tried",
+    "cut": "what the record was, where the letter does not hold all of it",
+}
+
 #: Our first header. The headers before it are the record's own, whatever their names.
 _FIRST: Final = f"{ERROR_HEADER_PREFIX}exception"
 _STACKTRACE: Final = f"{ERROR_HEADER_PREFIX}stacktrace"
@@ -29,8 +45,6 @@ _MAX_TRACE: Final = 8000
 #: Most characters that are searched for secrets.
 _MAX_SEARCHED: Final = 100_000
 _MINUTE_S: Final = 60.0
-#: Header of a letter that stands for a batch which cannot be read: ``offset`` is its last.
-_FIRST_OFFSET: Final = "first_offset"
 
 
 def dead_letter(

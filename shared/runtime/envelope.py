@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
 
 from shared.bus.base import Headers, Outgoing, Record
+from shared.contracts.cloud_events import CloudEvent
 from shared.contracts.codec import Message, channel_of, encode_message, salvaged_fields
 from shared.contracts.messages import LONGEST_SOURCE, RequestId, SegmentFeatures, TrackResult
 from shared.contracts.topics import Topics, comes_from_outside
@@ -24,12 +26,23 @@ BINARY_CONTENT_TYPE: Final = "application/vnd.tonestream.features"
 _REQUEST_ID: Final[TypeAdapter[str]] = TypeAdapter(RequestId)
 
 
-def outgoing(topics: Topics, message: Message, key: str | None = None) -> Outgoing:
-    """The record that carries a message, keyed by its track."""
+def outgoing(topics: Topics, message: Message, key: str | None = None, cause: Record | None = None) -> Outgoing:
+    """The record that carries a message, keyed by its track. A result is a CloudEvent, too.
+
+    ``cause`` is the record that the message leaves with, None if there is none.
+    """
     channel = channel_of(message)
     if key is None:
         key = message.track.key if isinstance(message, TrackResult) else message.track_key
-    return Outgoing(topics.name(channel), key.encode(), encode_message(message), headers_of(message))
+    headers = headers_of(message)
+    if isinstance(message, TrackResult):
+        headers += _as_event(topics, message, cause)
+    return Outgoing(topics.name(channel), key.encode(), encode_message(message), headers)
+
+
+def _as_event(topics: Topics, result: TrackResult, cause: Record | None) -> Headers:
+    event = CloudEvent.of(result, topics.prefix, None if cause is None else cause.coordinates, time.time())
+    return tuple((name, value.encode()) for name, value in event.headers().items())
 
 
 def headers_of(message: Message) -> Headers:

@@ -39,11 +39,22 @@ PARTS_NOTED: Final = "parts.noted"
 ANSWER_CLAIMED: Final = "answer.claimed"
 #: An answer is cached, it is not published.
 ANSWER_KEPT: Final = "answer.kept"
+#: A music file is copied, the copy has no new tags yet.
+TAGS_COPIED: Final = "tags.copied"
+#: The copy has its tags, the journal does not know.
+TAGS_SAVED: Final = "tags.saved"
+#: The journal knows, the file is not replaced.
+TAGS_NOTED: Final = "tags.noted"
+#: The file is replaced, nothing is reported.
+TAGS_REPLACED: Final = "tags.replaced"
 
+#: Those of the services, which a storm arms.
 FAULT_POINTS: Final = (
     BATCH_BEGUN, REQUEST_ENTERED, LEAD_TAKEN, SOURCE_REMEMBERED, AUDIO_STORED, PARTS_NOTED, ANSWER_CLAIMED, ANSWER_KEPT,
     HANDLED, KAFKA_SENT, KAFKA_OFFSETS_SENT, COMMITTED,
 )  # fmt: skip
+#: Those of writing tags.
+TAG_FAULT_POINTS: Final = (TAGS_COPIED, TAGS_SAVED, TAGS_NOTED, TAGS_REPLACED)
 
 _STOP: Final = "stop"
 

@@ -570,11 +570,12 @@ def test_topics_are_created_once(bus: Bus, names: Names) -> None:
 
 
 def test_topics_that_exist_are_told_as_they_are(bus: Bus, names: Names) -> None:
-    small, usual = TopicSpec(names.topic("small"), 1, max_message_bytes=70_000), TopicSpec(names.topic("usual"), 3)
+    small = TopicSpec(names.topic("small"), 1, retention_ms=3_600_000, max_message_bytes=70_000)
+    usual = TopicSpec(names.topic("usual"), 3)
     bus.create_topics([small, usual])
     found = bus.existing([usual.name, small.name, names.topic("none")])
     assert set(found) == {small.name, usual.name}
-    assert (found[small.name].partitions, found[small.name].max_message_bytes) == (1, 70_000)
+    assert found[small.name] == small
     assert found[usual.name].partitions == 3
     assert bus.existing([]) == bus.existing([names.topic("none")]) == {}
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from services.ingestion.addresses import AllowList
 from services.ingestion.fetch import Fetcher, FetchLimits
-from services.ingestion.lookup import Resolve, resolve
 from shared.contracts.errors import TonestreamError
+from shared.http.addresses import AllowList
+from shared.http.lookup import Resolve, resolve
 
 OPEN = "127.0.0.0/8:*"
 

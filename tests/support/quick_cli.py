@@ -35,8 +35,11 @@ class QuickPipeline:
         self._files[reference] = file
         return reference
 
-    def classify(self, requests: Iterable[TrackRequest | TrackResult]) -> Iterator[TrackResult]:
+    def classify(self, requests: Iterable[TrackRequest | TrackResult | None]) -> Iterator[TrackResult]:
         for request in requests:
+            if request is None:
+                time.sleep(0.02)
+                continue
             if isinstance(request, TrackResult):
                 yield request
                 continue

@@ -20,13 +20,19 @@ _ADDRESS = re.compile(r"Tonestream is at (http://\S+)/")
 
 
 class Served:
-    """A context manager: starts the command on a port that the kernel chooses, waits until it answers, ends it."""
+    """A context manager: starts the command on a port that the kernel chooses, waits until it answers, ends it.
 
-    def __init__(self, folder: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
+    ``settings`` by their names in Settings. ``address`` is where it listens: ``http://127.0.0.1:port``.
+    """
+
+    def __init__(
+        self, folder: Path, *arguments: str, environment: Mapping[str, str] | None = None, **settings: str
+    ) -> None:
         self._folder = folder
         own = {name: value for name, value in os.environ.items() if not name.startswith("TONESTREAM_")}
         self._environment = {**(own if environment is None else environment)}
         self._environment["TONESTREAM_LIBRARY_DB"] = str(folder / "library.sqlite")
+        self._environment |= {f"TONESTREAM_{name.upper()}": value for name, value in settings.items()}
         self._arguments = arguments
 
     def __enter__(self) -> Self:
@@ -40,7 +46,8 @@ class Served:
         while (found := _ADDRESS.search(self._output.read_text())) is None:
             assert self.process.poll() is None and time.monotonic() < deadline, self.said()
             time.sleep(0.05)
-        self.client = httpx.Client(base_url=found[1], timeout=90.0)
+        self.address = found[1]
+        self.client = httpx.Client(base_url=self.address, timeout=90.0)
         return self
 
     def __exit__(

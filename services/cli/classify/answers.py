@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from services.cli.answer import Answer
@@ -25,16 +25,18 @@ class Answers:
 
     With a ``store``, a file whose content was classified before gets that answer, and new answers are kept there. A
     failure that the same bytes would meet again counts as an answer, unless ``retry_failed``. ``embedding`` asks for
-    the tracks' embeddings.
+    the tracks' embeddings. ``begins`` is called with each request ID and its input before the input is read.
     """
 
     def __init__(
         self,
         pipeline: EmbeddedPipeline,
+        begins: Callable[[str, Input], None],
         embedding: bool = False,
         store: Store | None = None,
         retry_failed: bool = False,
     ) -> None:
+        self._begins = begins
         self._pipeline = pipeline
         self._embedding = embedding
         self._store = store
@@ -59,6 +61,7 @@ class Answers:
                 continue
             request_id = uuid.uuid4().hex
             self._given[request_id] = given
+            self._begins(request_id, given)
             try:
                 yield self._known_result(given, request_id) or self._request(given, request_id)
             except UsageError as error:
@@ -68,9 +71,11 @@ class Answers:
 
     def _known_result(self, given: Input, request_id: str) -> TrackResult | None:
         """The answer in the store; None if there is none. Notes the file's content."""
-        if self._store is None or given.kind != "file" or given.fault is not None or not given.path.is_file():
+        if self._store is None or given.kind != "file" or given.fault is not None:
             return None
         try:
+            if not given.path.is_file():
+                return None
             found = self._store.read(given.path)
         except OSError:
             return None  # the request says why
@@ -107,7 +112,8 @@ class Answers:
         if self._store is not None and read is not None and known_since is None:
             self._store.keep(read, result, finished_at)
         file = given.path if given.kind == "file" else None
-        return Answer.of(result, finished_at, given.given, file, known=known_since is not None)
+        place = shown_source(given) if file is None else str(file)  # a URL without its password
+        return Answer.of(result, finished_at, place, file, read, known=known_since is not None)
 
 
 def _refused(given: Input, request_id: str, code: ErrorCode, why: str) -> TrackResult:

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from services.cli import exports
 from services.cli.status import UsageError
+from services.cli.tagging import add_arguments as add_tag_arguments
 from shared.models.catalogue import Catalogue
 from shared.settings import Settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Model, formats, filter, pictures, and the store of what is classified."""
+    """Model, formats, filter, pictures, the store of what is classified, and tags in files."""
     parser.add_argument("--model", metavar="NAME", help="genre model by folder name or model ID (default: the setting)")
     exports.add_arguments(parser, table="for people, the default")
     parser.add_argument(
@@ -28,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--library", type=Path, metavar="FILE", help="like --resume, with the answers in FILE (SQLite)")
     parser.add_argument("--retry-failed", action="store_true", help="with --resume: try again also what fails for good")
     parser.add_argument("--verbose", action="store_true", help="the services' log on standard error")
+    add_tag_arguments(parser)
 
 
 def store_path(options: argparse.Namespace) -> Path | None:

@@ -8,7 +8,7 @@ from typing import Final
 
 from services.cli.answer import Answer
 from services.cli.exports import Wishes
-from services.cli.pace import span
+from services.cli.pace import shown_rate, span
 from shared.contracts.messages import Status
 
 #: A shorter list of tracks needs no summary: one sees it at a glance.
@@ -55,14 +55,10 @@ class Tally:
         if self.known:
             yield f"{self.known} classified before, {fresh} now"
         if fresh:
-            yield f"{span(seconds)}, {_rate(fresh / max(seconds, 1e-3))}"
+            yield f"{span(seconds)}, {shown_rate(fresh / max(seconds, 1e-3))}"
         for name, counted in (("genre", self._genres), ("mood", self._moods), ("error", self._errors)):
             parts = [f"{label} {count}" for label, count in sorted(counted.items(), key=lambda one: (-one[1], one[0]))]
             yield from _wrapped(name, parts, width)
-
-
-def _rate(per_second: float) -> str:
-    return f"{per_second:.1f} tracks a second" if per_second >= 0.95 else f"{60 * per_second:.0f} tracks a minute"
 
 
 def _wrapped(name: str, parts: Sequence[str], width: int) -> Iterator[str]:

@@ -60,7 +60,8 @@ def _require_keys(settings: Settings) -> None:
     """Raises UsageError where everybody in the network could use a gateway without keys."""
     from services.gateway.guards import is_loopback
 
-    if not is_loopback(settings.gateway_host) and settings.gateway_api_keys is None:
+    protected = settings.gateway_api_keys is not None or settings.gateway_open
+    if not is_loopback(settings.gateway_host) and not protected:
         raise UsageError(
             f"others could reach {settings.gateway_host} without a key: set TONESTREAM_GATEWAY_API_KEYS, or listen at"
             " 127.0.0.1"

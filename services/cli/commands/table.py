@@ -21,6 +21,8 @@ class Command:
 
 COMMANDS: Final[Mapping[str, Command]] = {
     "classify": Command("classify", "classify files, folders, URLs and Spotify tracks on this machine"),
+    "watch": Command("watch", "classify what is in a folder, and then what is added to it"),
+    "undo": Command("undo", "restore the tags that `classify --write-tags` changed"),
     "serve": Command("serve", "serve the page and the HTTP API, with the pipeline in the same process or on Kafka"),
     "submit": Command("submit", "publish requests to Kafka; prints their request IDs"),
     "results": Command("results", "read results from Kafka"),
@@ -29,6 +31,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "dead-letters": Command("dead_letters", "look at the records no worker could handle, and replay them"),
     "train": Command("train", "train a model on labelled data and measure it on held-out artists"),
     "evaluate": Command("evaluate", "measure a model on labelled data"),
+    "doctor": Command("doctor", "check this installation: programs, models, servers, disk, limits"),
     "health": Command("health", "ask the worker on this machine whether it is alive, or ready"),
     "settings": Command("settings", "print every setting with its default, as Markdown"),
     "version": Command("version", "print the version and the models"),

@@ -8,6 +8,7 @@ import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from matplotlib import font_manager, rc_context
@@ -117,7 +118,14 @@ def _headline(figure: Figure, answer: Answer) -> None:
     """Title and facts; genre and mood side by side; what supports them."""
     row, result = answer.row, answer.result
     genre, mood = result.genre, result.mood
-    figure.text(_LEFT, 0.95, _short(row.title or row.source, _LONGEST_TITLE), size=20, weight="bold", va="center")
+    figure.text(
+        _LEFT,
+        0.95,
+        _short(row.title or Path(row.source).name or row.source, _LONGEST_TITLE),
+        size=20,
+        weight="bold",
+        va="center",
+    )
     facts = [row.artist, _length(row.duration_s), row.key, None if row.bpm is None else f"{row.bpm:.0f} BPM"]
     _quiet(figure, 0.905, _joined(facts), size=11.5)
     for x, half, colours in ((_LEFT, genre, _GENRES), (_MOOD, mood, _MOODS)):
@@ -156,13 +164,8 @@ def _timeline(axes: Axes, result: TrackResult) -> None:
     ends = [one.end_s for half in (genre, mood) if half is not None for one in half.segments]
     length = max([result.track.duration_s or 0.0, *ends, 1.0])
     _panel(axes)
-    axes.set_title(
-        "genre of segments: height is confidence. Curves: energy and valence, 0 to 1",
-        loc="left",
-        size=11,
-        color=_INK,
-        pad=9,
-    )
+    axes.set_title("segments", loc="left", size=11, color=_INK, pad=9)
+    axes.set_ylabel("confidence", size=9, color=_QUIET, labelpad=1)
     axes.set_xlim(0, length)
     axes.set_ylim(0, 1.04)
     axes.set_yticks([0, 0.5, 1], ["0", "50%", "100%"])
@@ -193,7 +196,7 @@ def _timeline(axes: Axes, result: TrackResult) -> None:
     if keys:
         axes.legend(
             handles=keys, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=len(keys), frameon=False, fontsize=9.5,
-            handlelength=1.3, columnspacing=1.4, borderaxespad=0.2,
+            handlelength=1.3, handletextpad=0.5, columnspacing=1.2, borderaxespad=0.2,
         )  # fmt: skip
 
 

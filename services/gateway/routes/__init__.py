@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from services.gateway.access import Client, client_of
 from services.gateway.gateway import Gateway
 from services.gateway.problems import unavailable
 
@@ -31,9 +32,15 @@ def _taking(request: Request) -> Gateway:
     return gateway
 
 
+def _client(request: Request) -> Client:
+    return client_of(request.state)
+
+
 #: The gateway, whatever its state.
 AnyGateway = Annotated[Gateway, Depends(_gateway)]
 #: The gateway where it works; else the operation is answered with 503.
 LivingGateway = Annotated[Gateway, Depends(_living)]
 #: The gateway where it takes requests; else the operation is answered with 503.
 TakingGateway = Annotated[Gateway, Depends(_taking)]
+#: Who asks, as far as limits are concerned.
+Asking = Annotated[Client, Depends(_client)]

@@ -31,6 +31,7 @@ async def events(
     """`track`: a track is at another stage (`request_id`, `stage`, `source`, `at`). `result`: a track is finished
     (`request_id`, `row`). `reset`: too much was missed to be sent again; load the results anew. Comments keep the
     connection open. A reader that cannot keep up is cut off, and goes on with `Last-Event-ID`."""
+    begin = gateway.feed.id_now()
     place = gateway.feed.now()
     missed: list[Event] = []
     if last_event_id is not None and (found := gateway.feed.place_of(last_event_id)) is not None:
@@ -39,7 +40,9 @@ async def events(
             place = known
         else:
             missed = await run_in_threadpool(_missed, gateway, seq)
-    yield ServerSentEvent(comment="tracks as they change", retry=_RETRY_MS)
+    # A reader that is cut off before its first event goes on from here.
+    first = begin if last_event_id is None else None
+    yield ServerSentEvent(comment="tracks as they change", retry=_RETRY_MS, id=first)
     for event in missed:
         yield _sent(event)
     async for event in gateway.feed.follow(place):

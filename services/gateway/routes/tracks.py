@@ -12,10 +12,11 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
+from services.gateway.access import Client
 from services.gateway.forms import Form
 from services.gateway.gateway import Gateway
 from services.gateway.problems import GatewayCode, Problem, ProblemDetail, responses, unavailable
-from services.gateway.routes import LivingGateway, TakingGateway
+from services.gateway.routes import Asking, LivingGateway, TakingGateway
 from services.gateway.sources import MOST_TRACKS, checked_track
 from services.gateway.submissions import Submitted
 from services.gateway.uploads import Receiver, Refused, Upload, Wishes, too_large
@@ -128,12 +129,14 @@ _BODY: Final[dict[str, Any]] = {
         GatewayCode.CONFLICT,
         GatewayCode.UPLOAD_INCOMPLETE,
         GatewayCode.DISK_FULL,
+        GatewayCode.RATE_LIMITED,
     ),
     openapi_extra=_BODY,
 )
 async def submit(
     request: Request,
     gateway: TakingGateway,
+    client: Asking,
     idempotency_key: Annotated[
         str | None,
         Header(description="the request ID to use; sent again with the same track it starts nothing new"),
@@ -150,8 +153,9 @@ async def submit(
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     request_id = None if idempotency_key is None else _checked_id(idempotency_key)
+    client.submit(1)
     if kind == "application/json":
-        return await _submit_json(request, gateway, request_id)
+        return await _submit_json(request, gateway, client, request_id)
     await run_in_threadpool(_require_room, gateway)
     receiver = Receiver(gateway.blobs, gateway.settings.fetch_max_bytes)
     try:
@@ -165,7 +169,7 @@ async def submit(
                 ErrorCode.UNSUPPORTED_MEDIA,
                 "send application/json, multipart/form-data, or a file as audio/* or application/octet-stream",
             )
-        return await run_in_threadpool(_submit_files, gateway, receiver, wishes, request_id)
+        return await run_in_threadpool(_submit_files, gateway, client, receiver, wishes, request_id)
     except ClientDisconnect:
         await run_in_threadpool(receiver.discard)
         raise Problem(GatewayCode.UPLOAD_INCOMPLETE, "the connection was closed before the upload was whole") from None
@@ -179,10 +183,11 @@ async def submit(
     status_code=202,
     summary="Classify the same source again",
     response_model=TrackAccepted,
-    responses=responses(GatewayCode.NOT_FOUND, GatewayCode.AUDIO_GONE),
+    responses=responses(GatewayCode.NOT_FOUND, GatewayCode.AUDIO_GONE, GatewayCode.RATE_LIMITED),
 )
-def retry(gateway: TakingGateway, request_id: TrackId) -> JSONResponse:
+def retry(gateway: TakingGateway, client: Asking, request_id: TrackId) -> JSONResponse:
     """A new request for the same source, under a new ID. An upload has to be sent again once it was read."""
+    client.submit(1)
     known = known_request(gateway, request_id)
     spec = known.spec
     if spec is None:
@@ -256,7 +261,7 @@ def _state(gateway: Gateway, request_id: str) -> TrackState:
 # JSON
 
 
-async def _submit_json(request: Request, gateway: Gateway, request_id: str | None) -> JSONResponse:
+async def _submit_json(request: Request, gateway: Gateway, client: Client, request_id: str | None) -> JSONResponse:
     body = bytearray()
     try:
         async for chunk in request.stream():
@@ -265,10 +270,10 @@ async def _submit_json(request: Request, gateway: Gateway, request_id: str | Non
                 raise Problem(ErrorCode.TOO_LARGE, f"a JSON body has at most {_MOST_JSON_BYTES} bytes")
     except ClientDisconnect:
         raise Problem(GatewayCode.UPLOAD_INCOMPLETE, "the connection was closed before the body was whole") from None
-    return await run_in_threadpool(_submit_document, gateway, bytes(body), request_id)
+    return await run_in_threadpool(_submit_document, gateway, client, bytes(body), request_id)
 
 
-def _submit_document(gateway: Gateway, body: bytes, request_id: str | None) -> JSONResponse:
+def _submit_document(gateway: Gateway, client: Client, body: bytes, request_id: str | None) -> JSONResponse:
     try:
         document = _ANY_JSON.validate_json(body)
     except ValidationError as error:
@@ -290,10 +295,11 @@ def _submit_document(gateway: Gateway, body: bytes, request_id: str | None) -> J
             checked.append(checked_track(fields, uuid.uuid4().hex, local))
         except Problem as problem:
             checked.append(TrackRefused(source=_named(fields), problem=problem.document()))
-    return _several(gateway, checked)
+    return _several(gateway, client, checked)
 
 
-def _several(gateway: Gateway, checked: list[TrackRequest | TrackRefused]) -> JSONResponse:
+def _several(gateway: Gateway, client: Client, checked: list[TrackRequest | TrackRefused]) -> JSONResponse:
+    client.submit(len(checked) - 1)
     taken = iter(gateway.submissions.submit([one for one in checked if isinstance(one, TrackRequest)]))
     answers = [one if isinstance(one, TrackRefused) else TrackAccepted.of(next(taken)) for one in checked]
     return JSONResponse(TracksAccepted(tracks=answers).model_dump(mode="json", exclude_none=True), 202)
@@ -343,7 +349,9 @@ async def _receive_body(request: Request, receiver: Receiver, limit_bytes: int, 
     await run_in_threadpool(receiver.end)
 
 
-def _submit_files(gateway: Gateway, receiver: Receiver, wishes: Wishes, request_id: str | None) -> JSONResponse:
+def _submit_files(
+    gateway: Gateway, client: Client, receiver: Receiver, wishes: Wishes, request_id: str | None
+) -> JSONResponse:
     files = receiver.files
     if not files:
         raise Problem(ErrorCode.INVALID_REQUEST, "the form holds no file")
@@ -353,13 +361,15 @@ def _submit_files(gateway: Gateway, receiver: Receiver, wishes: Wishes, request_
             raise file.problem
         one = file.request(request_id or uuid.uuid4().hex, wishes)
         (submitted,) = gateway.submissions.submit([one], [file.fingerprint(wishes)])
-        if submitted.repeated:
-            receiver.discard()
+        if not submitted.repeated:
+            receiver.hand_over()
+        receiver.discard()
         return _accepted(submitted)
     if request_id is not None:
         raise Problem(ErrorCode.INVALID_REQUEST, "Idempotency-Key names one request; send such files one by one")
-    return _several(
+    answered = _several(
         gateway,
+        client,
         [
             file.request(uuid.uuid4().hex, wishes)
             if isinstance(file, Upload)
@@ -367,6 +377,8 @@ def _submit_files(gateway: Gateway, receiver: Receiver, wishes: Wishes, request_
             for file in files
         ],
     )
+    receiver.hand_over()
+    return answered
 
 
 def _accepted(submitted: Submitted) -> JSONResponse:

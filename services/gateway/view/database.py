@@ -38,7 +38,8 @@ _BUSY_S: Final = 5.0
 _MOST_IDLE_READERS: Final = 8
 _REDERIVED_AT_ONCE: Final = 500
 
-#: What is kept for good. ``positions``: where the reader of each partition goes on.
+#: What is kept for good. ``published``: see ``Published`` in requests.py. ``positions``: where the reader of each
+#: partition goes on.
 _KEPT: Final = """
 CREATE TABLE requests (
     request_id TEXT PRIMARY KEY,
@@ -48,7 +49,7 @@ CREATE TABLE requests (
     fingerprint TEXT,
     submitted_at REAL NOT NULL,
     stage TEXT NOT NULL,
-    published INTEGER NOT NULL DEFAULT 1,
+    published INTEGER NOT NULL,
     sha256 TEXT,
     follows TEXT
 );
@@ -79,6 +80,9 @@ CREATE INDEX tracks_by_energy ON tracks(energy, seq);
 CREATE INDEX tracks_by_valence ON tracks(valence, seq);
 CREATE INDEX tracks_by_genre_confidence ON tracks(genre_confidence, seq);
 CREATE INDEX tracks_by_genre ON tracks(genre, mood, status);
+CREATE INDEX tracks_by_mood ON tracks(mood);
+CREATE INDEX tracks_by_status ON tracks(status);
+CREATE INDEX tracks_by_error ON tracks(error) WHERE error IS NOT NULL;
 CREATE VIRTUAL TABLE words USING fts5(title, artist, source, tags, tokenize = 'unicode61 remove_diacritics 2');
 CREATE TABLE embeddings (seq INTEGER PRIMARY KEY, vector BLOB NOT NULL);
 """
@@ -271,6 +275,9 @@ class Database:
 
 def derive(connection: sqlite3.Connection) -> None:
     """Make rows, words and embeddings of all answers anew."""
+    count = connection.execute("SELECT count(*) FROM answers").fetchone()[0]
+    if count:
+        log.warning("this version keeps other columns: %d tracks of the library are prepared anew", count)
     connection.executescript(f"BEGIN IMMEDIATE; {_DERIVED}")
     try:
         last = 0

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from services.gateway.view import requests
 from services.gateway.view.database import add_derived, packed, remove_derived
-from services.gateway.view.requests import Asked, TrackStage
+from services.gateway.view.requests import Asked, Published, TrackStage
 from services.library.row import Row
 from shared.bus.base import Record
 from shared.contracts.codec import MalformedMessageError, decode_message
@@ -101,12 +101,12 @@ def last_seq(connection: sqlite3.Connection) -> int:
 
 
 def _requested(connection: sqlite3.Connection, request: TrackRequest, at: float) -> Iterable[Change]:
-    (known,) = requests.enter(connection, [Asked(request, fingerprint(request), at)], published=True)
-    if known is None:
-        return (Change(request.request_id, TrackStage.QUEUED, request.shown_source, at),)
-    if not known.published:
-        requests.confirm(connection, [request.request_id])
-    return ()
+    (known,) = requests.enter(connection, [Asked(request, fingerprint(request), at)], Published.SEEN)
+    if known is not None:
+        requests.confirm(connection, [request.request_id], Published.SEEN)
+        if known.published is Published.SEEN or known.stage is not TrackStage.QUEUED:
+            return ()
+    return (Change(request.request_id, TrackStage.QUEUED, request.shown_source, at),)
 
 
 def _ingested(connection: sqlite3.Connection, track: IngestedTrack, at: float) -> Iterable[Change]:
@@ -138,8 +138,8 @@ def _answered(connection: sqlite3.Connection, result: TrackResult, at: float) ->
     row = add_derived(connection, seq, result, at)
     stage = TrackStage(result.status.value)
     connection.execute(
-        "UPDATE requests SET stage = ?, source = ?, published = 1 WHERE request_id = ?",
-        (stage.value, result.track.source, result.request_id),
+        "UPDATE requests SET stage = ?, source = ?, published = ? WHERE request_id = ?",
+        (stage.value, result.track.source, Published.SEEN.value, result.request_id),
     )
     return (Change(result.request_id, stage, result.track.source, at, row, seq),)
 
@@ -155,7 +155,7 @@ def _moved(connection: sqlite3.Connection, request_id: str, stage: TrackStage, a
 def _enter_unseen(connection: sqlite3.Connection, request_id: str, track_key: str, source: str, at: float) -> None:
     """Enter a request that was never seen on its topic, which has forgotten it, or that no one could read."""
     connection.execute(
-        "INSERT OR IGNORE INTO requests (request_id, track_key, source, submitted_at, stage)"
-        " VALUES (?, ?, ?, ?, 'queued')",
-        (request_id, track_key, source, at),
+        "INSERT OR IGNORE INTO requests (request_id, track_key, source, submitted_at, stage, published)"
+        " VALUES (?, ?, ?, ?, ?, ?)",
+        (request_id, track_key, source, at, TrackStage.QUEUED.value, Published.SEEN.value),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Final, Self
 
 from shared.contracts.messages import TrackRequest
@@ -28,6 +28,14 @@ class TrackStage(StrEnum):
     def follows(self, other: TrackStage) -> bool:
         """Whether a track that was at ``other`` may be at this one next. Topics are read in no common order."""
         return _RANK[self] > _RANK[other]
+
+
+class Published(IntEnum):
+    """How far a request is on its way to its topic."""
+
+    ENTERED = 0
+    ACKNOWLEDGED = 1  # by the bus
+    SEEN = 2  # by the reader
 
 
 _RANK: Final = {
@@ -53,8 +61,8 @@ class Asked:
 class Known:
     """What the view knows of a request.
 
-    ``spec`` is None for requests that others published and that have left their topic. ``published``: it is on the
-    topic. ``sha256`` names the decoded audio. ``follows`` is the request whose answer answers this one.
+    ``spec`` is None for requests that others published and that have left their topic. ``sha256`` names the decoded
+    audio. ``follows`` is the request whose answer answers this one.
     """
 
     request_id: str
@@ -64,7 +72,7 @@ class Known:
     fingerprint: str | None
     submitted_at: float
     stage: TrackStage
-    published: bool
+    published: Published
     sha256: str | None
     follows: str | None
 
@@ -80,7 +88,7 @@ class Known:
             None if fingerprint is None else str(fingerprint),
             float(str(submitted_at)),
             TrackStage(str(stage)),
-            bool(published),
+            Published(int(str(published))),
             None if sha256 is None else str(sha256),
             None if follows is None else str(follows),
         )
@@ -98,7 +106,7 @@ def find(connection: sqlite3.Connection, request_id: str) -> Known | None:
     return None if found is None else Known.of(found)
 
 
-def enter(connection: sqlite3.Connection, asked: Sequence[Asked], published: bool) -> list[Known | None]:
+def enter(connection: sqlite3.Connection, asked: Sequence[Asked], published: Published) -> list[Known | None]:
     """Enter the requests. For each the one that has the ID already, or None if it is entered."""
     before = []
     for one in asked:
@@ -115,21 +123,25 @@ def enter(connection: sqlite3.Connection, asked: Sequence[Asked], published: boo
                     one.fingerprint,
                     one.submitted_at,
                     TrackStage.QUEUED.value,
-                    int(published),
+                    published.value,
                 ),
             )
     return before
 
 
-def confirm(connection: sqlite3.Connection, request_ids: Sequence[str]) -> None:
-    """The requests are on their topic."""
-    connection.executemany("UPDATE requests SET published = 1 WHERE request_id = ?", [(one,) for one in request_ids])
+def confirm(connection: sqlite3.Connection, request_ids: Sequence[str], published: Published) -> None:
+    """The requests are that far on their way, or further."""
+    connection.executemany(
+        "UPDATE requests SET published = max(published, ?) WHERE request_id = ?",
+        [(published.value, one) for one in request_ids],
+    )
 
 
 def withdraw(connection: sqlite3.Connection, request_ids: Sequence[str]) -> None:
-    """The requests could not be published: forget those that nobody has seen on a topic."""
+    """The requests could not be published: forget those that nobody has seen on their topic all the same."""
     connection.executemany(
-        "DELETE FROM requests WHERE request_id = ? AND published = 0", [(one,) for one in request_ids]
+        "DELETE FROM requests WHERE request_id = ? AND published = ?",
+        [(one, Published.ENTERED.value) for one in request_ids],
     )
 
 

@@ -45,6 +45,8 @@ log = logging.getLogger(__name__)
 
 #: The setting of a topic that limits its batches, after compression and with their framing.
 _LARGEST_MESSAGE = "max.message.bytes"
+#: The setting of a topic that says how long its records are kept, in ms.
+_RETENTION = "retention.ms"
 #: The most records that are fetched to find out whether a reader is at the end.
 _LOOK_AHEAD_RECORDS = 100
 #: How long a reader waits for open transactions before it reports that it is not at the end.
@@ -91,11 +93,12 @@ class KafkaBus:
                 for topic in admin.describe_topics(list(topics))
                 if not topic["error_code"]
             }
-            largest = _largest_messages(admin, list(described)) if described else {}
-        return {
-            name: TopicSpec(name, partitions, max_message_bytes=largest.get(name))
-            for name, partitions in described.items()
-        }
+            configs = _limits(admin, list(described)) if described else {}
+        specs = {}
+        for name, partitions in described.items():
+            limits = configs.get(name, {})
+            specs[name] = TopicSpec(name, partitions, limits.get(_RETENTION), limits.get(_LARGEST_MESSAGE))
+        return specs
 
     def join(self, group: str, topics: Sequence[str]) -> KafkaMembership:
         membership = KafkaMembership(self._config, group, topics)
@@ -135,20 +138,25 @@ class KafkaBus:
         ]
 
 
-def _largest_messages(admin: KafkaAdminClient, topics: Sequence[str]) -> dict[str, int]:
-    """The largest message of each topic; empty if this client may not read their settings."""
-    wanted = [ConfigResource(ConfigResourceType.TOPIC, name, [_LARGEST_MESSAGE]) for name in topics]
+def _limits(admin: KafkaAdminClient, topics: Sequence[str]) -> dict[str, dict[str, int]]:
+    """The retention and the largest message of each topic, by the names of these settings; empty if this client may not
+    read them."""
+    names = [_RETENTION, _LARGEST_MESSAGE]
+    wanted = [ConfigResource(ConfigResourceType.TOPIC, topic, names) for topic in topics]
     try:
         found = admin.describe_configs(wanted, config_filter="all")["topic"]
     except kafka_errors.AuthorizationError:
         return {}
-    return {name: int(settings[_LARGEST_MESSAGE]["value"]) for name, settings in found.items() if settings}
+    return {
+        topic: {name: int(settings[name]["value"]) for name in names if name in settings}
+        for topic, settings in found.items()
+    }
 
 
 def _topic_configs(spec: TopicSpec) -> dict[str, str]:
     configs: dict[str, str] = {}
     if spec.retention_ms is not None:
-        configs["retention.ms"] = str(spec.retention_ms)
+        configs[_RETENTION] = str(spec.retention_ms)
     if spec.max_message_bytes is not None:
         configs[_LARGEST_MESSAGE] = str(spec.max_message_bytes)
     if spec.stamped_by_broker:

@@ -160,7 +160,7 @@ def test_loopback_addresses_are_known(host: str, expected: bool) -> None:
 
 
 def test_a_gateway_for_others_answers_to_any_name_because_its_keys_protect_it(tmp_path: Path) -> None:
-    with GatewayBench(tmp_path, gateway_host="0.0.0.0", gateway_api_keys="secret") as open_one:
+    with GatewayBench(tmp_path, gateway_host="0.0.0.0", gateway_api_keys="a-secret-of-24-characters") as open_one:
         assert open_one.client.get("/livez", headers={"Host": "music.example.org"}).status_code == 200
     with GatewayBench(tmp_path, gateway_host="0.0.0.0", gateway_hosts="music.example.org") as named:
         named.answered(answer("r"))

@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 
 from services.gateway.follower import FOLLOWED
-from services.gateway.view import database, search
-from services.gateway.view.database import Database, ViewError, ViewUnavailableError
-from services.gateway.view.records import Absorber
+from services.gateway.view import database, requests, search
+from services.gateway.view.database import Database, Job, ViewError, ViewUnavailableError
+from services.gateway.view.records import Absorber, fingerprint
+from services.gateway.view.requests import Asked, Published
 from services.gateway.view.search import SORTS, Wanted
 from shared.bus.base import Record
 from shared.bus.memory import MemoryBus
 from shared.contracts.codec import encode_message
+from shared.contracts.messages import TrackRequest
 from shared.contracts.topics import Topics
 from tests.support.gateway_bench import GatewayBench, answer
 from tests.support.rows import ok_result
@@ -134,6 +136,39 @@ def test_rows_are_made_again_where_they_have_other_columns(tmp_path: Path, monke
 def test_nobody_else_can_read_the_file(tmp_path: Path) -> None:
     Database(tmp_path / "v.sqlite").close()
     assert stat.S_IMODE((tmp_path / "v.sqlite").stat().st_mode) == 0o600
+
+
+def test_nothing_that_was_read_is_lost_while_the_disk_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: GatewayBench
+) -> None:
+    """The bus in memory does not keep what was read."""
+    write = bench.gateway.database.write
+    full = True
+
+    def failing(job: Job[object]) -> object:
+        if full:
+            raise ViewUnavailableError("database or disk is full")
+        return write(job)
+
+    monkeypatch.setattr(bench.gateway.database, "write", failing)
+    bench.publish(answer("r"))
+    bench.until(lambda: bench.client.get("/readyz").status_code == 503)
+    assert "disk is full" in bench.client.get("/readyz").json()["because"]
+    full = False
+    bench.until(lambda: bench.results()["total"] == 1)
+    assert bench.client.get("/readyz").status_code == 200
+
+
+def test_a_request_that_was_entered_and_never_published_is_published_at_the_next_start(tmp_path: Path) -> None:
+    bus = MemoryBus()
+    with GatewayBench(tmp_path, bus, mode="kafka") as bench:
+        request = TrackRequest(request_id="r", audio_url="https://example.org/a.mp3")
+        asked = [Asked(request, fingerprint(request), 1.0)]
+        bench.gateway.database.write(lambda connection: requests.enter(connection, asked, Published.ENTERED))
+    with GatewayBench(tmp_path, bus, mode="kafka") as bench:
+        assert bench.asked() == [request]
+        assert bench.post({"audio_url": request.audio_url, "embedding": False}, **{"Idempotency-Key": "r"}).is_success
+        assert bench.nothing_asked()
 
 
 def test_a_failed_job_leaves_nothing_and_a_closed_view_says_so(tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from services.ingestion import connections
-from services.ingestion.addresses import AllowList
 from services.ingestion.fetch import Fetcher, FetchLimits
 from shared.contracts.errors import ErrorCode, TonestreamError, TransientError
+from shared.http import connections
+from shared.http.addresses import AllowList
 from tests.support.certificates import Authority, Certificate
 
 NAME = "media.example"

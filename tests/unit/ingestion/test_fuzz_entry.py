@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from services.ingestion.fetch import Fetched
 from services.ingestion.service import Ingestion
-from services.ingestion.urls import Target
 from shared.audio.decode import DecodedAudio
 from shared.bus.base import Record
 from shared.contracts.topics import Channel
+from shared.http.urls import Target
 from shared.runtime.settling import Settled, Settler
 from shared.settings import Settings
 from tests.support.fuzzing import cases

@@ -20,7 +20,7 @@ from shared.settings import Settings
 ROOT = Path(__file__).resolve().parents[3]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
 DOCKERFILE = (ROOT / "deploy" / "docker" / "Dockerfile").read_text(encoding="utf-8")
-OURS = [*SERVICE_NAMES, "topics", "cli"]
+OURS = [*SERVICE_NAMES, "gateway", "topics", "cli"]
 #: Settings that the files decide themselves, and why.
 FIXED = {
     "blob_url": "the volume",
@@ -29,22 +29,35 @@ FIXED = {
     "health_host": "in the image",
     "health_port": "in the image, which probes it",
     "local_files": "the folder MUSIC",
+    "gateway_host": "in the container, whose port only this machine reaches",
+    "gateway_port": "in the container, as the image probes it",
+    "gateway_open": "the port is bound to loopback",
+    "library_db": "the volume",
+}
+#: Where such a setting stands in the file.
+FIXED_IN = {
+    "local_files": {"ingestion", "cli"},
+    "gateway_host": {"gateway"},
+    "gateway_port": {"gateway"},
+    "gateway_open": {"gateway"},
+    "library_db": {"gateway"},
 }
 #: Who is concerned by a setting, by the beginning of its name; all by any other.
 CONCERNED: dict[str, set[str]] = {
+    "fetch_max_bytes": {"ingestion", "gateway"},
     "fetch_": {"ingestion"},
     "max_unfinished": {"ingestion"},
-    "max_track_s": {"ingestion"},
+    "max_track_s": {"ingestion", "gateway"},
     "decode_": {"ingestion"},
     "retry_window": {"ingestion"},
     "spotify_": {"ingestion", "mood-worker"},
     "engine": {"genre-worker", "mood-worker"},
-    "keep_audio_": {"ingestion", "aggregator"},
-    "gateway_": set(),
-    "library_db": set(),
+    "keep_audio_s": {"ingestion", "aggregator", "gateway"},
+    "keep_audio_bytes": {"ingestion", "aggregator"},
+    "gateway_": {"gateway"},
 }
-#: Who has a way out: one fetches audio, the other asks Spotify.
-WITH_A_WAY_OUT = {"ingestion", "mood-worker"}
+#: Who has a way out: one fetches audio, one asks Spotify, one sends webhooks.
+WITH_A_WAY_OUT = {"ingestion", "mood-worker", "gateway"}
 
 
 def service(name: str) -> dict[str, Any]:
@@ -61,7 +74,7 @@ def test_every_setting_reaches_the_services_it_concerns_and_no_others(name: str)
     variable = f"TONESTREAM_{name.upper()}"
     reached = {one for one in OURS if variable in service(one)["environment"]}
     if name in FIXED:
-        assert name == "local_files" or not reached
+        assert reached <= FIXED_IN.get(name, set())
         return
     assert reached == next((set(who) for start, who in CONCERNED.items() if name.startswith(start)), set(OURS))
     # Handed on where it is set and left out where it is not, so that a file of secrets counts.
@@ -101,11 +114,11 @@ def test_only_the_genre_workers_image_holds_tensorflow_and_none_holds_librosa() 
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     with_tensorflow = [name for name, needs in extras.items() if any(one.startswith("tensorflow") for one in needs)]
     assert with_tensorflow == ["genre-worker"]
-    for name in (*SERVICE_NAMES, "cli", "laptop"):
+    for name in (*SERVICE_NAMES, "gateway", "cli", "laptop"):
         locked = ROOT / "deploy" / "requirements" / f"{name}.txt"
         names = locked.read_text(encoding="utf-8") if locked.exists() else ""
         assert ("tensorflow" in names) == (name == "genre-worker")
-    for name in [*SERVICE_NAMES, "cli"]:
+    for name in [*SERVICE_NAMES, "gateway", "cli"]:
         assert f" AS needs-{name}\n" in DOCKERFILE
         assert not any("librosa" in one for one in extras[name])
 
@@ -212,4 +225,13 @@ def test_a_container_whose_worker_only_waits_is_healthy() -> None:
     assert probe == '["python", "-I", "-S", "/app/health_probe.py"]'
     assert "cp shared/runtime/health_probe.py health_probe.py" in DOCKERFILE and "WORKDIR /app" in DOCKERFILE
     assert health_probe.LIVE == "livez"
-    assert all("healthcheck" not in service(name) for name in SERVICE_NAMES)
+    assert all("healthcheck" not in service(name) for name in (*SERVICE_NAMES, "gateway"))
+
+
+def test_the_gateway_is_probed_where_it_listens_and_reached_from_this_machine_only() -> None:
+    found = service("gateway")
+    assert found["environment"]["TONESTREAM_GATEWAY_PORT"] == "8080"
+    assert "TONESTREAM_HEALTH_PORT=8080" in DOCKERFILE
+    assert found["ports"] == ["127.0.0.1:${GATEWAY_PORT:-8080}:8080"]
+    assert found["command"][:3] == ["tonestream", "serve", "--kafka"]
+    assert "library:/library" in found["volumes"] and "/library" in DOCKERFILE

@@ -27,7 +27,7 @@ ALLOWED = {
 }
 FILES = sorted(
     [file for room in ("shared", "services", "training", "samples") for file in (ROOT / room).rglob("*.py")]
-    + list((ROOT / "docs").glob("*.md"))
+    + list((ROOT / "docs").rglob("*.md"))
     + [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 )
 

@@ -1,0 +1,1 @@
+"""``tonestream doctor``: is everything there that Tonestream needs? One small function a check, by subject."""
