@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Request, expect
 
+from tests.support.filled_library import fill, made_up
 from tests.support.page_visit import PHONE, Visit
 from tests.support.served import Served
 
@@ -129,3 +132,21 @@ def test_the_theme_can_be_chosen_and_is_remembered(visit: Visit) -> None:
 def rows(visit: Visit) -> int:
     """How many rows the table has."""
     return int(visit.page.get_by_role("grid").get_attribute("aria-rowcount") or 0) - 1
+
+
+def test_a_server_with_keys_asks_for_one_and_then_works(chromium: Browser, tmp_path: Path) -> None:
+    environment = {**os.environ, "TONESTREAM_GATEWAY_API_KEYS": "open-sesame-open-sesame-open-sesame"}
+    fill(tmp_path / "library.sqlite", made_up(3))
+    with Served(tmp_path, environment=environment) as served, chromium.new_context() as context:
+        page = context.new_page()
+        page.goto(str(served.client.base_url))
+        dialogue = page.get_by_role("dialog")
+        dialogue.get_by_label("API key").fill("wrong")
+        dialogue.get_by_role("button", name="Sign in").click()
+        expect(dialogue).to_contain_text("The server does not know this key.")
+        dialogue.get_by_label("API key").fill("open-sesame-open-sesame-open-sesame")
+        dialogue.get_by_role("button", name="Sign in").click()
+        expect(page.locator(".rows .row")).to_have_count(3)
+        expect(page.locator("#connection")).to_have_text("live")
+        page.reload()
+        expect(page.locator(".rows .row")).to_have_count(3)

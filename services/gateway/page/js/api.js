@@ -16,9 +16,10 @@ export class ApiError extends Error {
   }
 }
 
-let askForKey = async () => false;
+/** Asks for the API key; resolves to true once signed in. */
+export let askForKey = async () => false;
 
-/** `ask` opens the dialogue for the API key; it resolves to true once signed in. */
+/** `ask` opens the dialogue for the API key. */
 export function setKeyDialogue(ask) {
   askForKey = ask;
 }

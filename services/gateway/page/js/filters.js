@@ -37,6 +37,15 @@ export class Filters extends EventTarget {
         h("p", { class: "soft", id: "where-help", text: "Compare any column with ==, !=, <, <=, >, >= and combine with and, or, not; for example: tags has \"guitar\" and bpm between 90 and 120." }),
         this.#fault));
     this.#fields.expression = expression;
+    // It lies above the chips and the rows: a click elsewhere, or the escape key, puts it away.
+    document.addEventListener("click", (event) => {
+      if (!expression.contains(event.target)) expression.open = false;
+    });
+    expression.addEventListener("keydown", (event) => {
+      if (event.key !== "Escape") return;
+      expression.open = false;
+      expression.firstElementChild.focus();
+    });
     this.box = h("form", { class: "filters", role: "search", "aria-label": "Filter tracks", on: { submit: (event) => event.preventDefault() } },
       h("div", { class: "filter-row" },
         field("q", { type: "search", class: "words", placeholder: "Title, artist, tag …", "aria-label": "Search titles, artists, files and tags" }),
@@ -61,7 +70,7 @@ export class Filters extends EventTarget {
     for (const [name, value] of Object.entries({ q: query.q, min_confidence: query.min_confidence, where: query.where, from, to })) {
       if (this.#fields[name] !== document.activeElement) this.#fields[name].value = value;
     }
-    if (query.where) this.#fields.expression.open = true;
+    this.#fields.expression.classList.toggle("used", Boolean(query.where));
     this.#draw();
   }
 

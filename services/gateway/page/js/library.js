@@ -50,7 +50,7 @@ export class Library {
     for (const view of [this.#table, this.#map]) view.addEventListener("open", (event) => open(event.detail));
     this.#table.addEventListener("sort", (event) => this.#go({ ...this.#filters.query, sort: event.detail }));
     this.#filters.addEventListener("change", () => this.#go(this.#filters.query));
-    this.#source.addEventListener("change", () => this.#told());
+    this.#source.addEventListener("change", () => this.#arrived());
     this.#source.addEventListener("fault", (event) => this.#fault(event.detail));
     this.#selection.addEventListener("change", () => this.#selected());
     const fresh = throttled(() => this.#fresh(), FRESH_MS);
@@ -166,7 +166,7 @@ export class Library {
     this.#source.ask(filtersOf(query), query.sort);
   }
 
-  #told() {
+  #arrived() {
     const { total } = this.#source;
     const filtered = isFiltered(this.#filters.query);
     this.#parts.fault.hidden = true;

@@ -84,6 +84,7 @@ export class Sender {
         this.#activity.update(one, { id: accepted.request_id, stage: accepted.stage, progress: 1 });
         return;
       } catch (error) {
+        if (error.status === 401 && tries < MOST_TRIES && (await api.askForKey())) continue;
         const waits = error.status === 429 || error.status === 503;
         if (!waits || tries >= MOST_TRIES) {
           this.#failed(one, error);

@@ -144,7 +144,7 @@ export class Table extends EventTarget {
       h("div", { role: "gridcell", class: "c-genre" },
         row.genre && h("span", { class: "dot", style: { "--genre": colour(row.genre) } }),
         h("span", { class: row.genre_uncertain ? "guess" : "", text: row.genre ? `${capital(shown(row.genre))}${row.genre_uncertain ? "?" : ""}` : "–" }),
-        row.outside && h("span", { class: "aside", text: "none of the ten?", title: (row.tags ?? []).join(", ") })),
+        row.outside && h("span", { class: "aside", text: "other?", title: `None of the ten? Listeners would say ${row.tags.slice(0, 4).join(", ")}` })),
       h("div", { role: "gridcell", class: "c-confidence" },
         row.genre_confidence !== null && h("span", { class: "bar", "aria-hidden": "true", style: { "--share": String(row.genre_confidence), "--genre": colour(row.genre) } }),
         h("span", { text: row.genre_confidence === null ? "" : percent(row.genre_confidence) })),
