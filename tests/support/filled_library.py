@@ -18,7 +18,7 @@ from shared.contracts.topics import Channel, Topics
 from tests.support.rows import failed_result, ok_result
 
 #: Markup, quotation marks, and a change of the writing direction.
-HOSTILE_TITLE = "<img src=x onerror=\"window.hacked=1\">'\u202e& <script>window.hacked=1</script>"
+HOSTILE_TITLE = '<img src=x onerror="window.hacked=1">\'\u202e& <script>window.hacked=1</script>'
 _FIRST = ("Amber", "Silent", "Northern", "Paper", "Velvet", "Broken", "Golden", "Midnight", "Electric", "Lost", "Río")
 _SECOND = ("Harbour", "Signals", "Garden", "Engine", "Letters", "Parade", "Rain", "Machine", "Avenue", "Crows", "雨")
 _BANDS = ("The Lanterns", "Ida Kovač", "Low Tide", "Mbira Social Club", "Östra", "Quartet 9", "Nova Heights")
@@ -40,8 +40,12 @@ def fill(view: Path, results: Iterable[TrackResult], first_at: float = 1_767_000
     try:
         records = [
             Record(
-                topic=topics.name(Channel.RESULTS), partition=0, offset=offset, key=result.request_id.encode(),
-                value=encode_message(result), timestamp_ms=int((first_at + offset) * 1000),
+                topic=topics.name(Channel.RESULTS),
+                partition=0,
+                offset=offset,
+                key=result.request_id.encode(),
+                value=encode_message(result),
+                timestamp_ms=int((first_at + offset) * 1000),
             )  # fmt: skip
             for offset, result in enumerate(results)
         ]

@@ -32,7 +32,9 @@ def test_the_page_has_words_for_every_error_code() -> None:
 
 
 def test_the_page_shows_the_labels_and_features_of_the_contracts() -> None:
-    lists = {name: tuple(re.findall(r'"(\w+)"', found)) for name, found in re.findall(r"const (\w+) = \[(.*?)\]", LABELS)}
+    lists = {
+        name: tuple(re.findall(r'"(\w+)"', found)) for name, found in re.findall(r"const (\w+) = \[(.*?)\]", LABELS)
+    }
     assert lists == {"GENRES": GENRES, "MOODS": MOODS, "STATUSES": tuple(status.value for status in Status)}
     assert set(re.findall(r'\{ name: "(\w+)", label', WORDS)) == set(AUDIO_FEATURES)
 
@@ -48,7 +50,9 @@ def test_vendored_files_are_those_that_their_table_names() -> None:
 
 def test_no_markup_is_made_from_text() -> None:
     for script in (FOLDER / "js").glob("*.js"):
-        found = re.findall(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(", script.read_text("utf-8"))
+        found = re.findall(
+            r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(", script.read_text("utf-8")
+        )
         assert found == [], script.name
 
 
