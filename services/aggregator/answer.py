@@ -156,12 +156,13 @@ def _genre(
 
 
 def _segment(prediction: SegmentPrediction) -> SegmentGenre:
-    label = max(GENRES, key=lambda genre: prediction.probabilities[genre])
+    first, second = sorted(GENRES, key=lambda genre: -prediction.probabilities[genre])[:2]
     return SegmentGenre(
         start_s=prediction.start_s,
         end_s=prediction.end_s,
-        label=label,
-        confidence=prediction.probabilities[label],
+        label=first,
+        confidence=prediction.probabilities[first],
+        runner_up=GenreAlternative(label=second, confidence=prediction.probabilities[second]),
     )
 
 

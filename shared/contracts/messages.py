@@ -445,13 +445,21 @@ class MoodPrediction(_Message):
         return self
 
 
+class GenreAlternative(_Frozen):
+    """The next best genre."""
+
+    label: str
+    confidence: Probability
+
+
 class SegmentGenre(_Frozen):
-    """Evidence: the prediction of one segment."""
+    """Evidence: the prediction of one segment. ``runner_up`` is missing in answers of older versions."""
 
     start_s: Seconds
     end_s: Seconds
     label: str
     confidence: Probability
+    runner_up: GenreAlternative | None = None
 
 
 class Track(_Frozen):
@@ -462,13 +470,6 @@ class Track(_Frozen):
     title: Text | None = None
     artist: Text | None = None
     duration_s: Seconds | None = None
-
-
-class GenreAlternative(_Frozen):
-    """The next best genre."""
-
-    label: str
-    confidence: Probability
 
 
 class Genre(_Frozen):

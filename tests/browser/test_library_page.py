@@ -86,8 +86,10 @@ def test_a_long_selection_is_exported_in_parts_with_one_head(visit: Visit) -> No
     page.get_by_role("button", name="Select all").click()
     expect(page.locator(".selection-said")).to_have_text(f"{total(page)} tracks selected")
     text = page.evaluate(
-        """async () => { const { withoutHead } = await import("/static/js/exports.js");
-            return [withoutHead("csv", "a,b\\n1,2\\n"), withoutHead("m3u8", "#EXTM3U\\nx\\n"), withoutHead("jsonl", "{}\\n")];
+        """async () => {
+            const { withoutHead } = await import("/static/js/exports.js");
+            const files = [["csv", "a,b\\n1,2\\n"], ["m3u8", "#EXTM3U\\nx\\n"], ["jsonl", "{}\\n"]];
+            return files.map(([format, text]) => withoutHead(format, text));
         }"""
     )
     assert text == ["1,2\n", "x\n", "{}\n"]

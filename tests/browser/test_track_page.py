@@ -49,6 +49,7 @@ def test_a_segment_is_heard_and_explained_when_it_is_chosen(visit: Visit, heard_
     last = audio.evaluate("audio => audio.currentTime")
     assert first < last and 8.9 <= last < 10.0
     expect(page.locator(".moment")).to_contain_text("Rock")
+    expect(page.locator(".moment")).to_contain_text("as the whole track, runner-up")
     expect(page.locator(".moment")).to_contain_text("energy")
 
 

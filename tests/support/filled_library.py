@@ -46,7 +46,7 @@ def fill(view: Path, results: Iterable[TrackResult], first_at: float = 1_767_000
                 key=result.request_id.encode(),
                 value=encode_message(result),
                 timestamp_ms=int((first_at + offset) * 1000),
-            )  # fmt: skip
+            )
             for offset, result in enumerate(results)
         ]
         database.write(lambda connection: Absorber(topics).absorb(connection, records))

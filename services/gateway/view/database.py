@@ -80,6 +80,9 @@ CREATE INDEX tracks_by_energy ON tracks(energy, seq);
 CREATE INDEX tracks_by_valence ON tracks(valence, seq);
 CREATE INDEX tracks_by_genre_confidence ON tracks(genre_confidence, seq);
 CREATE INDEX tracks_by_genre ON tracks(genre, mood, status);
+CREATE INDEX tracks_by_mood ON tracks(mood);
+CREATE INDEX tracks_by_status ON tracks(status);
+CREATE INDEX tracks_by_error ON tracks(error) WHERE error IS NOT NULL;
 CREATE VIRTUAL TABLE words USING fts5(title, artist, source, tags, tokenize = 'unicode61 remove_diacritics 2');
 CREATE TABLE embeddings (seq INTEGER PRIMARY KEY, vector BLOB NOT NULL);
 """
@@ -272,6 +275,9 @@ class Database:
 
 def derive(connection: sqlite3.Connection) -> None:
     """Make rows, words and embeddings of all answers anew."""
+    count = connection.execute("SELECT count(*) FROM answers").fetchone()[0]
+    if count:
+        log.warning("this version keeps other columns: %d tracks of the library are prepared anew", count)
     connection.executescript(f"BEGIN IMMEDIATE; {_DERIVED}")
     try:
         last = 0

@@ -20,6 +20,7 @@ from shared.contracts.messages import (
     LONGEST_SOURCE,
     ErrorReport,
     Genre,
+    GenreAlternative,
     IngestedTrack,
     SegmentGenre,
     Stage,
@@ -227,8 +228,10 @@ def test_a_timestamp_that_can_be_right_is_when_the_request_was_made(settings: Se
 
 
 def test_a_finished_answer_of_four_hours_of_segments_travels_with_its_track() -> None:
+    second = GenreAlternative(label="classical", confidence=0.012345)
     segments = tuple(
-        SegmentGenre(start_s=3.0 * n, end_s=3.0 * n + 3, label="classical", confidence=0.987654) for n in range(4800)
+        SegmentGenre(start_s=3.0 * n, end_s=3.0 * n + 3, label="classical", confidence=0.987654, runner_up=second)
+        for n in range(4800)
     )
     genre = Genre(
         label="classical", confidence=0.9, agreement=1.0, segments=segments, model="m" * 60,

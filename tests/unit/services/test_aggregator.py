@@ -214,6 +214,9 @@ def test_a_request_is_answered_when_its_last_part_came_in_whatever_order(bench: 
         assert result.status is Status.OK
         assert result.genre is not None and result.genre.label == "jazz"
         assert [segment.label for segment in result.genre.segments] == ["jazz", "jazz", "blues"]
+        for segment in result.genre.segments:
+            assert segment.runner_up is not None and segment.runner_up.label != segment.label
+            assert segment.runner_up.confidence <= segment.confidence
         assert result.genre.agreement == pytest.approx(2 / 3, abs=1e-6)
         assert result.mood is not None and result.mood.label == "calm"
         assert result.timings_ms["genre-worker"] == 3.0

@@ -1,7 +1,7 @@
 // What was found out about one track, card by card. Pure: a result in, elements out.
 import { h } from "./dom.js";
 import { capital, clock, duration, percent } from "./format.js";
-import { colour, shown } from "./labels.js";
+import { colour, isOther, shown } from "./labels.js";
 import { errorWords, FEATURES, meaning, serviceWords } from "./words.js";
 
 /** @param {string} title @param {string} kind the class @param {...any} children */
@@ -27,7 +27,7 @@ function fit(result) {
   const found = result.genre.fit;
   if (!found) return null;
   const tags = result.tags.slice(0, 4).map((tag) => tag.label).join(", ");
-  if (found.outside) {
+  if (isOther(found.outside, result.genre.label, result.tags.map((tag) => tag.label))) {
     return h("p", { class: "remark" }, h("strong", { text: "None of the ten?" }),
       ` This track is probably of another kind${tags ? `; listeners would say ${tags}` : ""}.`);
   }

@@ -1,7 +1,7 @@
 // The table of tracks: only the rows in view exist. It scrolls with the page, and one row at a time takes the focus.
 import { announce, h, onceAFrame } from "./dom.js";
 import { capital, clock, percent, trackName } from "./format.js";
-import { colour, shown } from "./labels.js";
+import { colour, isOther, shown } from "./labels.js";
 
 /** Rows beyond the edges of the window that are kept ready. */
 const SPARE = 8;
@@ -144,7 +144,7 @@ export class Table extends EventTarget {
       h("div", { role: "gridcell", class: "c-genre" },
         row.genre && h("span", { class: "dot", style: { "--genre": colour(row.genre) } }),
         h("span", { class: row.genre_uncertain ? "guess" : "", text: row.genre ? `${capital(shown(row.genre))}${row.genre_uncertain ? "?" : ""}` : "–" }),
-        row.outside && h("span", { class: "aside", text: "none of the ten?", title: (row.tags ?? []).join(", ") })),
+        isOther(row.outside, row.genre, row.tags) && h("span", { class: "aside", text: "other?", title: `None of the ten? Listeners would say ${row.tags.slice(0, 4).join(", ")}` })),
       h("div", { role: "gridcell", class: "c-confidence" },
         row.genre_confidence !== null && h("span", { class: "bar", "aria-hidden": "true", style: { "--share": String(row.genre_confidence), "--genre": colour(row.genre) } }),
         h("span", { text: row.genre_confidence === null ? "" : percent(row.genre_confidence) })),

@@ -244,8 +244,8 @@ function momentWords(result, segment, mood, time) {
     h("span", { class: "soft", text: `${clock(segment.start_s)}–${clock(segment.end_s)} ` }),
     h("span", { class: "dot", style: { "--genre": colour(segment.label) } }),
     h("strong", { text: `${capital(shown(segment.label))} ${percent(segment.confidence)}` }),
-    segment.runner_up && h("span", { class: "soft", text: `, then ${shown(segment.runner_up.label)} ${percent(segment.runner_up.confidence)}` }),
-    h("span", { class: "soft", text: same ? ", as the whole track" : `, unlike the whole track (${shown(genre.label)})` }),
+    h("span", { class: "soft", text: same ? " as the whole track" : ` unlike the whole track (${shown(genre.label)})` }),
+    segment.runner_up && h("span", { class: "soft", text: `, runner-up ${shown(segment.runner_up.label)} ${percent(segment.runner_up.confidence)}` }),
     mood && h("span", { text: ` · ${mood.label} ${percent(mood.confidence)}` }),
     mood && h("span", { class: "soft", text: ` (energy ${mood.energy.toFixed(2)}, valence ${mood.valence.toFixed(2)})` }),
   ].filter(Boolean) };
