@@ -58,10 +58,11 @@ def test_a_page_without_generated_parts_stays_as_it_is() -> None:
 
 
 def test_a_recording_shows_every_line_when_it_came(tmp_path: Path) -> None:
-    printed = r"import sys; print('\x1b[1mbold\x1b[0m & \x1b[32mok\x1b[0m'); print(sys.stdout.isatty())"
+    row, bar, last = r"'\x1b[1mbold\x1b[0m & \x1b[32mok\x1b[0m'", "'bar'", r"'\r\x1b[1A\x1b[2K', sys.stdout.isatty()"
+    printed = f"import sys; print({row}); print({bar}); print({last})"
     lines = record([sys.executable, "-c", printed], tmp_path)
-    assert [line.text for line in lines][-1] == "True"
+    assert [line.text for line in lines] == ["\x1b[1mbold\x1b[0m & \x1b[32mok\x1b[0m", " True"]
     drawn = picture(["command"], [*lines, Line("late", 99.0)])
-    assert 'class="bold">bold</text>' in drawn and ">ok</text>" in drawn and "&amp;" in drawn
+    assert 'class="bold">bold</text>' in drawn and 'style="fill:#7ee787">ok</text>' in drawn and "&amp;" in drawn
     assert drawn.index(">late<") > drawn.index(">ok<")
     assert "prefers-reduced-motion" in drawn and "http" not in drawn.replace("http://www.w3.org/2000/svg", "")
