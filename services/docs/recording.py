@@ -1,7 +1,8 @@
 """``python -m services.docs.recording`` (``make recording``): a run of the command as an SVG that plays.
 
 The command runs in a pseudo-terminal, with its colours. Each line of its output appears in the picture when it appeared
-in the terminal. Readers who want no motion, and viewers without animation, see the finished output.
+in the terminal. A progress bar that the command removes is left out. Readers who want no motion, and viewers without
+animation, see the finished output.
 """
 
 from __future__ import annotations
@@ -35,7 +36,10 @@ _BAR: Final = 30
 #: The time before the first output that is spent on typing, and the longest pause that is shown, in seconds.
 _TYPING_S: Final = 0.8
 _LONGEST_PAUSE_S: Final = 1.5
-_COLOURS: Final = {"green": "#7ee787", "yellow": "#e3b341", "red": "#ff7b72"}
+#: Of the terminal's own colours red, green and yellow.
+_COLOURS: Final = {"color(1)": "#ff7b72", "color(2)": "#7ee787", "color(3)": "#e3b341"}
+#: How a progress bar is removed: the cursor goes one line up and erases it.
+_LINE_REMOVED: Final = "\x1b[1A\x1b[2K"
 _STYLE: Final = """
 .screen { fill: #16181d; } .bar { fill: #24272e; } .dot { fill: #4b5059; }
 text { font: 14px ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; fill: #d7dae0;
@@ -72,7 +76,11 @@ def record(command: Sequence[str], folder: Path) -> list[Line]:
         if not found:
             break
         *whole, pending = (pending + found).split(b"\n")
-        lines += [Line(line.decode().rstrip("\r"), time.monotonic()) for line in whole]
+        for line in whole:
+            shown = line.decode().rstrip("\r").rpartition("\r")[2]
+            if shown.startswith(_LINE_REMOVED) and lines:
+                lines.pop()
+            lines.append(Line(shown.removeprefix(_LINE_REMOVED), time.monotonic()))
     os.close(ours)
     if (status := process.wait()) != 0:
         raise subprocess.CalledProcessError(status, command)
