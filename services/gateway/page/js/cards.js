@@ -51,8 +51,8 @@ function answer(label, half, css) {
     h("span", { class: "answer-bar", "aria-hidden": "true", style: { "--share": String(half.confidence) } }));
 }
 
-function bar(label, share, value, css = "var(--accent)", title = null) {
-  return h("li", { title }, h("span", { class: "bar-label", text: label }),
+function bar(label, share, value, css = "var(--accent)") {
+  return h("li", {}, h("span", { class: "bar-label", text: label }),
     h("span", { class: "bar", "aria-hidden": "true", style: { "--share": String(share), "--genre": css } }), h("span", { class: "bar-value", text: value }));
 }
 

@@ -19,6 +19,7 @@ export class TrackView {
   #player = null;
   #curves = null;
   #stage = null;
+  #soundNote = null;
 
   constructor(place, around) {
     this.#place = place;
@@ -147,7 +148,7 @@ export class TrackView {
     const time = h("span", { class: "time", text: `0:00 / ${clock(seconds)}` });
     const moment = h("p", { class: "moment" });
     const note = h("p", { class: "soft sound-note", role: "status" });
-    this.soundNote = note;
+    this.#soundNote = note;
     const head = h("div", { class: "playhead", "aria-hidden": "true" });
     const lanes = h("div", { class: "lanes" }, player.place, ribbon.names, ribbon.box, curves?.place, head);
     const follow = () => {
@@ -192,7 +193,7 @@ export class TrackView {
       if (player !== this.#player || !player) return;
       const words = errorWords(error.code);
       player.place.classList.add("silent");
-      this.soundNote.textContent = `${words.what} ${error.code === "audio_gone" || error.code === "not_found" ? "The evidence stays: choose a segment to see why." : words.todo}`;
+      this.#soundNote.textContent = `${words.what} ${error.code === "audio_gone" || error.code === "not_found" ? "The evidence stays: choose a segment to see why." : words.todo}`;
     }
   }
 
