@@ -27,7 +27,7 @@ from tests.support.secure_kafka import SecureBroker
 from tests.support.secure_redis import SecureRedis
 
 #: The folders of the tests that share servers.
-_ON_SERVERS = frozenset({"contract", "integration", "chaos"})
+_ON_SERVERS = frozenset({"contract", "integration", "chaos", "recipes"})
 
 Server = TypeVar("Server", KafkaBroker, RedisServer, RedisCluster)
 
@@ -35,6 +35,7 @@ Server = TypeVar("Server", KafkaBroker, RedisServer, RedisCluster)
 _STARTED = pytest.StashKey[dict[str, str]]()
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Say what stays together in one process."""
     for item in items:

@@ -21,14 +21,14 @@ _BY_SIGNAL: Final = 128
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status. Without ``arguments`` it takes those of the process, and ends the
     process."""
-    for name in THREADS_OF_BLAS:
-        os.environ.setdefault(name, "1")
     if arguments is not None:
+        _keep_blas_to_one_thread()
         from services.cli.command_line import run
 
         return run(arguments)
     status = _BY_SIGNAL + signal.SIGINT
     try:
+        _keep_blas_to_one_thread()
         from services.cli.command_line import own_process, run
 
         own_process()
@@ -40,6 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if status > _BY_SIGNAL:
         os._exit(status)  # does not wait for running threads
     return status
+
+
+def _keep_blas_to_one_thread() -> None:
+    for name in THREADS_OF_BLAS:
+        os.environ.setdefault(name, "1")
 
 
 if __name__ == "__main__":

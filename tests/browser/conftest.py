@@ -19,9 +19,12 @@ _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable
 MADE_UP = 240
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def chromium() -> Iterator[Browser]:
-    """The browser. Without one the tests are skipped, or fail where ``CI`` is set."""
+    """The browser, for these tests only: Playwright runs an event loop, in which no other can begin.
+
+    Without a browser the tests are skipped, or fail where ``CI`` is set.
+    """
     found = next((path for name in _NAMES if (path := shutil.which(name))), None)
     if found is None:
         reason = "no Chromium on this machine: install the package chromium"
@@ -34,7 +37,7 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def served(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """The server, with a library of made-up tracks."""
     folder = tmp_path_factory.mktemp("page")
@@ -51,7 +54,7 @@ def visit(chromium: Browser, served: Served) -> Iterator[Visit]:
     assert visit.faults == []
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def heard_track(served: Served) -> str:
     """The request ID of a sample that was classified."""
     sample = Path(__file__).resolve().parents[2] / "samples" / "bay.mp3"
