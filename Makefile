@@ -28,7 +28,7 @@ web: $(VENV)/.run ## the page and the HTTP API on this machine; says where to lo
 	@$(VENV)/bin/tonestream serve $(SERVE)
 
 test: $(VENV)/.test test-services ## every test: unit, contract and integration, on real Kafka and Redis
-	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadgroup $(if $(CI),--cov --cov-report=term)
+	$(VENV)/bin/python -m pytest --numprocesses 2 $(if $(CI),--cov --cov-report=term)
 
 recipes: $(VENV)/.test test-services ## set up what recipes/ needs (Node, Go, beets, MCP), and run each of them
 	@deploy/setup/recipes.sh $(VENV)

@@ -157,8 +157,12 @@ def test_what_is_finished_is_shown_whatever_ends_the_run(number: int, status: in
 
 @pytest.mark.parametrize("after_s", [0.0, 0.1, 0.3, 0.6])
 def test_ctrl_c_at_any_moment_is_no_traceback(after_s: float) -> None:
-    # Python itself takes a moment until it reaches us: what it says of a signal before that is its own.
-    script = "import services.cli.main as m, sys; print(flush=True); sys.argv[1:] = ['settings']; sys.exit(m.main())"
+    # Python itself takes a moment until it reaches us: what it says of a signal before that is its own. So the line
+    # that starts the clock is printed by the first thing that the command does.
+    script = (
+        "import services.cli.main as m, sys; m._keep_blas_to_one_thread = lambda: print(flush=True);"
+        " sys.argv[1:] = ['settings']; sys.exit(m.main())"
+    )
     process = subprocess.Popen(
         [sys.executable, "-c", script], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         preexec_fn=heed_signals,
