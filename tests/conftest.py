@@ -52,12 +52,21 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def logging_as_before() -> Iterator[None]:
     """A command that runs inside the tests sets up its logging: on a standard error that ends with the test."""
     root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
+    handlers = list(root.handlers)
+    before = {logger: (logger.level, logger.disabled) for logger in _loggers()}
     yield
     for handler in [handler for handler in root.handlers if handler not in handlers]:
         root.removeHandler(handler)
     root.handlers[:] = handlers
-    root.setLevel(level)
+    for logger in _loggers():
+        level, logger.disabled = before.get(logger, (logging.NOTSET, False))
+        if logger.level != level:
+            logger.setLevel(level)
+
+
+def _loggers() -> list[logging.Logger]:
+    known = logging.Logger.manager.loggerDict.values()
+    return [logging.getLogger(), *(one for one in known if isinstance(one, logging.Logger))]
 
 
 @pytest.fixture
