@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from services.topology import ENTRANCES, READ_BY_SERVICES
 from shared.bus.base import BusError, BusUnavailableError, Publisher, Reader
@@ -35,12 +38,13 @@ class NotReadInTimeError(BusUnavailableError):
     """The dead letters could not be read to their end in the time allowed."""
 
 
-@dataclass(frozen=True, slots=True)
-class LetterSummary:
-    """A dead letter without its value: all values together may not fit into memory. ``replayed`` is None where Redis
-    was not asked, or did not answer."""
+class DeadLetterSummary(BaseModel):
+    """A record that no worker could handle, and why. ``topic``, ``partition`` and ``offset`` say where it stood."""
 
-    id: str
+    # Without its value: all values together may not fit into memory.
+    model_config = ConfigDict(frozen=True)
+
+    id: str = Field(description="partition and offset among the dead letters", examples=["3:17"])
     time: str
     service: str
     exception: str
@@ -50,14 +54,14 @@ class LetterSummary:
     offset: str
     attempts: str
     request_id: str | None
-    bytes: int
-    replay_of: list[str]
-    cut: str | None
-    replayed: bool | None = None
+    bytes: int = Field(description="size of the record")
+    replay_of: list[str] = Field(description="the dead letters it was before")
+    cut: str | None = Field(description="what the record was, if only a part of it is kept")
+    replayed: bool | None = Field(description="null: not known at the moment")
 
     @classmethod
-    def of(cls, letter: DeadLetter) -> LetterSummary:
-        """What a list shows of the letter."""
+    def of(cls, letter: DeadLetter) -> DeadLetterSummary:
+        """What a list shows of the letter, before Redis is asked whether it was replayed."""
         return cls(
             id=letter.id,
             time=datetime.fromtimestamp(letter.record.timestamp_ms / 1000, UTC).isoformat(timespec="milliseconds"),
@@ -72,6 +76,7 @@ class LetterSummary:
             bytes=len(letter.record.value),
             replay_of=list(letter.replay_of),
             cut=letter.cut or None,
+            replayed=None,
         )
 
 
@@ -126,7 +131,15 @@ def open_requests(settings: Settings) -> Requests:
     return Requests.open(client, Keys(settings.redis_prefix), "dead-letters", ttl_s, deadline_s)
 
 
-def with_marks(listed: Sequence[LetterSummary], replays: Replays) -> tuple[list[LetterSummary], str | None]:
+def newest_letters(reader: Reader, limit: int, service: str | None, timeout_s: float) -> list[DeadLetterSummary]:
+    """The last ``limit`` dead letters, of one service if it is given, the oldest first. Raises BusError."""
+    found: deque[DeadLetterSummary] = deque(maxlen=limit)
+    for letters in read_letters(reader, timeout_s):
+        found += [DeadLetterSummary.of(letter) for letter in letters if service in (None, letter.service)]
+    return sorted(found, key=lambda one: one.time)
+
+
+def with_marks(listed: Sequence[DeadLetterSummary], replays: Replays) -> tuple[list[DeadLetterSummary], str | None]:
     """The summaries with ``replayed``; and why that is not known, where Redis does not answer."""
     marked: set[str] = set()
     try:
@@ -134,7 +147,7 @@ def with_marks(listed: Sequence[LetterSummary], replays: Replays) -> tuple[list[
             marked |= replays.marked([one.id for one in listed[start : start + _MARKS]])
     except DependencyError as error:
         return list(listed), str(error)
-    return [replace(one, replayed=one.id in marked) for one in listed], None
+    return [one.model_copy(update={"replayed": one.id in marked}) for one in listed], None
 
 
 @dataclass(frozen=True, slots=True)

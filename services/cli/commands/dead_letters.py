@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
 from services.cli import redacted_logs
@@ -16,8 +14,9 @@ from services.cli.commands.topics import reader_of
 from services.cli.output import complain
 from services.cli.status import FAILED, OK, UsageError
 from services.dead_letters import (
-    LetterSummary,
+    DeadLetterSummary,
     find_letters,
+    newest_letters,
     open_replays,
     open_requests,
     read_letters,
@@ -112,21 +111,18 @@ def _reader(bus: Bus, topics: Topics, stack: ExitStack) -> Reader:
 
 def _list(options: argparse.Namespace, settings: Settings) -> int:
     redacted_logs.configure(settings, "text", client_noise=False)
-    # A summary of each without its value, because all values together may not fit into memory.
-    found: deque[LetterSummary] = deque(maxlen=options.limit)
     with ExitStack() as stack:
         reader = _reader(_bus(settings, stack), Topics(settings.topic_prefix), stack)
-        for letters in read_letters(reader, options.timeout):
-            found += [LetterSummary.of(letter) for letter in letters if options.service in (None, letter.service)]
-    listed = _marked(sorted(found, key=lambda one: one.time), settings)
+        found = newest_letters(reader, options.limit, options.service, options.timeout)
+    listed = _marked(found, settings)
     for one in listed:
-        print(json.dumps(asdict(one)) if options.json else _line(one), flush=True)
+        print(json.dumps(one.model_dump()) if options.json else _line(one), flush=True)
     if not listed and not options.json:
         print("no dead letters")
     return OK
 
 
-def _marked(listed: Sequence[LetterSummary], settings: Settings) -> list[LetterSummary]:
+def _marked(listed: Sequence[DeadLetterSummary], settings: Settings) -> list[DeadLetterSummary]:
     """With ``replayed``; None where Redis cannot be asked."""
     found, fault = with_marks(listed, open_replays(settings))
     if fault is not None:
@@ -134,7 +130,7 @@ def _marked(listed: Sequence[LetterSummary], settings: Settings) -> list[LetterS
     return found
 
 
-def _line(one: LetterSummary) -> str:
+def _line(one: DeadLetterSummary) -> str:
     notes = [name for name, holds in (("replayed", one.replayed), ("cut", one.cut)) if holds]
     if one.replay_of:
         notes.append(f"replay of {' of '.join(reversed(one.replay_of))}")
@@ -149,8 +145,8 @@ def _show(options: argparse.Namespace, settings: Settings) -> int:
     with ExitStack() as stack:
         reader = _reader(_bus(settings, stack), Topics(settings.topic_prefix), stack)
         (letter,) = find_letters(reader, [options.id], options.timeout)
-    (summary,) = _marked([LetterSummary.of(letter)], settings)
-    for name, value in asdict(summary).items():
+    (summary,) = _marked([DeadLetterSummary.of(letter)], settings)
+    for name, value in summary.model_dump().items():
         print(f"{name}: {printable('-' if value in (None, '', []) else str(value))}")
     print(f"key: {_bytes(letter.record.key)}")
     for header, content in letter.original_headers():

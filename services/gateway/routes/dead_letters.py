@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import base64
 import contextlib
-from collections import deque
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Path, Query
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 from services.dead_letters import (
-    LetterSummary,
+    DeadLetterSummary,
     NotReadInTimeError,
     UnknownDeadLetterError,
     find_letters,
+    newest_letters,
     open_replays,
     open_requests,
-    read_letters,
     replay_letters,
     with_marks,
 )
@@ -41,25 +39,6 @@ _SHOWN_BYTES: Final = 64 * 1024
 
 Partition = Annotated[int, Path(ge=0, lt=10**9, description="partition of the topic of dead letters")]
 Offset = Annotated[int, Path(ge=0, lt=10**18, description="offset in that partition")]
-
-
-class DeadLetterSummary(BaseModel):
-    """A record that no worker could handle, and why. ``topic``, ``partition`` and ``offset`` say where it stood."""
-
-    id: str = Field(description="partition and offset among the dead letters", examples=["3:17"])
-    time: str
-    service: str
-    exception: str
-    message: str
-    topic: str
-    partition: str
-    offset: str
-    attempts: str
-    request_id: str | None
-    bytes: int = Field(description="size of the record")
-    replay_of: list[str] = Field(description="the dead letters it was before")
-    cut: str | None = Field(description="what the record was, if only a part of it is kept")
-    replayed: bool | None = Field(description="null: not known at the moment")
 
 
 class DeadLetterList(BaseModel):
@@ -107,21 +86,18 @@ def list_all(
     service: Annotated[str | None, Query(description=f"only those of one of {', '.join(SERVICE_NAMES)}")] = None,
 ) -> DeadLetterList:
     """As `tonestream dead-letters list` shows them. Only with a pipeline on Kafka."""
-    found: deque[LetterSummary] = deque(maxlen=limit)
     with _reader(gateway) as reader:
-        for letters in read_letters(reader, _READ_S):
-            found += [LetterSummary.of(letter) for letter in letters if service in (None, letter.service)]
-    listed = sorted(found, key=lambda one: one.time)
-    return DeadLetterList(dead_letters=[DeadLetterSummary(**asdict(one)) for one in _marked(gateway, listed)])
+        listed = newest_letters(reader, limit, service, _READ_S)
+    return DeadLetterList(dead_letters=_marked(gateway, listed))
 
 
 @router.get("/{partition}:{offset}", summary="One dead letter", responses=responses(GatewayCode.NOT_FOUND))
 def show(gateway: LivingGateway, partition: Partition, offset: Offset) -> DeadLetterDetail:
     """With its stack trace and the original record."""
     letter = _letter(gateway, partition, offset)
-    (summary,) = _marked(gateway, [LetterSummary.of(letter)])
+    (summary,) = _marked(gateway, [DeadLetterSummary.of(letter)])
     return DeadLetterDetail(
-        **asdict(summary),
+        **summary.model_dump(),
         stacktrace=letter.stacktrace,
         key=_content(letter.record.key),
         headers=[RecordHeader(name=name, value=_content(value)) for name, value in letter.original_headers()],
@@ -183,7 +159,7 @@ def _reader(gateway: Gateway, at: tuple[int, int] | None = None) -> Iterator[Rea
         raise unavailable(str(error)) from error
 
 
-def _marked(gateway: Gateway, listed: list[LetterSummary]) -> list[LetterSummary]:
+def _marked(gateway: Gateway, listed: list[DeadLetterSummary]) -> list[DeadLetterSummary]:
     return with_marks(listed, open_replays(gateway.settings))[0]
 
 
