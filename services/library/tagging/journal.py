@@ -18,7 +18,9 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from services.library.data_folder import data_folder
 from services.library.tagging.errors import Refusal, TagRefusedError
+from services.library.tagging.folders import sync_folder
 from services.library.tagging.rules import Field as TagField
 
 _SUFFIX: Final = ".jsonl"
@@ -101,11 +103,8 @@ class Journals:
 
 
 def default_folder() -> Path:
-    """The folder of the journals: ``$XDG_DATA_HOME/tonestream/journal``, or below ``~/.local/share``."""
-    given = os.environ.get("XDG_DATA_HOME", "")
-    # A relative path is invalid after the XDG Base Directory Specification.
-    base = Path(given) if given.startswith("/") else Path.home() / ".local" / "share"
-    return base / "tonestream" / "journal"
+    """The folder of the journals."""
+    return data_folder() / "journal"
 
 
 class Journal:
@@ -194,14 +193,4 @@ def _append(file: Path, line: Entry | Mark) -> None:
     finally:
         os.close(descriptor)
     if size == 0:
-        _sync_folder(file.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """The name of a new journal is on the disk."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_folder(file.parent)  # the name of a new journal

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from services.library.tagging.errors import Refusal, TagRefusedError, refused, unreadable
+from services.library.tagging.folders import sync_folder
 from services.library.tagging.formats import TagFile, open_tags
 from services.library.tagging.leftovers import TEMPORARY_PREFIX, TEMPORARY_SUFFIX
 from services.library.tagging.plan import Identity
@@ -72,7 +73,7 @@ def replace(file: Path, identity: Identity, edit: Edit, note: Callable[[Replacem
             fault_point(TAGS_NOTED)
             _require_unchanged(file, identity)
             os.rename(path, file)  # noqa: PTH104 (beside the other calls of os)
-            _sync_folder(file.parent)
+            sync_folder(file.parent)
             fault_point(TAGS_REPLACED)
             return done
     except OSError as error:
@@ -191,13 +192,3 @@ def _hash_and_sync(path: Path) -> str:
 def _chunks(opened: BinaryIO) -> Iterator[bytes]:
     while chunk := opened.read(_CHUNK):
         yield chunk
-
-
-def _sync_folder(folder: Path) -> None:
-    """The rename is on the disk. Some file systems cannot do that; the rename is done all the same."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
