@@ -21,14 +21,14 @@ from typing import Final, Self
 
 from pydantic import ValidationError
 
+from services.library.data_folder import data_folder
+from services.library.sqlite_mark import Mark, Standing
 from shared.contracts.errors import PERMANENT_FOR_AUDIO
 from shared.contracts.messages import AnswerKey, Status, TrackResult
 from shared.models.answer_key import result_key
 
-#: Marks the file as ours: `tonc` in ASCII.
-_APPLICATION_ID: Final = 0x746F6E63
-#: Raised when an older program would misread the file.
-_SCHEMA: Final = 1
+#: `tonc` in ASCII.
+_MARK: Final = Mark(0x746F6E63, schema=1)
 #: How long to wait for another process that writes, in seconds.
 _BUSY_S: Final = 60.0
 _TABLES: Final = """
@@ -84,9 +84,7 @@ class Known:
 
 def default_path() -> Path:
     """The file in the user's folder for data."""
-    data = os.environ.get("XDG_DATA_HOME")
-    folder = Path(data) if data and Path(data).is_absolute() else Path.home() / ".local" / "share"
-    return folder / "tonestream" / "classified.sqlite"
+    return data_folder() / "classified.sqlite"
 
 
 class Store:
@@ -187,10 +185,8 @@ class Store:
     def _prepare(self) -> None:
         with self._transaction():  # another process may make the tables at the same time
             self._require_ours()
-            for statement in _TABLES.split(";"):
+            for statement in (_TABLES + _MARK.statements).split(";"):
                 self._connection.execute(statement)
-            self._connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-            self._connection.execute(f"PRAGMA user_version = {_SCHEMA}")
         # Readers and the writer do not wait for each other. After a power failure the last answers may be missing.
         self._connection.execute("PRAGMA synchronous = NORMAL")
         # This one fails at once if another process is at work. That process has changed the mode, or it stays as it is.
@@ -198,15 +194,11 @@ class Store:
             self._connection.execute("PRAGMA journal_mode = WAL")
 
     def _require_ours(self) -> None:
-        application = self._pragma("application_id")
-        empty = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
-        if application != _APPLICATION_ID and not (application == 0 and empty):
+        standing = _MARK.standing(self._connection)
+        if standing is Standing.FOREIGN:
             raise StoreError(f"{self._path} belongs to another program; name another file")
-        if self._pragma("user_version") > _SCHEMA:
+        if standing is Standing.NEWER:
             raise StoreError(f"{self._path} was written by a newer version; upgrade Tonestream, or name another file")
-
-    def _pragma(self, name: str) -> int:
-        return int(self._connection.execute(f"PRAGMA {name}").fetchone()[0])
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:

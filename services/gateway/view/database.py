@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import hashlib
 import logging
-import os
 import queue
 import sqlite3
 import threading
@@ -20,7 +19,9 @@ from typing import IO, Final, TypeVar
 import numpy as np
 
 from services.library import where
+from services.library.data_folder import data_folder
 from services.library.row import COLUMNS, Row
+from services.library.sqlite_mark import Mark, Standing
 from shared.contracts.messages import TrackResult
 from shared.settings import Settings
 
@@ -30,10 +31,8 @@ Returned = TypeVar("Returned")
 #: A piece of work for the writer. All that it does becomes visible together, or not at all.
 Job = Callable[[sqlite3.Connection], Returned]
 
-#: Marks the file as ours: `tone` in ASCII.
-_APPLICATION_ID: Final = 0x746F6E65
-#: Raised when an older program would misread the file.
-_SCHEMA: Final = 1
+#: `tone` in ASCII.
+_MARK: Final = Mark(0x746F6E65, schema=1)
 _BUSY_S: Final = 5.0
 _MOST_IDLE_READERS: Final = 8
 _REDERIVED_AT_ONCE: Final = 500
@@ -102,9 +101,7 @@ def default_path(settings: Settings) -> Path:
     """Where the file is: the setting, else the user's folder for data."""
     if settings.library_db is not None:
         return settings.library_db.absolute()
-    data = os.environ.get("XDG_DATA_HOME")
-    folder = Path(data) if data and Path(data).is_absolute() else Path.home() / ".local" / "share"
-    return folder / "tonestream" / "library.sqlite"
+    return data_folder() / "library.sqlite"
 
 
 class Database:
@@ -232,12 +229,11 @@ class Database:
         self.path.touch(mode=0o600)  # sources may be private
         connection = _connect(self.path)
         try:
-            self._require_ours(connection)
+            standing = self._require_ours(connection)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
-            if connection.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
-                marks = f"PRAGMA application_id = {_APPLICATION_ID}; PRAGMA user_version = {_SCHEMA};"
-                connection.executescript(f"BEGIN; {_KEPT} {marks} COMMIT;")
+            if standing is Standing.EMPTY:
+                connection.executescript(f"BEGIN; {_KEPT} {_MARK.statements} COMMIT;")
             found = connection.execute("SELECT value FROM facts WHERE name = 'derived'").fetchone()
             if found is None or found[0] != _FINGERPRINT:
                 derive(connection)
@@ -246,24 +242,23 @@ class Database:
             raise
         return connection
 
-    def _require_ours(self, connection: sqlite3.Connection) -> None:
+    def _require_ours(self, connection: sqlite3.Connection) -> Standing:
         """Raises ViewError for another program's file, and for a newer version's; DatabaseError for a damaged one."""
-        application = connection.execute("PRAGMA application_id").fetchone()[0]
-        if application != _APPLICATION_ID:
-            if application or connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                raise ViewError(
-                    f"{self.path} is a database of another program; TONESTREAM_LIBRARY_DB names the file to use"
-                )
-            return
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version > _SCHEMA:
+        standing = _MARK.standing(connection)
+        if standing is Standing.FOREIGN:
+            raise ViewError(
+                f"{self.path} is a database of another program; TONESTREAM_LIBRARY_DB names the file to use"
+            )
+        if standing is Standing.NEWER:
             raise ViewError(
                 f"{self.path} was written by a newer version of Tonestream; upgrade this one, or let"
                 " TONESTREAM_LIBRARY_DB name another file"
             )
-        check = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if check != "ok":
-            raise sqlite3.DatabaseError(check)
+        if standing is Standing.OURS:
+            check = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if check != "ok":
+                raise sqlite3.DatabaseError(check)
+        return standing
 
     def _put_aside(self) -> Path:
         aside = self.path.with_name(f"{self.path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")

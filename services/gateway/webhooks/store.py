@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Final, Literal
 
 from services.gateway.view.database import ViewError, ViewUnavailableError
+from services.library.sqlite_mark import Mark, Standing
 
-#: Marks the file as ours: `tonw` in ASCII.
-_APPLICATION_ID: Final = 0x746F6E77
-_SCHEMA: Final = 1
+#: `tonw` in ASCII.
+_MARK: Final = Mark(0x746F6E77, schema=1)
 _BUSY_S: Final = 5.0
 _LONGEST_NOTE: Final = 300
 #: How far the clock of the topic may be behind ours, in milliseconds.
@@ -305,19 +305,17 @@ def _opened(path: Path) -> sqlite3.Connection:
 
 
 def _make_ready(connection: sqlite3.Connection, path: Path) -> None:
-    application = connection.execute("PRAGMA application_id").fetchone()[0]
-    if application not in (0, _APPLICATION_ID):
+    standing = _MARK.standing(connection)
+    if standing is Standing.FOREIGN:
         raise ViewError(f"{path} is a database of another program; move it away, or choose another folder")
-    if connection.execute("PRAGMA user_version").fetchone()[0] > _SCHEMA:
+    if standing is Standing.NEWER:
         raise ViewError(f"{path} was written by a newer version of Tonestream; upgrade this one")
     connection.execute("PRAGMA journal_mode = WAL")
     # What was taken from the topic is not taken again, so it is on the disk by then.
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
-    if application == 0:
-        connection.executescript(
-            f"BEGIN; {_TABLES} PRAGMA application_id = {_APPLICATION_ID}; PRAGMA user_version = {_SCHEMA}; COMMIT;"
-        )
+    if standing is Standing.EMPTY:
+        connection.executescript(f"BEGIN; {_TABLES} {_MARK.statements} COMMIT;")
 
 
 def _hooks(connection: sqlite3.Connection, hook_id: str | None = None) -> list[Hook]:
