@@ -43,15 +43,19 @@ class QuickPipeline:
             if isinstance(request, TrackResult):
                 yield request
                 continue
-            while "slow" in request.shown_source:
-                time.sleep(0.1)
-            error = ErrorReport(code=ErrorCode.SILENT_AUDIO, stage=Stage.INGESTION, message="quick")
-            yield TrackResult(
-                request_id=request.request_id,
-                status=Status.FAILED,
-                track=Track(key="blob:x", source=request.shown_source, title="Jürgen 🎵"),
-                errors=(error,),
-            )
+            yield self.answer(request)
+
+    def answer(self, request: TrackRequest) -> TrackResult:
+        """The result of a request."""
+        while "slow" in request.shown_source:
+            time.sleep(0.1)
+        error = ErrorReport(code=ErrorCode.SILENT_AUDIO, stage=Stage.INGESTION, message="quick")
+        return TrackResult(
+            request_id=request.request_id,
+            status=Status.FAILED,
+            track=Track(key="blob:x", source=request.shown_source, title="Jürgen 🎵"),
+            errors=(error,),
+        )
 
 
 if __name__ == "__main__":

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Self
 
 import pytest
 
@@ -13,7 +12,7 @@ from services.cli.classify import run
 from services.cli.main import main
 from shared.contracts.errors import ErrorCode
 from shared.contracts.messages import TrackRequest, TrackResult
-from shared.settings import Settings
+from tests.support.quick_cli import QuickPipeline
 from tests.support.rows import failed_result, ok_result
 
 
@@ -26,30 +25,13 @@ class QuickRun:
         self.heard: list[str] = []
         quick = self
 
-        class Pipeline:
-            def __init__(self, settings: Settings) -> None:
-                self._files: dict[str, Path] = {}
-
-            def __enter__(self) -> Self:
-                return self
-
-            def __exit__(self, *exception: object) -> None:
-                """Nothing was started."""
-
+        class Pipeline(QuickPipeline):
             def upload(self, file: Path) -> str:
                 file.read_bytes()
-                reference = f"blob:uploads/{len(self._files)}"
-                self._files[reference] = file
-                return reference
+                return super().upload(file)
 
-            def classify(self, requests: Iterable[TrackRequest | TrackResult | None]) -> Iterator[TrackResult]:
-                for request in requests:
-                    if request is None:
-                        time.sleep(0.02)
-                    elif isinstance(request, TrackResult):
-                        yield request
-                    else:
-                        yield quick.answer(request)
+            def answer(self, request: TrackRequest) -> TrackResult:
+                return quick.answer(request)
 
         monkeypatch.setattr(run, "EmbeddedPipeline", Pipeline)
 

@@ -27,8 +27,6 @@ from shared.contracts.messages import TrackRequest, TrackResult
 from tests.support.samples import ROOT
 from tests.support.tagged_files import Heard, make
 
-pytest.importorskip("mutagen")
-
 ANSWERS: dict[str, Heard] = {}
 
 

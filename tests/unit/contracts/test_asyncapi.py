@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from services.asyncapi import document
 from services.asyncapi_examples import EXAMPLES
+from services.docs.schemas import references
 from shared.contracts.codec import channel_of, decode_message, encode_message
 from shared.contracts.errors import EXPLANATIONS, ErrorCode
 from shared.contracts.messages import SegmentFeatures
 from shared.contracts.topics import Channel, Topics
 
 DOCUMENT: dict[str, Any] = json.loads(json.dumps(document("1.0")))
-
-
-def references(node: object) -> Iterator[str]:
-    if isinstance(node, dict):
-        if isinstance(node.get("$ref"), str):
-            yield node["$ref"]
-        for value in node.values():
-            yield from references(value)
-    elif isinstance(node, list):
-        for value in node:
-            yield from references(value)
 
 
 def test_every_reference_leads_somewhere() -> None:

@@ -15,8 +15,6 @@ from services.library.tagging.rules import Existing, Field, GenreMapError, Rules
 from shared.contracts.labels import GENRES
 from tests.support.tagged_files import Heard, make
 
-pytest.importorskip("mutagen")
-
 
 def values(heard: Heard, rules: Rules | None = None) -> dict[str, tuple[str, ...]]:
     return {field.value: one.values for field, one in answers(heard.result(), rules or Rules()).heard.items()}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tinytag
 
 from services.library.tagging.apply import apply
 from services.library.tagging.formats import TagFile, open_tags, save_tags
@@ -15,8 +16,6 @@ from services.library.tagging.plan import plan
 from services.library.tagging.rules import Existing, Field, Rules, genre_words
 from services.library.tagging.undo import plan_undo, undo
 from tests.support.tagged_files import FORMATS, Heard, ffmpeg, ffmpeg_tags, make, sound_hash
-
-pytest.importorskip("mutagen")
 
 ID3 = ["mp3-v23", "mp3-v24", "mp3-bare", "wav", "aiff"]
 #: What ffmpeg calls the frames, by the family of the file.
@@ -69,7 +68,6 @@ def test_another_program_reads_what_was_written(name: str, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("name", NAMES_BY_TINYTAG)
 def test_another_library_reads_what_was_written(name: str, tmp_path: Path) -> None:
-    tinytag: Any = pytest.importorskip("tinytag", reason="tinytag is not installed")
     file = make(tmp_path, name)
     write(file)
     read = {key: str(value[0] if isinstance(value, list) else value)

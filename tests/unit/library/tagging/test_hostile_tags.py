@@ -20,8 +20,6 @@ from services.library.tagging.undo import plan_undo, undo
 from shared.contracts.labels import GENRES
 from tests.support.tagged_files import FORMATS, Heard, make
 
-pytest.importorskip("mutagen")
-
 #: No null: it separates values. No surrogates: no tag can hold them.
 TEXTS = some.text(some.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=60)
 VALUES = some.lists(TEXTS, min_size=1, max_size=4)

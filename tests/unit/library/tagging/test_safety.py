@@ -29,8 +29,6 @@ from tests.support import tag_writer
 from tests.support.samples import ROOT
 from tests.support.tagged_files import Heard, make, sound_hash
 
-pytest.importorskip("mutagen")
-
 
 def write(file: Path, folder: Path | None = None) -> Journal:
     journal = Journal((folder or file.parent) / "journal.jsonl")
