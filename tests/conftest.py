@@ -1,7 +1,7 @@
 """Real servers for the tests that need them, and a report that leaves no doubt about which tests ran.
 
-``make test`` runs two processes. One takes every test that may need a server, so that each server is started once; the
-other takes the unit tests, file by file. So neither waits for the other's servers.
+``make test`` runs two processes. A folder of tests that share servers goes to one of them, so that each process starts a
+server once at most. The other tests are given out file by file.
 
 A server that cannot be had skips the tests marked with it, one by one and with the reason. Where ``CI`` is set they
 fail: nobody reads a skip there.
@@ -43,7 +43,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class _Scheduling(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.split("::")[0]
-            return "servers" if Path(file).parts[1] in _ON_SERVERS else file
+            folder = Path(file).parts[1]
+            return folder if folder in _ON_SERVERS else file
 
     return _Scheduling(config, log)
 
