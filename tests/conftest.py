@@ -1,7 +1,7 @@
 """Real servers for the tests that need them, and a report that leaves no doubt about which tests ran.
 
-``make test`` runs two processes. A folder of tests that share servers goes to one of them, so that each process starts a
-server once at most. The other tests are given out file by file.
+``make test`` runs two processes. A folder of tests that share servers goes to one of them, so that each process starts
+a server once at most. The other tests are given out file by file.
 
 A server that cannot be had skips the tests marked with it, one by one and with the reason. Where ``CI`` is set they
 fail: nobody reads a skip there.
