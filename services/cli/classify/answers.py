@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final
 
 from services.cli.answer import Answer
 from services.cli.embedded import EmbeddedPipeline
@@ -16,8 +15,6 @@ from services.cli.status import UsageError
 from services.library.store import Print, Store
 from shared.contracts.errors import ErrorCode, TonestreamError
 from shared.contracts.messages import ErrorReport, Stage, Status, Track, TrackRequest, TrackResult
-
-_LONGEST_MESSAGE: Final = 1000
 
 
 class Answers:
@@ -65,9 +62,9 @@ class Answers:
             try:
                 yield self._known_result(given, request_id) or self._request(given, request_id)
             except UsageError as error:
-                yield _refused(given, request_id, ErrorCode.INVALID_REQUEST, str(error))
+                yield _refused(given, request_id, TonestreamError(ErrorCode.INVALID_REQUEST, str(error)))
             except TonestreamError as error:
-                yield _refused(given, request_id, error.code, error.message)
+                yield _refused(given, request_id, error)
 
     def _known_result(self, given: Input, request_id: str) -> TrackResult | None:
         """The answer in the store; None if there is none. Notes the file's content."""
@@ -116,10 +113,10 @@ class Answers:
         return Answer.of(result, finished_at, place, file, read, known=known_since is not None)
 
 
-def _refused(given: Input, request_id: str, code: ErrorCode, why: str) -> TrackResult:
+def _refused(given: Input, request_id: str, error: TonestreamError) -> TrackResult:
     return TrackResult(
         request_id=request_id,
         status=Status.FAILED,
         track=Track(key=f"input:{request_id}", source=shown_source(given)),
-        errors=(ErrorReport(code=code, stage=Stage.INGESTION, message=why[:_LONGEST_MESSAGE]),),
+        errors=(ErrorReport.of(error, Stage.INGESTION),),
     )
