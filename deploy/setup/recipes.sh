@@ -23,6 +23,11 @@ node_recipe() {
         npm ci --prefix "$cache/node" --no-audit --no-fund
 }
 
+asyncapi_parser() {
+    mkdir -p "$cache/asyncapi" && cp deploy/setup/asyncapi/package.json deploy/setup/asyncapi/package-lock.json "$cache/asyncapi" &&
+        npm ci --prefix "$cache/asyncapi" --ignore-scripts --no-audit --no-fund
+}
+
 go_recipe() {
     GOMODCACHE="$cache/go/mod" GOCACHE="$cache/go/build" GOFLAGS=-modcacherw \
         go build -C recipes/go -o "$cache/go/classify" .
@@ -40,6 +45,7 @@ mcp_recipe() {
 }
 
 step node recipes/node/package-lock.json node_recipe
+step asyncapi deploy/setup/asyncapi/package-lock.json asyncapi_parser
 step go recipes/go/go.sum go_recipe
 step beets recipes/beets/requirements.txt beets_recipe
 step mcp recipes/mcp/requirements.txt mcp_recipe
