@@ -10,7 +10,7 @@ from fastapi import APIRouter, Header, Path, Query, Request
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 
 from services.gateway.access import Client
 from services.gateway.forms import Form
@@ -158,7 +158,7 @@ async def submit(
     if kind == "application/json":
         return await _submit_json(request, gateway, client, request_id)
     await run_in_threadpool(_require_room, gateway)
-    receiver = Receiver(gateway.blobs, gateway.settings.fetch_max_bytes)
+    receiver = Receiver(gateway.blobs, gateway.uploads, gateway.settings.fetch_max_bytes)
     try:
         if kind == "multipart/form-data":
             wishes = await _receive_form(request, receiver)
@@ -226,6 +226,21 @@ async def state(
             await answered(wait)
             found = await run_in_threadpool(_state, gateway, request_id)
     return found
+
+
+@router.delete(
+    "/{request_id:path}",
+    status_code=204,
+    summary="Remove a track",
+    responses=responses(GatewayCode.NOT_FOUND),
+)
+def remove(gateway: LivingGateway, request_id: TrackId) -> Response:
+    """Its row, its evidence and what was kept to be played. A track that is under way is removed, too: it is finished,
+    and its result does not appear. No record of the topics brings the track back; sent again under a new ID, it is a
+    new track."""
+    if not gateway.removals.remove([request_id]) and not gateway.removals.is_removed(request_id):
+        raise Problem(GatewayCode.NOT_FOUND, f"no request has the ID {request_id!r}", request_id=request_id)
+    return Response(status_code=204)
 
 
 def known_request(gateway: Gateway, request_id: str) -> Known:

@@ -57,6 +57,9 @@ OPERATIONS: Final = (
     "POST /v1/webhooks",
     "DELETE /v1/webhooks/{webhook_id}",
     "GET /v1/webhooks/{webhook_id}",
+    # The last: nothing is there any more.
+    "DELETE /v1/results",
+    "DELETE /v1/tracks/{request_id}",
 )
 
 

@@ -21,7 +21,7 @@ BODY = os.urandom(300_000)
 
 
 def stored(bench: GatewayBench, request: TrackRequest) -> bytes:
-    assert request.audio_url is not None and request.audio_url.startswith("blob:uploads/")
+    assert request.audio_url is not None and request.audio_url.startswith("blob:incoming/")
     with bench.blobs.open(request.audio_url) as opened:
         return opened.read()
 

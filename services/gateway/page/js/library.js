@@ -3,11 +3,12 @@ import * as api from "./api.js";
 import { h, throttled } from "./dom.js";
 import { exportAddress, exportIds, FORMATS } from "./exports.js";
 import { Filters } from "./filters.js";
-import { count } from "./format.js";
+import { count, trackName } from "./format.js";
 import { Intake } from "./intake.js";
 import { LibraryMap } from "./map.js";
 import { Progress } from "./progress.js";
 import { filtersOf, fromHash, isFiltered, toHash } from "./query.js";
+import { removeTracks } from "./removal.js";
 import { Selection } from "./selection.js";
 import { Source } from "./source.js";
 import { Table } from "./table.js";
@@ -48,6 +49,7 @@ export class Library {
     this.#table = new Table(this.#parts.table, this.#source, this.#selection);
     this.#map = new LibraryMap(this.#parts.map, this.#selection);
     for (const view of [this.#table, this.#map]) view.addEventListener("open", (event) => open(event.detail));
+    for (const view of [this.#table, this.#map]) view.addEventListener("remove", () => this.#remove());
     this.#table.addEventListener("sort", (event) => this.#go({ ...this.#filters.query, sort: event.detail }));
     this.#filters.addEventListener("change", () => this.#go(this.#filters.query));
     this.#source.addEventListener("change", () => this.#arrived());
@@ -56,6 +58,11 @@ export class Library {
     const fresh = throttled(() => this.#fresh(), FRESH_MS);
     live.addEventListener("result", () => { this.#waiting += 1; fresh(); });
     live.addEventListener("resumed", fresh);
+    live.addEventListener("removed", (event) => {
+      this.#selection.remove(event.detail.request_ids);
+      if (this.#place.hidden) this.#asked = ""; // to be loaded when it is shown
+      else fresh();
+    });
   }
 
   /** Where this view stands, as the fragment of an address. */
@@ -163,7 +170,7 @@ export class Library {
     const query = this.#filters.query;
     this.#count();
     if (query.view === "map") this.#map.ask(filtersOf(query));
-    this.#source.ask(filtersOf(query), query.sort);
+    return this.#source.ask(filtersOf(query), query.sort);
   }
 
   #arrived() {
@@ -211,8 +218,18 @@ export class Library {
     const save = (format) => h("button", { type: "button", text: format.toUpperCase(), "aria-label": `Export the selection as ${format.toUpperCase()}`, on: { click: () => this.#save(format, said) } });
     bar.replaceChildren(said, ...FORMATS.map(save),
       h("button", { type: "button", class: "quiet", text: "Select all", on: { click: () => this.#table.selectAll() } }),
+      h("button", { type: "button", class: "quiet", text: "Remove", "aria-label": "Remove the selection from the library", on: { click: () => this.#remove() } }),
       h("button", { type: "button", class: "quiet", text: "Clear", on: { click: () => this.#selection.clear() } }));
     if (focused) [...bar.querySelectorAll("button")].find((button) => button.textContent === focused)?.focus();
+  }
+
+  async #remove() {
+    const ids = this.#selection.ids();
+    const [only] = ids.length === 1 ? this.#source.rows.filter((row) => row.id === ids[0]) : [];
+    if (!ids.length || !(await removeTracks(ids, only ? trackName(only) : null))) return;
+    this.#selection.remove(ids);
+    await this.#reload();
+    if (this.#filters.query.view === "table" && this.#source.total) this.#table.focus();
   }
 
   async #save(format, said) {

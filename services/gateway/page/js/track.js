@@ -8,6 +8,7 @@ import { colour, shown } from "./labels.js";
 import { plane } from "./plane.js";
 import { Player } from "./player.js";
 import { steps } from "./progress.js";
+import { removeTracks } from "./removal.js";
 import { moodAt, Ribbon } from "./ribbon.js";
 import { errorWords, FINISHED } from "./words.js";
 
@@ -28,6 +29,9 @@ export class TrackView {
     live.addEventListener("track", (event) => this.#moved(event.detail));
     live.addEventListener("result", (event) => event.detail.request_id === this.#id && !this.#player && this.#load());
     live.addEventListener("resumed", () => this.#stage && this.#load());
+    live.addEventListener("removed", (event) => {
+      if (event.detail.request_ids.includes(this.#id)) this.#fault({ code: "not_found", detail: "It was removed from the library." });
+    });
     activity.addEventListener("change", () => {
       const one = this.#stage && activity.byId(this.#id);
       if (one) this.#showStage(one);
@@ -120,9 +124,10 @@ export class TrackView {
     const drawnPlane = result.mood ? plane(result.mood) : null;
     const again = h("button", { type: "button", text: result.status === "failed" ? "Try again" : "Listen again", on: { click: () => this.#again(state, again) } });
     const download = h("a", { class: "button", href: `/v1/results.jsonl?id=${encodeURIComponent(this.#id)}`, download: "", text: "JSON" });
+    const remove = h("button", { type: "button", class: "quiet", text: "Remove", on: { click: () => this.#remove(result.track) } });
     const failed = result.status === "failed";
     this.#place.replaceChildren(
-      this.#head(result.track, h("div", { class: "buttons actions" }, !failed && again, download)),
+      this.#head(result.track, h("div", { class: "buttons actions" }, !failed && again, download, remove)),
       ...[
         errorsCard(result.errors, failed && h("div", { class: "buttons" }, again)),
         seconds > 0 && !failed && this.#timeline(result, heard, moods, seconds, drawnPlane),
@@ -217,6 +222,10 @@ export class TrackView {
       const words = errorWords(error.code);
       button.after(h("p", { class: "fault", role: "alert", text: `${words.what} ${words.todo}` }));
     }
+  }
+
+  async #remove(track) {
+    if (await removeTracks([this.#id], trackName(track))) this.#around.open(null);
   }
 
   #similar() {
