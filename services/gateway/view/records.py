@@ -17,6 +17,7 @@ from shared.bus.base import Record
 from shared.contracts.codec import MalformedMessageError, decode_message
 from shared.contracts.messages import IngestedTrack, TrackRequest, TrackResult
 from shared.contracts.topics import Channel, Topics
+from shared.contracts.tracks import track_key
 
 log = logging.getLogger(__name__)
 
@@ -152,7 +153,7 @@ def _answered(connection: sqlite3.Connection, result: TrackResult, at: float) ->
         (stage.value, result.track.source, Published.SEEN.value, result.request_id),
     )
     upload = requests.upload_of(connection, result.request_id)
-    if upload is not None and requests.awaited(connection, result.track.key):
+    if upload is not None and requests.awaited(connection, track_key(None, upload)):
         upload = None
     return (Change(result.request_id, stage, result.track.source, at, row, seq, upload),)
 
