@@ -157,7 +157,7 @@ async def submit(
     client.submit(1)
     if kind == "application/json":
         return await _submit_json(request, gateway, client, request_id)
-    await run_in_threadpool(_require_room, gateway)
+    await run_in_threadpool(require_room, gateway)
     receiver = Receiver(gateway.blobs, gateway.uploads, gateway.settings.fetch_max_bytes)
     try:
         if kind == "multipart/form-data":
@@ -170,7 +170,7 @@ async def submit(
                 ErrorCode.UNSUPPORTED_MEDIA,
                 "send application/json, multipart/form-data, or a file as audio/* or application/octet-stream",
             )
-        return await run_in_threadpool(_submit_files, gateway, client, receiver, wishes, request_id)
+        return await run_in_threadpool(submit_files, gateway, client, receiver, wishes, request_id)
     except ClientDisconnect:
         await run_in_threadpool(receiver.discard)
         raise Problem(GatewayCode.UPLOAD_INCOMPLETE, "the connection was closed before the upload was whole") from None
@@ -334,7 +334,7 @@ def _named(fields: object) -> str:
 # Files
 
 
-def _require_room(gateway: Gateway) -> None:
+def require_room(gateway: Gateway) -> None:
     """Raises Problem (unavailable) while too many uploads wait."""
     with gateway.database.reading() as connection:
         waiting = requests.waiting_uploads(connection)
@@ -366,9 +366,10 @@ async def _receive_body(request: Request, receiver: Receiver, limit_bytes: int, 
     await run_in_threadpool(receiver.end)
 
 
-def _submit_files(
+def submit_files(
     gateway: Gateway, client: Client, receiver: Receiver, wishes: Wishes, request_id: str | None
 ) -> JSONResponse:
+    """Publish what was received, and answer with it. Raises Problem."""
     files = receiver.files
     if not files:
         raise Problem(ErrorCode.INVALID_REQUEST, "the form holds no file")

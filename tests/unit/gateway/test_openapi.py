@@ -44,6 +44,7 @@ OPERATIONS: Final = (
     "GET /v1/results.csv",
     "GET /v1/results.jsonl",
     "GET /v1/results.m3u8",
+    "POST /v1/samples",
     "DELETE /v1/session",
     "POST /v1/session",
     "GET /v1/similar/{request_id}",

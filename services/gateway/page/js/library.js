@@ -35,11 +35,14 @@ export class Library {
   #asked = "";
   #waiting = 0;
   #parts = {};
+  #samples;
+  #hasSamples = false;
 
   /** @param {HTMLElement} place */
   constructor(place, { activity, sender, live, open }) {
     this.#place = place;
     place.append(h("h1", { class: "unseen", text: "Tracks" }));
+    this.#samples = h("button", { type: "button", class: "samples", text: "Try the samples", on: { click: () => this.#trySamples(sender, open) } });
     this.#intake = new Intake(place, { sender, open, activity });
     new Progress(place, { activity, sender });
     const found = h("section", { class: "found", "aria-label": "Tracks" });
@@ -91,6 +94,8 @@ export class Library {
 
   /** What the server says about itself. */
   introduce(info) {
+    this.#hasSamples = info.samples > 0;
+    this.#arrived();
     this.#intake.limit = info.limits?.upload_bytes ?? Infinity;
     this.#parts.version.textContent = `Tonestream ${info.version}`;
     this.#parts.where.textContent = ["localhost", "127.0.0.1", "[::1]"].includes(location.hostname) && info.mode === "embedded"
@@ -183,10 +188,24 @@ export class Library {
     this.#parts.empty.replaceChildren(...(filtered ? this.#nothingFound() : [
       h("p", { class: "empty-title", text: "Nothing here yet" }),
       h("p", { class: "soft", text: "Drop a song above. Seconds later its genre, mood, key and tempo stand here, with the evidence for every three seconds." }),
-    ]));
+      this.#hasSamples && this.#samples,
+    ].filter(Boolean)));
     this.#parts.exports.hidden = !total;
     this.#table.box.hidden = !total;
     this.#map.box.hidden = !total;
+  }
+
+  /** One click from an empty page to a track that plays: the first of the samples opens. */
+  async #trySamples(sender, open) {
+    this.#samples.disabled = true;
+    try {
+      const [first] = await sender.samples();
+      if (first) open(first.id);
+    } catch (error) {
+      this.#fault(error);
+    } finally {
+      this.#samples.disabled = false;
+    }
   }
 
   #nothingFound() {

@@ -9,8 +9,11 @@ import { plane } from "./plane.js";
 import { Player } from "./player.js";
 import { steps } from "./progress.js";
 import { removeTracks } from "./removal.js";
-import { moodAt, Ribbon } from "./ribbon.js";
+import { moodAt, notHeard, Ribbon, within } from "./ribbon.js";
 import { errorWords, FINISHED } from "./words.js";
+
+/** The rest of the track behind its last whole segment is no gap. */
+const SHORTEST_GAP_S = 3;
 
 export class TrackView {
   #place;
@@ -145,7 +148,8 @@ export class TrackView {
 
   #timeline(result, heard, moods, seconds, drawnPlane) {
     const player = new Player(this.#id, seconds);
-    const ribbon = new Ribbon(heard, moods, seconds);
+    const { silences } = result.track;
+    const ribbon = new Ribbon(heard, moods, seconds, silences);
     const curves = moods.length > 1 ? new Curves(moods, seconds) : null;
     this.#player = player;
     this.#curves = curves;
@@ -186,7 +190,7 @@ export class TrackView {
       h("div", { class: "transport" }, play, time, moment), note, lanes,
       h("p", { class: "legend" },
         h("span", {}, h("i", { class: "key-bar" }), "genre of a segment; the taller, the surer"),
-        h("span", {}, h("i", { class: "key-grey" }), "silent or not heard"),
+        ...gapKeys(heard, silences, seconds),
         curves && h("span", {}, h("i", { class: "key-energy" }), "energy"), curves && h("span", {}, h("i", { class: "key-valence" }), "valence")));
   }
 
@@ -244,9 +248,25 @@ export class TrackView {
   }
 }
 
+/** The legend of what is no bar: as hatching what was not heard, grey what is silent. */
+function gapKeys(heard, silences, seconds) {
+  if (!silences) return [h("span", {}, h("i", { class: "key-hatched" }), "silent or not heard")];
+  const spoken = silences.map((one) => `${clock(one.start_s)}\u2013${clock(Math.min(one.end_s, seconds))}`).join(", ");
+  return [
+    notHeard(heard, silences, seconds) > SHORTEST_GAP_S && h("span", {}, h("i", { class: "key-hatched" }), `not heard: ${heard.length} segments stand for the track`),
+    silences.length > 0 && h("span", {}, h("i", { class: "key-silent" }), "silent", h("span", { class: "unseen", text: `: ${spoken}` })),
+  ];
+}
+
+function gapWords(result, time) {
+  const { silences } = result.track;
+  if (!silences) return "This part is silent or was not heard.";
+  return within(silences, time) ? "This part is silent." : "This part was not heard.";
+}
+
 /** Why the moment is what it is. */
 function momentWords(result, segment, mood, time) {
-  if (!segment) return { key: "none", parts: [h("span", { class: "soft", text: time ? "This part is silent or was not heard." : "Choose a segment to hear it and to see why." })] };
+  if (!segment) return { key: time ? gapWords(result, time) : "none", parts: [h("span", { class: "soft", text: time ? gapWords(result, time) : "Choose a segment to hear it and to see why." })] };
   const { genre } = result;
   const same = segment.label === genre.label;
   const key = `${segment.start_s}${mood?.label ?? ""}`;
