@@ -296,6 +296,15 @@ class Settings(BaseSettings):
         description="SQLite file with the gateway's view of the results. Default `tonestream/library.sqlite` in the"
         " user's folder for data (`~/.local/share` on Linux).",
     )
+    library_keep_s: int = Field(
+        0,
+        ge=0,
+        description="How long a finished track stays in that view, in seconds; then it is removed, with the audio that"
+        " was kept of it. 0 for ever.",
+    )
+    library_keep_rows: int = Field(
+        0, ge=0, description="Most finished tracks of that view; beyond it the oldest are removed. 0 for any number."
+    )
 
     # The loop
     worker_threads: int = Field(0, ge=0, description="Threads of one worker for its tracks; 0 for one a core.")

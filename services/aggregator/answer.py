@@ -16,11 +16,13 @@ from shared.contracts.messages import (
     ErrorReport,
     Genre,
     GenreAlternative,
+    IngestedAudio,
     IngestedTrack,
     Mood,
     MoodSegment,
     SegmentGenre,
     SegmentPrediction,
+    Silence,
     Stage,
     Status,
     Track,
@@ -88,6 +90,7 @@ def _as_asked(cached: TrackResult, track: IngestedTrack) -> TrackResult:
                     "source": names.source,
                     "title": names.title or cached.track.title,
                     "artist": names.artist or cached.track.artist,
+                    "silences": cached.track.silences if names.silences is None else names.silences,
                 }
             ),
             "timings_ms": track.timings_ms,
@@ -102,7 +105,14 @@ def _track(track: IngestedTrack) -> Track:
         title=track.title,
         artist=track.artist,
         duration_s=None if track.audio is None else track.audio.duration_s,
+        silences=_silences(track.audio),
     )
+
+
+def _silences(audio: IngestedAudio | None) -> tuple[Silence, ...] | None:
+    if audio is None or audio.silences is None:
+        return None
+    return tuple(Silence(start_s=start_s, end_s=end_s) for start_s, end_s in audio.silences)
 
 
 def _status(genre: Genre | None, mood: Mood | None) -> Status:

@@ -19,7 +19,7 @@ from services.gateway.access import COOKIE, Access
 from services.gateway.gateway import Gateway
 from services.gateway.guards import Compressed, Defects, Guard, listed
 from services.gateway.problems import GatewayCode, Problem, ProblemDetail, unavailable
-from services.gateway.routes import audio, dead_letters, events, health, results, session, tracks, webhooks
+from services.gateway.routes import audio, dead_letters, events, health, results, samples, session, tracks, webhooks
 from services.gateway.sources import NewTrack, NewTracks
 from services.gateway.view.database import ViewUnavailableError
 from services.gateway.view.search import SearchError
@@ -57,7 +57,7 @@ def create_app(gateway: Gateway) -> FastAPI:
         separate_input_output_schemas=False,
     )
     app.state.gateway = gateway
-    for module in (audio, tracks, results, events, webhooks, dead_letters, session, health):
+    for module in (audio, tracks, samples, results, events, webhooks, dead_letters, session, health):
         app.include_router(module.router)
     static_page.mount(app)
     _show_errors(app)

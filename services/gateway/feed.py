@@ -24,7 +24,7 @@ from services.library.row import Row
 _KEPT: Final = 10_000
 _ID: Final = re.compile(r"(\d{1,18})-(\d{1,18})")
 
-EventName = Literal["track", "result", "reset"]
+EventName = Literal["track", "result", "removed", "reset"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,18 @@ class Feed:
             awake = list(self._sleepers)
             for request_id in answered & self._expecting.keys():
                 awake += self._expecting[request_id]
+        for sleeper in awake:
+            sleeper.wake()
+
+    def publish_removed(self, request_ids: Sequence[str]) -> None:
+        """Tell all that follow which tracks are gone."""
+        if not request_ids:
+            return
+        with self._lock:
+            self._add("removed", "", json.dumps({"request_ids": list(request_ids)}))
+            awake = list(self._sleepers)
+            for request_id in request_ids:
+                awake += self._expecting.get(request_id, ())
         for sleeper in awake:
             sleeper.wake()
 

@@ -12,7 +12,7 @@ from typing import Final
 from services.gateway.feed import Feed
 from services.gateway.view import records
 from services.gateway.view.database import Database, ViewUnavailableError
-from services.gateway.view.records import Absorber
+from services.gateway.view.records import Absorber, Change
 from shared.bus.base import Bus, BusError, Reader, Record
 from shared.contracts.topics import Channel, Topics
 
@@ -33,11 +33,22 @@ _ASK_EVERY_S: Final = 5.0
 
 class Follower:
     """Reads from where the view ends, writes into it, and shows what changed. ``remembers``: the bus keeps records, so
-    positions in it outlive this process. ``first`` gets all records before the view does; some come again."""
+    positions in it outlive this process. ``first`` gets all records before the view does; some come again.
+    ``answered`` gets each answer once the view has it."""
 
-    def __init__(self, bus: Bus, topics: Topics, database: Database, feed: Feed, remembers: bool, first: Take) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        topics: Topics,
+        database: Database,
+        feed: Feed,
+        remembers: bool,
+        first: Take,
+        answered: Callable[[Change], None] = lambda change: None,
+    ) -> None:
         self._bus = bus
         self._first = first
+        self._answered = answered
         self._names = [topics.name(channel) for channel in FOLLOWED]
         self._database = database
         self._feed = feed
@@ -119,6 +130,9 @@ class Follower:
                 continue
             self._fault = None
             self._feed.publish(changes)
+            for change in changes:
+                if change.row is not None:
+                    self._answered(change)
             return
 
     def _pause(self, error: Exception) -> None:

@@ -11,13 +11,17 @@ from typing import Final, Literal
 from services.gateway.feed import Feed
 from services.gateway.follower import Follower
 from services.gateway.heard import HeardAudio
+from services.gateway.removals import Removals
 from services.gateway.submissions import Submissions
+from services.gateway.uploads import INCOMING
 from services.gateway.view import records
 from services.gateway.view.database import Database
+from services.gateway.view.records import Change
 from services.gateway.view.similar import Neighbours
 from services.gateway.webhooks.service import Webhooks, beside
-from shared.blobs.store import BlobStore
+from shared.blobs.store import UPLOADS, BlobStore
 from shared.bus.base import Bus
+from shared.contracts.errors import ErrorCode
 from shared.contracts.topics import Topics
 from shared.settings import Settings
 
@@ -50,6 +54,9 @@ class Gateway:
         self.blobs = blobs
         self.mode = mode
         self.topics = Topics(settings.topic_prefix)
+        #: Where uploads lie. Ingestion deletes what it has read from its own folder; the state of a pipeline in this
+        #: process ends with it, so there an upload stays until its answer is in the view.
+        self.uploads = INCOMING if mode == "embedded" else UPLOADS
         self.neighbours = Neighbours()
         self._pipeline_fault = pipeline_fault
         self.database = Database(view)
@@ -61,9 +68,12 @@ class Gateway:
         except BaseException:
             self.database.close()
             raise
-        self.follower = Follower(bus, self.topics, self.database, self.feed, remembers, self.webhooks.take)
         self.submissions = Submissions(bus, self.topics, self.database)
         self.heard = HeardAudio(settings, blobs, self.database)
+        self.removals = Removals(settings, self.database, blobs, self.feed, self.neighbours, self.heard)
+        self.follower = Follower(
+            bus, self.topics, self.database, self.feed, remembers, self.webhooks.take, self._answered
+        )
 
     def start(self) -> None:
         """Begin to follow the topics. What an earlier process accepted and did not publish is published; where the bus
@@ -71,6 +81,13 @@ class Gateway:
         self.webhooks.start()
         self.follower.start(_ATTACH_S)
         self.submissions.resume(everything=self.mode == "embedded")
+        self.removals.start()
+
+    def _answered(self, change: Change) -> None:
+        """An upload that was heard is not needed any more. After a defect it stays for another try, until it
+        expires."""
+        if change.upload is not None and self.mode == "embedded" and change.error != ErrorCode.INTERNAL:
+            self.removals.delete_upload(change.upload)
 
     def hang_up(self) -> None:
         """End all answers that wait for something."""
@@ -85,6 +102,7 @@ class Gateway:
             stack.callback(self.heard.close)
             stack.callback(self.submissions.close)
             stack.callback(self.follower.stop)
+            stack.callback(self.removals.stop)
 
     def dead_because(self) -> str | None:
         """Why no request can be answered any more; None if all is well, or may become so."""

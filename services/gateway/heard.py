@@ -56,6 +56,14 @@ class Outline:
     peaks: tuple[tuple[float, float], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A part in the folder: its size in bytes, and the hash of the track's audio."""
+
+    size: int
+    sha256: str
+
+
 class HeardAudio:
     """A context manager over a temporary folder with the parts that were made last. Safe from many threads."""
 
@@ -67,7 +75,7 @@ class HeardAudio:
         self._folder: Path | None = None
         self._lock = threading.Lock()
         self._workers = anyio.CapacityLimiter(_AT_ONCE)
-        self._parts: OrderedDict[str, int] = OrderedDict()  # sizes in bytes, the least recently used first
+        self._parts: OrderedDict[str, _Made] = OrderedDict()  # the least recently used first
         self._outlines: OrderedDict[tuple[str, int], Outline] = OrderedDict()
 
     def close(self) -> None:
@@ -102,7 +110,17 @@ class HeardAudio:
             if (file := self._kept(tag)) is not None:
                 return Part(file, tag)
             opened.setpos(first)
-            return Part(self._encode(opened.readframes(last - first), tag), tag)
+            return Part(self._encode(opened.readframes(last - first), tag, sha256), tag)
+
+    def forget(self, sha256: str) -> None:
+        """Remove what was made of that audio."""
+        with self._lock:
+            for key in [key for key in self._outlines if key[0] == sha256]:
+                del self._outlines[key]
+            for tag in [tag for tag, made in self._parts.items() if made.sha256 == sha256]:
+                del self._parts[tag]
+                assert self._folder is not None
+                (self._folder / f"{tag}.mp3").unlink(missing_ok=True)
 
     def _outline(self, request_id: str, points: int) -> Outline:
         sha256 = self._audio_of(request_id)
@@ -167,7 +185,7 @@ class HeardAudio:
             self._parts.move_to_end(tag)
             return self._folder / f"{tag}.mp3"
 
-    def _encode(self, samples: bytes, tag: str) -> Path:
+    def _encode(self, samples: bytes, tag: str, sha256: str) -> Path:
         # It warns where no ffmpeg is on the PATH, and has escapes that newer Pythons warn of.
         warnings.filterwarnings("ignore", module="pydub")
         from pydub import AudioSegment
@@ -191,8 +209,8 @@ class HeardAudio:
             log.warning("a part of a track could not be made: %s", error)
             raise unavailable("the part could not be made; the gateway's log says why") from None
         with self._lock:
-            self._parts[tag] = file.stat().st_size
-            while sum(self._parts.values()) > _MOST_KEPT_BYTES and len(self._parts) > 1:
+            self._parts[tag] = _Made(file.stat().st_size, sha256)
+            while sum(made.size for made in self._parts.values()) > _MOST_KEPT_BYTES and len(self._parts) > 1:
                 oldest, _ = self._parts.popitem(last=False)
                 # Whoever still sends it has it open.
                 (self._folder / f"{oldest}.mp3").unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 import time
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from services.gateway.problems import GatewayCode, Problem, unavailable
-from services.gateway.view import requests
+from services.gateway.view import removal, requests
 from services.gateway.view.database import Database, ViewUnavailableError
 from services.gateway.view.records import fingerprint
 from services.gateway.view.requests import Asked, Known, Published, TrackStage
@@ -53,13 +54,13 @@ class Submissions:
     def submit(self, wanted: Sequence[TrackRequest], fingerprints: Sequence[str] | None = None) -> list[Submitted]:
         """Have the requests answered. One whose ID is known is not published again.
 
-        Raises Problem: conflict if an ID belongs to another request, unavailable if the bus takes nothing. Then
-        nothing of it is entered.
+        Raises Problem: conflict if an ID belongs to another request or to a removed one, unavailable if the bus takes
+        nothing. Then nothing of it is entered.
         """
         now = time.time()
         marks = [fingerprint(one) for one in wanted] if fingerprints is None else fingerprints
         asked = [Asked(request, mark, now) for request, mark in zip(wanted, marks, strict=True)]
-        before = self._database.write(lambda connection: requests.enter(connection, asked, Published.ENTERED))
+        before = self._database.write(lambda connection: _entered(connection, asked))
         for one, known in zip(asked, before, strict=True):
             if known is not None and not known.asks_for(one):
                 self._withdraw([other.request for other, had in zip(asked, before, strict=True) if had is None])
@@ -94,6 +95,8 @@ class Submissions:
         with self._database.reading() as connection:
             unfinished = requests.unfinished(connection)
         left = [known for known in unfinished if everything or known.published is Published.ENTERED]
+        if everything:
+            self._database.write(requests.queue_again)
         if left:
             log.info("%d requests of the last run go on", len(left))
             self._resuming = threading.Thread(target=self._resume, args=(left,), name="resume", daemon=True)
@@ -139,3 +142,16 @@ class Submissions:
             self._database.write(lambda connection: requests.withdraw(connection, [one.request_id for one in wanted]))
         except ViewUnavailableError as error:
             log.warning("requests that were not published stay in the view: %s", error)
+
+
+def _entered(connection: sqlite3.Connection, asked: Sequence[Asked]) -> list[Known | None]:
+    """A job for the writer. Raises Problem (conflict)."""
+    for one in asked:
+        if removal.is_removed(connection, one.request.request_id):
+            # The pipeline has answered this ID, and answers none twice.
+            raise Problem(
+                GatewayCode.CONFLICT,
+                f"the request ID {one.request.request_id!r} belongs to a track that was removed; use a new one",
+                request_id=one.request.request_id,
+            )
+    return requests.enter(connection, asked, Published.ENTERED)

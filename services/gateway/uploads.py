@@ -17,13 +17,15 @@ from typing import BinaryIO, Final, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from services.gateway.problems import GatewayCode, Problem
-from shared.blobs.store import UPLOADS, BlobStore
+from shared.blobs.store import BlobStore
 from shared.contracts.errors import DependencyError, ErrorCode, megabytes
 from shared.contracts.faults import faults
 from shared.contracts.messages import LONGEST_SOURCE, TrackRequest
 
 log = logging.getLogger(__name__)
 
+#: The folder of uploads that the gateway deletes itself, once they are answered.
+INCOMING: Final = "incoming"
 MOST_FILES: Final = 1000
 #: Bytes of all form fields together that are not files.
 _MOST_FIELDS: Final = 4096
@@ -86,10 +88,12 @@ class Refused:
 
 
 class Receiver:
-    """Takes the files of one HTTP request, one after the other. ``limit_bytes`` is the largest that a file may be."""
+    """Takes the files of one HTTP request, one after the other, into ``folder`` of the blob store. ``limit_bytes`` is
+    the largest that a file may be."""
 
-    def __init__(self, blobs: BlobStore, limit_bytes: int) -> None:
+    def __init__(self, blobs: BlobStore, folder: str, limit_bytes: int) -> None:
         self._blobs = blobs
+        self._folder = folder
         self._limit_bytes = limit_bytes
         self._open: _File | None = None
         self.files: list[Upload | Refused] = []
@@ -98,7 +102,7 @@ class Receiver:
         """A file begins. Raises Problem (invalid_request) if there are too many."""
         if len(self.files) >= MOST_FILES:
             raise Problem(ErrorCode.INVALID_REQUEST, f"at most {MOST_FILES} files can be sent at once")
-        self._open = _File(self._blobs, shown_name(name))
+        self._open = _File(self._blobs, self._folder, shown_name(name))
 
     def write(self, data: bytes) -> None:
         """More of it. Raises Problem (disk_full), DependencyError."""
@@ -145,12 +149,12 @@ class Receiver:
 class _File:
     """A file that is being received."""
 
-    def __init__(self, blobs: BlobStore, source: str) -> None:
+    def __init__(self, blobs: BlobStore, folder: str, source: str) -> None:
         self.source = source
         self.size = 0
         self.refused: Problem | None = None
         self._hash = hashlib.sha256()
-        self._name = f"{UPLOADS}/{uuid.uuid4().hex}"
+        self._name = f"{folder}/{uuid.uuid4().hex}"
         self._writing = blobs.writing(self._name)
         with _disk():
             self._file: BinaryIO = self._writing.__enter__()

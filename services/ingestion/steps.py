@@ -19,7 +19,14 @@ from services.ingestion.lanes import CutShortError, Try
 from services.ingestion.local_files import LocalFiles
 from shared.audio.decode import DecodedAudio, DecodeTimeoutError
 from shared.audio.level import track_level
-from shared.audio.segments import Stretch, chosen_segments, heard_segments, segment_count, sounding_stretches
+from shared.audio.segments import (
+    Stretch,
+    chosen_segments,
+    heard_segments,
+    segment_count,
+    silent_stretches,
+    sounding_stretches,
+)
 from shared.blobs.store import BlobGoneError, BlobStore
 from shared.bus.base import Record
 from shared.contracts.errors import PERMANENT_FOR_AUDIO, AbandonedError, DependencyError, ErrorCode, TonestreamError
@@ -299,6 +306,7 @@ class Steps:
             segments=len(heard),
             chosen=None if list(heard) == list(evenly) else tuple(heard),
             sounding=() if sounds_all_over else tuple((stretch.start_s, stretch.end_s) for stretch in sounding),
+            silences=tuple((stretch.start_s, stretch.end_s) for stretch in silent_stretches(decoded.levels_dbfs)),
             level_dbfs=round(track_level(decoded.levels_dbfs), 2) if sounding else None,
         )
 

@@ -73,6 +73,22 @@ def sounding_stretches(levels_dbfs: Sequence[float]) -> tuple[Stretch, ...]:
     return tuple(joined)
 
 
+def silent_stretches(levels_dbfs: Sequence[float]) -> tuple[Stretch, ...]:
+    """The silent segments of a track, those side by side as one, in order; the longest ``MOST_STRETCHES``.
+
+    Unlike the gaps between ``sounding_stretches`` they include short silences. ``levels_dbfs`` as there.
+
+    >>> silent_stretches([-20.0] * 30 + [float("-inf")] * 7 + [-20.0] * 9)
+    (Stretch(start_s=30, end_s=36),)
+    """
+    seconds = len(levels_dbfs)
+    silence = 10.0 ** (silence_dbfs(track_level(levels_dbfs)) / 10.0)
+    blocks = np.flatnonzero(mean_squares(levels_dbfs) < silence) * BLOCK_S
+    found = [Stretch(int(start), min(int(start) + BLOCK_S, seconds)) for start in blocks]
+    longest = sorted(_joined(found, 1), key=lambda one: one.start_s - one.end_s)[:MOST_STRETCHES] if found else []
+    return tuple(sorted(longest, key=lambda one: one.start_s))
+
+
 def _joined(stretches: Sequence[Stretch], least_gap_s: int) -> list[Stretch]:
     joined = [stretches[0]]
     for stretch in stretches[1:]:

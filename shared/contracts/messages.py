@@ -196,9 +196,10 @@ class IngestedAudio(_Frozen):
 
     ``segments`` is the number of analysed segments, which may be less than the track has. ``chosen`` are their
     positions if they are not evenly spaced because parts of the track are silent. ``sounding`` are the sounding parts
-    of such a track, [from, to] in seconds; empty if the whole track sounds, or if this is unknown. ``level_dbfs`` is
-    the level of the track (`shared.audio.level.track_level`), dB relative to full scale, from which it is scaled to the
-    reference level; missing in messages of older versions.
+    of such a track, [from, to] in seconds; empty if the whole track sounds, or if this is unknown. ``silences``
+    are its silent segments, those side by side as one, [from, to] in seconds; None in messages of older versions.
+    ``level_dbfs`` is the level of the track (`shared.audio.level.track_level`), dB relative to full scale, from which
+    it is scaled to the reference level; missing in messages of older versions.
     """
 
     blob: Annotated[str, StringConstraints(min_length=1, max_length=MAX_BLOB_LENGTH)]
@@ -207,6 +208,7 @@ class IngestedAudio(_Frozen):
     segments: Annotated[int, Field(ge=0, le=100_000)]
     chosen: tuple[Annotated[int, Field(ge=0, le=100_000)], ...] | None = None
     sounding: tuple[tuple[_WholeSeconds, _WholeSeconds], ...] = ()
+    silences: tuple[tuple[_WholeSeconds, _WholeSeconds], ...] | None = None
     level_dbfs: Annotated[float, Field(ge=-200.0, le=10.0, allow_inf_nan=False)] | None = None
 
 
@@ -462,14 +464,27 @@ class SegmentGenre(_Frozen):
     runner_up: GenreAlternative | None = None
 
 
+class Silence(_Frozen):
+    """A silent part of a track."""
+
+    start_s: Seconds
+    end_s: Seconds
+
+
 class Track(_Frozen):
-    """The track of an answer. ``source`` is the path, URL or Spotify ID as given."""
+    """The track of an answer. ``source`` is the path, URL or Spotify ID as given.
+
+    ``silences`` are its silent parts, of one segment or more; None if they are unknown: the audio was not heard, or the
+    answer is of an older version. What is neither silent nor among the segments of the genre was not chosen to be
+    heard.
+    """
 
     key: TrackKey
     source: Source
     title: Text | None = None
     artist: Text | None = None
     duration_s: Seconds | None = None
+    silences: tuple[Silence, ...] | None = None
 
 
 class Genre(_Frozen):

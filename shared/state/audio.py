@@ -122,6 +122,14 @@ class SharedAudio:
                 self._redis.hdel(self._keys.request(request_id), held)
             self._make_room()
 
+    def forget(self, sha256: str) -> bool:
+        """Remove the audio that was left to be played. False while a request needs it. Raises DependencyError."""
+        with redis_faults(), self._lock(sha256):
+            if self._redis.scard(self._keys.owners(sha256)):
+                return False
+            self._blobs.delete(self.reference(sha256))
+        return True
+
     def _let_go(self, sha256: str) -> None:
         """Nobody needs the audio any more."""
         if not self._keeping.seconds:

@@ -135,6 +135,35 @@ def test_new_results_come_into_the_table_by_themselves(visit: Visit, served: Ser
     assert total(page) > before
 
 
+def test_tracks_are_removed_by_keyboard_and_from_their_page_after_a_question(visit: Visit, served: Served) -> None:
+    page = visit.page
+    for name in ("one", "two", "three"):
+        answer = served.client.post("/v1/tracks", json={"audio_url": f"http://127.0.0.1:9/unwanted-{name}.mp3"})
+        served.finished(answer.json())
+    page.get_by_label("Search titles, artists, files and tags").fill("unwanted")
+    expect(page.locator(".total")).to_have_text("3 tracks found")
+    page.locator(".rows .row[data-place='0']").focus()
+    page.keyboard.press("Space")
+    page.keyboard.press("Shift+ArrowDown")
+    page.keyboard.press("Delete")
+    expect(page.get_by_role("dialog")).to_contain_text("Remove 2 tracks from the library?")
+    page.keyboard.press("Escape")
+    expect(page.locator(".total")).to_have_text("3 tracks found")
+    page.keyboard.press("Delete")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(page.locator(".total")).to_have_text("1 track found")
+    expect(page.locator(".rows .row[data-place='0']")).to_be_focused()
+    expect(page.locator(".selection")).to_be_hidden()
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Remove").click()
+    expect(page.get_by_role("dialog")).to_contain_text("“unwanted-one.mp3”")
+    page.get_by_role("dialog").get_by_role("button", name="Remove").click()
+    expect(page.locator("#library")).to_be_visible()
+    expect(page.locator(".empty")).to_contain_text("No track is like that")
+    assert served.client.get("/v1/results?q=unwanted").json()["total"] == 0
+
+
 def total(page: Page) -> int:
     """How many tracks the page says there are."""
     expect(page.locator(".total")).to_contain_text("track")

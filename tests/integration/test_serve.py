@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -80,6 +81,28 @@ def test_ctrl_c_ends_it_soon_and_the_next_run_has_the_library(tmp_path: Path) ->
         assert second.client.get(f"/v1/tracks/{done['request_id']}").json()["result"] == done["result"]
         assert second.client.get(f"/v1/tracks/{done['request_id']}/audio?start=0&end=3").status_code == 200
         assert second.end(signal.SIGTERM)[0] == 128 + signal.SIGTERM
+
+
+@pytest.mark.parametrize("ended_by", [signal.SIGINT, signal.SIGKILL])
+def test_every_upload_that_was_accepted_is_answered_once_by_this_run_or_by_the_next(
+    tmp_path: Path, ended_by: signal.Signals
+) -> None:
+    """The last ones are ended somewhere between their upload and their answer."""
+    with Served(tmp_path) as first:
+        done = first.finished(first.upload(ONE, model=QUICK))
+        accepted = [first.upload(sample, model=QUICK, force="true") for sample in (*sorted(SAMPLES.glob("*.mp3")), ONE)]
+        while first.client.get(accepted[0]["location"]).json()["stage"] == "queued":
+            time.sleep(0.005)
+        first.end(ended_by)
+    with Served(tmp_path) as second:
+        states = [second.finished(one) for one in accepted]
+        assert [state["stage"] for state in states] == ["ok"] * len(accepted), states
+        found = second.client.get("/v1/results").json()["results"]
+        assert sorted(row["id"] for row in found) == sorted(one["request_id"] for one in (done, *accepted))
+        deadline = time.monotonic() + 20.0
+        while left := [file for file in tmp_path.glob("library-audio/*/*") if file.parent.name != "audio"]:
+            assert time.monotonic() < deadline, left
+            time.sleep(0.05)
 
 
 def test_it_does_not_start_where_others_could_use_it_or_where_somebody_listens(tmp_path: Path) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import hmac
 import json
 import sqlite3
 import time
@@ -20,7 +17,6 @@ from services.gateway.view.database import ViewError
 from services.gateway.webhooks.schedule import Schedule
 from services.gateway.webhooks.sender import Sender
 from services.gateway.webhooks.service import MOST_HOOKS, Policy, Webhooks
-from services.gateway.webhooks.signing import key_of
 from shared.bus.memory import MemoryBus
 from shared.bus.topics import topic_specs
 from shared.contracts.errors import ErrorCode
@@ -28,7 +24,8 @@ from shared.contracts.messages import TrackResult
 from shared.contracts.topics import Topics
 from tests.support.gateway_bench import GatewayBench, answer
 from tests.support.results import record
-from tests.support.web_server import Exchange, Request, WebServer
+from tests.support.signatures import verified
+from tests.support.web_server import Exchange, WebServer
 
 TOPICS = Topics("t")
 SOON = Policy(Schedule((0.05,) * 200), disable_after_s=3600.0)
@@ -66,13 +63,6 @@ def until(true: Callable[[], bool]) -> None:
 def delivered(web: WebServer, path: str) -> list[str]:
     """The request IDs of the results that arrived there, each as often as it did."""
     return [json.loads(one.body)["data"]["request_id"] for one in list(web.requests) if one.path == path]
-
-
-def verified(request: Request, secret: str) -> bool:
-    sent = request.headers
-    content = f"{sent['webhook-id']}.{sent['webhook-timestamp']}.".encode() + request.body
-    signature = base64.b64encode(hmac.new(key_of(secret), content, hashlib.sha256).digest()).decode()
-    return sent["webhook-signature"] == f"v1,{signature}"
 
 
 def test_a_result_arrives_signed_in_its_envelope(web: WebServer, file: Path) -> None:
@@ -130,6 +120,18 @@ def test_nothing_is_lost_when_the_process_ends_in_between(web: WebServer, file: 
     with running(file) as webhooks:
         until(lambda: webhooks.hook(hook.id).pending == 0)
         assert webhooks.hook(hook.id).delivered == 5
+
+
+def test_where_the_bus_forgets_a_request_that_is_answered_again_after_a_crash_keeps_its_id(
+    web: WebServer, file: Path
+) -> None:
+    web.add("/hook")
+    with running(file, remembers=False) as webhooks:
+        hook = webhooks.register(web.url("/hook"), None)
+        for number in range(2):
+            webhooks.take([record(TOPICS, number, "r", timestamp_ms=int(time.time() * 1000) + number)])
+            until(lambda: webhooks.hook(hook.id).pending == 0 and len(web.requests) > number)  # noqa: B023
+    assert len({request.headers["webhook-id"] for request in web.requests}) == 1
 
 
 def test_results_that_were_taken_are_not_delivered_again_when_the_view_is_rebuilt(web: WebServer, file: Path) -> None:

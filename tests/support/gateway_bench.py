@@ -49,9 +49,8 @@ class GatewayBench:
         self.topics = Topics("t")
         self.bus = bus or MemoryBus()
         self.bus.create_topics(topic_specs(self.topics))
-        self.settings = Settings(
-            topic_prefix="t", blob_url=f"file://{folder}/blobs", redis_url=SecretStr("memory://"), **settings
-        )
+        settings = {"redis_url": SecretStr("memory://"), **settings}
+        self.settings = Settings(topic_prefix="t", blob_url=f"file://{folder}/blobs", **settings)
         self.blobs = BlobStore(self.settings.blob_url)
         self.view = folder / "library.sqlite"
         self.pipeline_fault: str | None = None

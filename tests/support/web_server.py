@@ -151,6 +151,9 @@ class WebServer:
             def do_POST(self) -> None:
                 self.do_GET()
 
+            def do_DELETE(self) -> None:
+                self.do_GET()
+
             def _send(self, raw: bytes) -> None:
                 self.wfile.write(raw)
                 self.wfile.flush()

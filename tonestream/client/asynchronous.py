@@ -25,6 +25,8 @@ class AsyncEnd(Protocol):
 
     async def state(self, request_id: str) -> TrackState: ...
 
+    async def remove(self, request_id: str) -> None: ...
+
     async def page(self, filters: Mapping[str, Any], after: str | None) -> Page: ...
 
     def stream(self, after: str | None, timeout_s: float | None) -> AsyncIterator[Arrival | None]: ...
@@ -109,6 +111,10 @@ class AsyncClient:
     async def state(self, ticket: Ticket | str) -> TrackState:
         """How far a request is; see `Client.state`."""
         return await self._end.state(as_ticket(ticket).request_id)
+
+    async def remove(self, ticket: Ticket | str) -> None:
+        """Remove a track from the library; see `Client.remove`."""
+        await self._end.remove(as_ticket(ticket).request_id)
 
     async def results(
         self,

@@ -23,6 +23,8 @@ class End(Protocol):
 
     def state(self, request_id: str) -> TrackState: ...
 
+    def remove(self, request_id: str) -> None: ...
+
     def page(self, filters: Mapping[str, Any], after: str | None) -> Page: ...
 
     def stream(self, after: str | None, timeout_s: float | None) -> Iterator[Arrival | None]: ...
@@ -145,6 +147,18 @@ class Client:
         Raises NotFound, Unavailable, NotOffered.
         """
         return self._end.state(as_ticket(ticket).request_id)
+
+    def remove(self, ticket: Ticket | str) -> None:
+        """Remove a track from the library, with its evidence and the audio that was kept of it. Over HTTP only.
+
+        Raises NotFound, Unavailable, NotOffered.
+
+        >>> result = client.classify(song)
+        >>> client.remove(result.request_id)
+        >>> result.request_id in [row.id for row in client.results()]
+        False
+        """
+        self._end.remove(as_ticket(ticket).request_id)
 
     def results(
         self,

@@ -43,6 +43,9 @@ class HttpEnd:
     def state(self, request_id: str) -> TrackState:
         return self._run(protocol.state(request_id, self._retries))
 
+    def remove(self, request_id: str) -> None:
+        self._run(protocol.remove(request_id, self._retries))
+
     def page(self, filters: Mapping[str, Any], after: str | None) -> Page:
         return self._run(protocol.page(filters, after, self._retries))
 
@@ -128,6 +131,9 @@ class AsyncHttpEnd:
 
     async def state(self, request_id: str) -> TrackState:
         return await self._run(protocol.state(request_id, self._retries))
+
+    async def remove(self, request_id: str) -> None:
+        await self._run(protocol.remove(request_id, self._retries))
 
     async def page(self, filters: Mapping[str, Any], after: str | None) -> Page:
         return await self._run(protocol.page(filters, after, self._retries))

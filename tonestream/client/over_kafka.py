@@ -141,6 +141,9 @@ class KafkaEnd:
     def state(self, request_id: str) -> NoReturn:
         raise NotOffered(_NO_LIBRARY)
 
+    def remove(self, request_id: str) -> NoReturn:
+        raise NotOffered(_NO_LIBRARY)
+
     def page(self, filters: Mapping[str, Any], after: str | None) -> NoReturn:
         raise NotOffered(_NO_LIBRARY)
 
@@ -229,6 +232,9 @@ class AsyncKafkaEnd:
         return self._end.taken(ticket, value)
 
     async def state(self, request_id: str) -> TrackState:
+        raise NotOffered(_NO_LIBRARY)
+
+    async def remove(self, request_id: str) -> None:
         raise NotOffered(_NO_LIBRARY)
 
     async def page(self, filters: Mapping[str, Any], after: str | None) -> Page:

@@ -115,6 +115,11 @@ def state(request_id: str, retries: int, wait_s: float = 0.0) -> Flow[TrackState
     return _read(TrackState, answer)
 
 
+def remove(request_id: str, retries: int) -> Flow[None]:
+    """Remove a track from the library. A second removal changes nothing."""
+    yield from _answered(Call("DELETE", f"/v1/tracks/{quote(request_id, safe='')}"), retries)
+
+
 def wait(request_id: str, timeout_s: float | None, retries: int) -> Flow[TrackResult]:
     """The result of a request, once it is there."""
     deadline = None if timeout_s is None else time.monotonic() + timeout_s

@@ -32,6 +32,9 @@ _PANEL: Final = "#f6f7f9"
 _ENERGY: Final = "#d1495b"
 _VALENCE: Final = "#00798c"
 _BAR: Final = "#5b7db1"
+_SILENT: Final = "#c3c7cf"
+#: A shorter rest, in seconds, is no whole segment.
+_SHORTEST_GAP_S: Final = 3.0
 #: Genres that are often confused have colours far apart.
 _GENRES: Final = {
     "blues": "#3b6fb6", "classical": "#c9a227", "country": "#b5793a", "disco": "#d65fa9", "hiphop": "#7a4fa3",
@@ -174,6 +177,7 @@ def _timeline(axes: Axes, result: TrackResult) -> None:
     marks = [step * number for number in range(int(length / step) + 1)]
     axes.set_xticks(marks, [_length(mark) for mark in marks])
     keys: list[Patch | Line2D] = []
+    keys += _gaps(axes, result, length)
     if genre is not None:
         for one in genre.segments:
             width = max(one.end_s - one.start_s, _NARROWEST * length)
@@ -198,6 +202,34 @@ def _timeline(axes: Axes, result: TrackResult) -> None:
             handles=keys, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=len(keys), frameon=False, fontsize=9.5,
             handlelength=1.3, handletextpad=0.5, columnspacing=1.2, borderaxespad=0.2,
         )  # fmt: skip
+
+
+def _gaps(axes: Axes, result: TrackResult, length: float) -> list[Patch]:
+    """Grey where the track is silent, hatched where it was not heard; returns their keys. Nothing if the answer does
+    not say which is which."""
+    silences = result.track.silences
+    if silences is None or result.genre is None:
+        return []
+    heard = [(one.start_s, one.end_s) for one in result.genre.segments]
+    silent = [(one.start_s, min(one.end_s, length)) for one in silences]
+    keys = []
+    if silent:
+        keys.append(_spans(axes, silent, label="silent", facecolor=_SILENT, linewidth=0))
+    gaps, end = [], 0.0
+    for start, until in [*sorted([*heard, *silent]), (length, length)]:
+        if start - end >= _SHORTEST_GAP_S:
+            gaps.append((end, start))
+        end = max(end, until)
+    if gaps:
+        keys.append(_spans(axes, gaps, label="not heard", facecolor="none", edgecolor=_LINE, hatch="////", linewidth=0))
+    return keys
+
+
+def _spans(axes: Axes, parts: Sequence[tuple[float, float]], label: str, **look: Any) -> Patch:
+    """Draw the parts of the track from bottom to top; returns their key."""
+    for start, end in parts:
+        axes.add_patch(Rectangle((start, 0), end - start, 1.04, **look))
+    return Patch(label=label, **look)
 
 
 def _features(axes: Axes, result: TrackResult) -> None:

@@ -29,8 +29,9 @@ async def events(
     last_event_id: Annotated[str | None, Header(description="goes on behind this event", examples=["12-17673"])] = None,
 ) -> AsyncIterator[ServerSentEvent]:
     """`track`: a track is at another stage (`request_id`, `stage`, `source`, `at`). `result`: a track is finished
-    (`request_id`, `row`). `reset`: too much was missed to be sent again; load the results anew. Comments keep the
-    connection open. A reader that cannot keep up is cut off, and goes on with `Last-Event-ID`."""
+    (`request_id`, `row`). `removed`: tracks are gone (`request_ids`). `reset`: too much was missed to be sent again;
+    load the results anew. Comments keep the connection open. A reader that cannot keep up is cut off, and goes on with
+    `Last-Event-ID`."""
     begin = gateway.feed.id_now()
     place = gateway.feed.now()
     missed: list[Event] = []

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse
 
 from services.gateway.heard import LONGEST_PART_S
 from services.gateway.problems import responses
-from services.gateway.routes import AnyGateway
+from services.gateway.routes import AnyGateway, samples
 from services.gateway.sources import MOST_TRACKS
 from shared.models.catalogue import Catalogue
 
@@ -42,6 +42,7 @@ class Info(BaseModel):
     models: list[str]
     mood_model: str
     limits: Limits
+    samples: int = Field(description="bundled samples that `POST /v1/samples` classifies")
     auth_required: bool
     keeps_audio_s: int = Field(description="how long what was heard can be played, in seconds; 0: not at all")
     caught_up: bool = Field(description="whether the view holds everything that was on the topics at the start")
@@ -77,6 +78,7 @@ def info(gateway: AnyGateway) -> Info:
             tracks_at_once=MOST_TRACKS,
             audio_part_s=LONGEST_PART_S,
         ),
+        samples=len(samples.installed()),
         auth_required=settings.gateway_api_keys is not None,
         keeps_audio_s=settings.keep_audio_s,
         caught_up=gateway.follower.caught_up,

@@ -18,6 +18,7 @@ from services.gateway.view import search
 from services.gateway.view.search import MOST_AT_ONCE, Wanted
 from services.library.formats import csv_lines, m3u8_lines
 from services.library.row import COLUMNS, Row
+from shared.contracts.errors import ErrorCode
 
 router = APIRouter(prefix="/v1", tags=["results"])
 
@@ -49,6 +50,12 @@ class Summary(BaseModel):
     moods: dict[str, int]
     statuses: dict[str, int]
     errors: dict[str, int]
+
+
+class Removed(BaseModel):
+    """How many tracks are gone."""
+
+    removed: int
 
 
 def _wanted(
@@ -106,6 +113,14 @@ def results(
     cursor = "null" if page.after is None else f'"{page.after}"'
     listed = ", ".join(row.as_json() for row in page.rows)
     return _json(f'{{"results": [{listed}], "next": {cursor}, "total": {page.total}}}')
+
+
+@router.delete("/results", summary="Remove finished tracks", responses=responses())
+def remove(gateway: LivingGateway, wanted: Filters) -> Removed:
+    """All that the filters select, as `DELETE /v1/tracks/{id}` removes one. At least one filter is needed."""
+    if not wanted.conditions:
+        raise Problem(ErrorCode.INVALID_REQUEST, "at least one filter must say which tracks are to be removed")
+    return Removed(removed=gateway.removals.remove_found(wanted))
 
 
 @router.get(

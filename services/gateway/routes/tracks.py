@@ -10,7 +10,7 @@ from fastapi import APIRouter, Header, Path, Query, Request
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 
 from services.gateway.access import Client
 from services.gateway.forms import Form
@@ -157,8 +157,8 @@ async def submit(
     client.submit(1)
     if kind == "application/json":
         return await _submit_json(request, gateway, client, request_id)
-    await run_in_threadpool(_require_room, gateway)
-    receiver = Receiver(gateway.blobs, gateway.settings.fetch_max_bytes)
+    await run_in_threadpool(require_room, gateway)
+    receiver = Receiver(gateway.blobs, gateway.uploads, gateway.settings.fetch_max_bytes)
     try:
         if kind == "multipart/form-data":
             wishes = await _receive_form(request, receiver)
@@ -170,7 +170,7 @@ async def submit(
                 ErrorCode.UNSUPPORTED_MEDIA,
                 "send application/json, multipart/form-data, or a file as audio/* or application/octet-stream",
             )
-        return await run_in_threadpool(_submit_files, gateway, client, receiver, wishes, request_id)
+        return await run_in_threadpool(submit_files, gateway, client, receiver, wishes, request_id)
     except ClientDisconnect:
         await run_in_threadpool(receiver.discard)
         raise Problem(GatewayCode.UPLOAD_INCOMPLETE, "the connection was closed before the upload was whole") from None
@@ -226,6 +226,21 @@ async def state(
             await answered(wait)
             found = await run_in_threadpool(_state, gateway, request_id)
     return found
+
+
+@router.delete(
+    "/{request_id:path}",
+    status_code=204,
+    summary="Remove a track",
+    responses=responses(GatewayCode.NOT_FOUND),
+)
+def remove(gateway: LivingGateway, request_id: TrackId) -> Response:
+    """Its row, its evidence and what was kept to be played. A track that is under way is removed, too: it is finished,
+    and its result does not appear. No record of the topics brings the track back; sent again under a new ID, it is a
+    new track."""
+    if not gateway.removals.remove([request_id]) and not gateway.removals.is_removed(request_id):
+        raise Problem(GatewayCode.NOT_FOUND, f"no request has the ID {request_id!r}", request_id=request_id)
+    return Response(status_code=204)
 
 
 def known_request(gateway: Gateway, request_id: str) -> Known:
@@ -319,7 +334,7 @@ def _named(fields: object) -> str:
 # Files
 
 
-def _require_room(gateway: Gateway) -> None:
+def require_room(gateway: Gateway) -> None:
     """Raises Problem (unavailable) while too many uploads wait."""
     with gateway.database.reading() as connection:
         waiting = requests.waiting_uploads(connection)
@@ -351,9 +366,10 @@ async def _receive_body(request: Request, receiver: Receiver, limit_bytes: int, 
     await run_in_threadpool(receiver.end)
 
 
-def _submit_files(
+def submit_files(
     gateway: Gateway, client: Client, receiver: Receiver, wishes: Wishes, request_id: str | None
 ) -> JSONResponse:
+    """Publish what was received, and answer with it. Raises Problem."""
     files = receiver.files
     if not files:
         raise Problem(ErrorCode.INVALID_REQUEST, "the form holds no file")

@@ -36,6 +36,10 @@ _MARK: Final = Mark(0x746F6E65, schema=1)
 _BUSY_S: Final = 5.0
 _MOST_IDLE_READERS: Final = 8
 _REDERIVED_AT_ONCE: Final = 500
+#: Bytes that the write-ahead log may keep on the disk once it is copied into the file.
+_LARGEST_IDLE_LOG: Final = 16 * 1024 * 1024
+#: Pages of 4 KiB that are given back to the disk at once; fewer free ones are kept for what comes next.
+_GIVEN_BACK_AT_ONCE: Final = 256
 
 #: What is kept for good. ``published``: see ``Published`` in requests.py. ``positions``: where the reader of each
 #: partition goes on.
@@ -62,6 +66,18 @@ CREATE TABLE answers (
 );
 CREATE TABLE positions (topic TEXT, part INTEGER, next INTEGER NOT NULL, PRIMARY KEY (topic, part));
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+"""
+
+#: What is kept for good, and was not in the files of earlier versions. ``removed`` has the marks of removed tracks,
+#: ``unneeded_audio`` what is to be deleted from the blob store; see removal.py.
+_KEPT_SINCE: Final = """
+CREATE TABLE IF NOT EXISTS removed (request_id TEXT PRIMARY KEY, removed_at REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS unneeded_audio (sha256 TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS removed_by_time ON removed(removed_at);
+CREATE INDEX IF NOT EXISTS requests_by_audio ON requests(sha256) WHERE sha256 IS NOT NULL;
+CREATE INDEX IF NOT EXISTS requests_without_audio ON requests(track_key) WHERE sha256 IS NULL;
+CREATE INDEX IF NOT EXISTS requests_awaited ON requests(track_key) WHERE stage IN ('queued', 'fetching', 'listening');
+CREATE INDEX IF NOT EXISTS requests_by_leader ON requests(follows) WHERE follows IS NOT NULL;
 """
 
 #: What follows from the answers: made again where ``Row`` has other columns than when it was made.
@@ -142,6 +158,10 @@ class Database:
     def write(self, job: Job[Returned]) -> Returned:
         """The same, and wait for it."""
         return self.submit(job).result()
+
+    def shrink(self) -> bool:
+        """Give some of the room that removed tracks took back to the disk. Whether there is more to give back."""
+        return self.write(_given_back)
 
     def _write(self) -> None:
         while (task := self._jobs.get()) is not None:
@@ -230,10 +250,13 @@ class Database:
         connection = _connect(self.path)
         try:
             standing = self._require_ours(connection)
+            _let_shrink(connection, standing)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute(f"PRAGMA journal_size_limit = {_LARGEST_IDLE_LOG}")
             if standing is Standing.EMPTY:
                 connection.executescript(f"BEGIN; {_KEPT} {_MARK.statements} COMMIT;")
+            connection.executescript(_KEPT_SINCE)
             found = connection.execute("SELECT value FROM facts WHERE name = 'derived'").fetchone()
             if found is None or found[0] != _FINGERPRINT:
                 derive(connection)
@@ -325,6 +348,25 @@ def packed(result: TrackResult) -> bytes:
 def unpacked(document: bytes) -> TrackResult:
     """The result that ``packed`` made this of."""
     return TrackResult.model_validate_json(zlib.decompress(document))
+
+
+def _let_shrink(connection: sqlite3.Connection, standing: Standing) -> None:
+    """Have the file keep track of its free pages, so that they can be given back. A file of an earlier version is
+    written anew for that, once."""
+    if connection.execute("PRAGMA auto_vacuum").fetchone()[0]:
+        return
+    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    if standing is Standing.OURS:
+        try:
+            connection.execute("VACUUM")
+        except sqlite3.OperationalError as error:
+            log.warning("the library's file does not shrink when tracks are removed: %s", error)
+
+
+def _given_back(connection: sqlite3.Connection) -> bool:
+    # A step of the statement frees one page.
+    connection.execute(f"PRAGMA incremental_vacuum({_GIVEN_BACK_AT_ONCE})").fetchall()
+    return bool(connection.execute("PRAGMA freelist_count").fetchone()[0] > _GIVEN_BACK_AT_ONCE)
 
 
 def _connect(path: Path) -> sqlite3.Connection:

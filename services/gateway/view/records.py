@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from services.gateway.view import requests
+from services.gateway.view import removal, requests
 from services.gateway.view.database import add_derived, packed, remove_derived
 from services.gateway.view.requests import Asked, Published, TrackStage
 from services.library.row import Row
@@ -17,13 +17,15 @@ from shared.bus.base import Record
 from shared.contracts.codec import MalformedMessageError, decode_message
 from shared.contracts.messages import IngestedTrack, TrackRequest, TrackResult
 from shared.contracts.topics import Channel, Topics
+from shared.contracts.tracks import track_key
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A request is at another stage. ``row`` and ``seq`` are those of its answer, if that is what came."""
+    """A request is at another stage. ``row`` and ``seq`` are those of its answer, if that is what came; ``upload``
+    is then the blob that was heard, if no other request waits for it."""
 
     request_id: str
     stage: TrackStage
@@ -31,6 +33,12 @@ class Change:
     at: float
     row: Row | None = None
     seq: int | None = None
+    upload: str | None = None
+
+    @property
+    def error(self) -> str | None:
+        """The code of the answer's first error."""
+        return None if self.row is None else self.row.error
 
 
 def fingerprint(request: TrackRequest) -> str:
@@ -77,6 +85,8 @@ class Absorber:
             log.debug("%s is left out: %s", record.coordinates, error.reason)
             return ()
         at = record.timestamp_ms / 1000 or time.time()
+        if removal.is_removed(connection, message.request_id):
+            return ()
         match message:
             case TrackRequest() if channel is Channel.REQUESTS:
                 return _requested(connection, message, at)
@@ -96,8 +106,9 @@ def positions(connection: sqlite3.Connection) -> dict[tuple[str, int], int]:
 
 
 def last_seq(connection: sqlite3.Connection) -> int:
-    """The number of the newest answer; 0 without any."""
-    return int(connection.execute("SELECT coalesce(max(seq), 0) FROM answers").fetchone()[0])
+    """The number of the newest answer, which may have been removed since; 0 without any."""
+    found = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'answers'").fetchone()
+    return 0 if found is None else int(found[0])
 
 
 def _requested(connection: sqlite3.Connection, request: TrackRequest, at: float) -> Iterable[Change]:
@@ -141,7 +152,10 @@ def _answered(connection: sqlite3.Connection, result: TrackResult, at: float) ->
         "UPDATE requests SET stage = ?, source = ?, published = ? WHERE request_id = ?",
         (stage.value, result.track.source, Published.SEEN.value, result.request_id),
     )
-    return (Change(result.request_id, stage, result.track.source, at, row, seq),)
+    upload = requests.upload_of(connection, result.request_id)
+    if upload is not None and requests.awaited(connection, track_key(None, upload)):
+        upload = None
+    return (Change(result.request_id, stage, result.track.source, at, row, seq, upload),)
 
 
 def _moved(connection: sqlite3.Connection, request_id: str, stage: TrackStage, at: float) -> Iterable[Change]:

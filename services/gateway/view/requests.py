@@ -9,6 +9,7 @@ from enum import IntEnum, StrEnum
 from typing import Final, Self
 
 from shared.contracts.messages import TrackRequest
+from shared.contracts.tracks import BLOB_SCHEME
 
 
 class TrackStage(StrEnum):
@@ -151,6 +152,37 @@ def unfinished(connection: sqlite3.Connection) -> list[Known]:
         "SELECT * FROM requests WHERE stage IN ('queued', 'fetching', 'listening') ORDER BY submitted_at"
     )
     return [Known.of(values) for values in found]
+
+
+def awaited(connection: sqlite3.Connection, track_key: str) -> bool:
+    """Whether a request for that track is under way."""
+    found = connection.execute(
+        "SELECT 1 FROM requests WHERE track_key = ? AND stage IN ('queued', 'fetching', 'listening') LIMIT 1",
+        (track_key,),
+    )
+    return found.fetchone() is not None
+
+
+def upload_of(connection: sqlite3.Connection, request_id: str) -> str | None:
+    """The blob that the request wants to have heard; None if it asks for something else."""
+    found = connection.execute(
+        "SELECT json_extract(spec, '$.audio_url') FROM requests WHERE request_id = ?", (request_id,)
+    ).fetchone()
+    return found[0] if found is not None and str(found[0]).startswith(BLOB_SCHEME) else None
+
+
+def uploads_needed(connection: sqlite3.Connection) -> set[str]:
+    """The blobs that requests under way want to have heard, and those after whose defect somebody may try again."""
+    found = connection.execute(
+        "SELECT json_extract(spec, '$.audio_url') FROM requests LEFT JOIN tracks ON tracks.id = request_id"
+        " WHERE track_key LIKE 'blob:%' AND (stage IN ('queued', 'fetching', 'listening') OR tracks.error = 'internal')"
+    )
+    return {str(reference) for (reference,) in found}
+
+
+def queue_again(connection: sqlite3.Connection) -> None:
+    """A job for the writer: all that is unfinished is to be done from its beginning."""
+    connection.execute("UPDATE requests SET stage = 'queued' WHERE stage IN ('fetching', 'listening')")
 
 
 def waiting_uploads(connection: sqlite3.Connection) -> int:

@@ -24,6 +24,11 @@ class Neighbours:
         self._lock = threading.Lock()
         self._seqs = np.empty(0, np.int64)
         self._vectors = np.empty((0, 0), np.float32)
+        self._stale = False
+
+    def forget_removed(self) -> None:
+        """Tracks were removed: their embeddings are let go before the next look."""
+        self._stale = True
 
     def of(self, connection: sqlite3.Connection, request_id: str, limit: int) -> list[tuple[float, Row]] | None:
         """The most similar other tracks, each with its cosine similarity; None if this one has no embedding."""
@@ -54,6 +59,11 @@ class Neighbours:
         with self._lock:
             if self._vectors.shape[1] != width:
                 self._seqs, self._vectors = np.empty(0, np.int64), np.empty((0, width), np.float32)
+            if self._stale:
+                self._stale = False
+                left = [seq for (seq,) in connection.execute("SELECT seq FROM embeddings")]
+                stay = np.isin(self._seqs, np.array(left, np.int64))
+                self._seqs, self._vectors = self._seqs[stay], self._vectors[stay]
             while True:
                 last = int(self._seqs[-1]) if len(self._seqs) else 0
                 found = connection.execute(

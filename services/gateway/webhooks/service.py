@@ -155,7 +155,9 @@ class Webhooks:
         ahead: dict[Slot, int] = {(one.topic, one.partition): one.offset + 1 for one in results}
         with self._lock:
             wanted = bool(self._lanes)
-        messages = [message for record in results if (message := _message(record)) is not None] if wanted else []
+        messages = []
+        if wanted:
+            messages = [message for record in results if (message := _message(record, self._remembers)) is not None]
         added = self._store.take(messages, ahead if self._remembers else {})
         self._positions.update(ahead)
         if added:
@@ -291,17 +293,21 @@ class _Lanes:
                     self._changed.notify_all()
 
 
-def _message(record: Record) -> Message | None:
-    """What is sent about a result; None for what is none. Its ID is the same whenever the record is read again."""
+def _message(record: Record, remembers: bool) -> Message | None:
+    """What is sent about a result; None for what is none.
+
+    Its ID is the same whenever the record is read again. Where the bus forgets, a record does not come again, but after
+    a crash the request may be answered again; so there the ID follows from the request.
+    """
     try:
-        decode_message(Channel.RESULTS, record.value)
+        result = decode_message(Channel.RESULTS, record.value)
     except MalformedMessageError:
         return None
     at_ms = record.timestamp_ms or int(time.time() * 1000)
     at = datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    mark = hashlib.sha256(f"{record.coordinates} {at_ms} ".encode() + record.value).hexdigest()
+    named = f"{record.coordinates} {at_ms} ".encode() + record.value if remembers else result.request_id.encode()
     head = f'{{"type":"result","timestamp":{json.dumps(at)},"data":'
-    return Message(f"msg_{mark[:32]}", at_ms, head.encode() + record.value + b"}")
+    return Message(f"msg_{hashlib.sha256(named).hexdigest()[:32]}", at_ms, head.encode() + record.value + b"}")
 
 
 def _unknown(hook_id: str) -> Problem:

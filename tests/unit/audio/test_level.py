@@ -20,7 +20,14 @@ from shared.audio.level import (
     track_level,
 )
 from shared.audio.segment_features.extraction import segment_features
-from shared.audio.segments import Stretch, is_silent, level_dbfs, sounding_stretches
+from shared.audio.segments import (
+    MOST_STRETCHES,
+    Stretch,
+    is_silent,
+    level_dbfs,
+    silent_stretches,
+    sounding_stretches,
+)
 from shared.audio.spec import LOG_MEL96, MFCC13, MFCC40, FeatureSpec
 from shared.audio.wav import iter_segments
 from tests.support.samples import SAMPLES
@@ -141,3 +148,16 @@ def test_where_something_sounds_does_not_depend_on_the_volume(gain: float) -> No
 def test_nothing_sounds_in_a_track_below_70_dbfs() -> None:
     assert sounding_stretches([SILENCE_DBFS - 1.0] * 30) == ()
     assert sounding_stretches([SILENCE_DBFS + 1.0] * 30) == (Stretch(0, 30),)
+
+
+def test_short_silences_are_named_by_whole_segments_and_of_too_many_the_longest() -> None:
+    silent = -120.0
+    assert silent_stretches([-20.0] * 9) == ()
+    assert silent_stretches([silent] * 4 + [-20.0] * 8 + [silent] * 8) == (Stretch(0, 3), Stretch(12, 20))
+    many = ([-20.0] * 3 + [silent] * 3) * 100 + [-20.0] * 3 + [silent] * 9
+    found = silent_stretches(many)
+    assert (
+        len(found) == MOST_STRETCHES
+        and found[-1] == Stretch(603, 612)
+        and list(found) == sorted(found, key=lambda one: one.start_s)
+    )

@@ -14,7 +14,7 @@ import pytest
 from services.cli.answer import Answer
 from services.cli.pictures import file_name
 from services.cli.pictures.drawing import png
-from shared.contracts.messages import TrackResult
+from shared.contracts.messages import Silence, TrackResult
 from tests.support.quick_run import QuickRun, songs
 from tests.support.rows import failed_result, ok_result
 
@@ -27,6 +27,13 @@ def without_segments(result: TrackResult) -> TrackResult:
     return result.model_copy(update={"genre": genre, "mood": result.mood.model_copy(update={"segments": ()})})
 
 
+def with_gaps(result: TrackResult) -> TrackResult:
+    """Half of the track was not heard, and a part of that is silent."""
+    silences = (Silence(start_s=60.0, end_s=75.0),)
+    track = result.track.model_copy(update={"duration_s": 120.0, "silences": silences})
+    return result.model_copy(update={"track": track})
+
+
 @pytest.mark.parametrize(
     "result",
     [
@@ -35,8 +42,9 @@ def without_segments(result: TrackResult) -> TrackResult:
         PARTIAL,
         without_segments(ok_result()),
         ok_result().model_copy(update={"track": ok_result().track.model_copy(update={"duration_s": 3 * 3600.0})}),
+        with_gaps(ok_result()),
     ],
-    ids=["any script", "no names", "no mood", "no segments", "three hours"],
+    ids=["any script", "no names", "no mood", "no segments", "three hours", "gaps"],
 )
 def test_a_track_is_drawn_without_a_warning(result: TrackResult, capfd: pytest.CaptureFixture[str]) -> None:
     with warnings.catch_warnings():

@@ -150,6 +150,19 @@ def test_a_refusal_carries_its_problem_and_is_not_tried_again(web: WebServer) ->
     assert len(web.requests) == 1
 
 
+def test_a_track_is_removed_and_asked_for_again_where_the_answer_is_lost(web: WebServer) -> None:
+    asked: list[str] = []
+
+    def once_away(exchange: Exchange) -> None:
+        asked.append(f"{exchange.request.method} {exchange.request.path}")
+        exchange.answer(503 if len(asked) == 1 else 204, b"", {})
+
+    web.add_handler("/v1/tracks/a%2Fb", once_away)
+    with Client(web.url("")) as client:
+        client.remove("a/b")
+    assert asked == ["DELETE /v1/tracks/a%2Fb"] * 2
+
+
 def test_an_unknown_request_is_not_found(web: WebServer) -> None:
     web.add_handler("/v1/tracks/none", lambda exchange: problem(exchange, 404, "not_found"))
     with Client(web.url("")) as client, pytest.raises(NotFound):

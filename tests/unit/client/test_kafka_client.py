@@ -245,6 +245,8 @@ def test_a_search_of_the_library_says_that_it_needs_a_gateway(bench: Bench) -> N
         with pytest.raises(NotOffered, match="address of a gateway"):
             list(client.results(genre="jazz"))
         with pytest.raises(NotOffered):
+            client.remove("r")
+        with pytest.raises(NotOffered):
             client.state("my-1")
 
 

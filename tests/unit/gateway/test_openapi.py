@@ -44,6 +44,7 @@ OPERATIONS: Final = (
     "GET /v1/results.csv",
     "GET /v1/results.jsonl",
     "GET /v1/results.m3u8",
+    "POST /v1/samples",
     "DELETE /v1/session",
     "POST /v1/session",
     "GET /v1/similar/{request_id}",
@@ -57,6 +58,9 @@ OPERATIONS: Final = (
     "POST /v1/webhooks",
     "DELETE /v1/webhooks/{webhook_id}",
     "GET /v1/webhooks/{webhook_id}",
+    # The last: nothing is there any more.
+    "DELETE /v1/results",
+    "DELETE /v1/tracks/{request_id}",
 )
 
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from services.gateway import uploads
-from shared.contracts.messages import TrackRequest
+from shared.contracts.messages import TrackRequest, TrackResult
 from tests.support.gateway_bench import GatewayBench, answer, problem_of
 
 WAV = {"Content-Type": "audio/wav"}
@@ -21,7 +21,7 @@ BODY = os.urandom(300_000)
 
 
 def stored(bench: GatewayBench, request: TrackRequest) -> bytes:
-    assert request.audio_url is not None and request.audio_url.startswith("blob:uploads/")
+    assert request.audio_url is not None and request.audio_url.startswith("blob:incoming/")
     with bench.blobs.open(request.audio_url) as opened:
         return opened.read()
 
@@ -131,6 +131,44 @@ def test_the_same_upload_under_the_same_key_is_one_request_and_one_blob(bench: G
     assert problem_of(refused) == (409, "conflict")
     assert bench.nothing_asked() and len(left(bench)) == 1
     assert hashlib.sha256(stored(bench, request)).digest() == hashlib.sha256(BODY).digest()
+
+
+def test_an_upload_stays_until_its_answer_is_there_and_no_other_request_waits_for_it(tmp_path: Path) -> None:
+    with GatewayBench(tmp_path) as bench:
+        taken = bench.client.post("/v1/tracks", content=BODY, headers=WAV).json()
+        again = bench.client.post(f"{taken['location']}/retry").json()
+        first, second = bench.asked(2)
+        bench.answered(_answer_to(first))
+        assert bench.blobs.exists(str(first.audio_url))
+        lost = bench.blobs.put(_file(tmp_path), "incoming/lost")
+        assert again["request_id"] == second.request_id
+    with GatewayBench(tmp_path) as bench:
+        (resumed,) = bench.asked()
+        assert resumed == second and bench.stage(second.request_id) == "queued"
+        assert hashlib.sha256(stored(bench, resumed)).digest() == hashlib.sha256(BODY).digest()
+        bench.until(lambda: not bench.blobs.exists(lost))
+        bench.answered(_answer_to(resumed))
+        bench.until(lambda: not bench.blobs.exists(str(first.audio_url)))
+    with GatewayBench(tmp_path) as bench:
+        assert bench.nothing_asked()
+
+
+def test_the_upload_of_a_removed_track_goes_at_once(bench: GatewayBench) -> None:
+    taken = bench.client.post("/v1/tracks", content=BODY, headers=WAV).json()
+    (request,) = bench.asked()
+    assert bench.client.delete(taken["location"]).status_code == 204
+    assert left(bench) == [] and not bench.blobs.exists(str(request.audio_url))
+
+
+def _answer_to(request: TrackRequest) -> TrackResult:
+    result = answer(request.request_id)
+    return result.model_copy(update={"track": result.track.model_copy(update={"key": request.track_key})})
+
+
+def _file(folder: Path) -> Path:
+    path = folder / "a-file"
+    path.write_bytes(b"x")
+    return path
 
 
 def test_uploads_wait_for_room(tmp_path: Path) -> None:

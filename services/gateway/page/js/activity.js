@@ -94,6 +94,14 @@ export class Activity extends EventTarget {
     this.#changed();
   }
 
+  /** Tracks that left the library. @param {Iterable<string>} ids */
+  removed(ids) {
+    for (const id of ids) {
+      const one = this.#byId.get(id);
+      if (one) this.remove(one);
+    }
+  }
+
   /** Forget those that are done; failed ones only if `failed`. */
   clear(failed) {
     for (const one of this.all()) {

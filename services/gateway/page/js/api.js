@@ -66,8 +66,11 @@ export const info = () => json("GET", "/v1/info");
 export const summary = () => json("GET", "/v1/summary");
 export const track = (id, signal) => json("GET", trackPath(id), { signal });
 export const retry = (id) => json("POST", trackPath(id, "/retry"));
+export const removeTrack = (id) => answer("DELETE", trackPath(id));
+export const removeTracks = (ids) => json("DELETE", `/v1/results?${new URLSearchParams(ids.map((id) => ["id", id]))}`);
 export const waveform = (id, points) => json("GET", trackPath(id, `/waveform?points=${points}`));
 export const similar = (id, limit = 12) => json("GET", `/v1/similar/${encodeURIComponent(id)}?limit=${limit}`);
+export const submitSamples = () => json("POST", "/v1/samples");
 export const submit = (tracks) => json("POST", "/v1/tracks", { body: { tracks } });
 
 /** A page of results. @param {URLSearchParams} query */

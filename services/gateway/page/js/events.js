@@ -53,7 +53,7 @@ export class Live extends EventTarget {
       this.#timer = setTimeout(() => this.#connect(), this.#wait);
       this.#wait = Math.min(this.#wait * 2, LONGEST_WAIT_MS);
     });
-    for (const name of ["track", "result"]) {
+    for (const name of ["track", "result", "removed"]) {
       source.addEventListener(name, (event) => this.#say(name, JSON.parse(event.data)));
     }
     source.addEventListener("reset", () => this.#say("resumed", null));

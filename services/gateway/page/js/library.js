@@ -3,11 +3,12 @@ import * as api from "./api.js";
 import { h, throttled } from "./dom.js";
 import { exportAddress, exportIds, FORMATS } from "./exports.js";
 import { Filters } from "./filters.js";
-import { count } from "./format.js";
+import { count, trackName } from "./format.js";
 import { Intake } from "./intake.js";
 import { LibraryMap } from "./map.js";
 import { Progress } from "./progress.js";
 import { filtersOf, fromHash, isFiltered, toHash } from "./query.js";
+import { removeTracks } from "./removal.js";
 import { Selection } from "./selection.js";
 import { Source } from "./source.js";
 import { Table } from "./table.js";
@@ -34,11 +35,14 @@ export class Library {
   #asked = "";
   #waiting = 0;
   #parts = {};
+  #samples;
+  #hasSamples = false;
 
   /** @param {HTMLElement} place */
   constructor(place, { activity, sender, live, open }) {
     this.#place = place;
     place.append(h("h1", { class: "unseen", text: "Tracks" }));
+    this.#samples = h("button", { type: "button", class: "samples", text: "Try the samples", on: { click: () => this.#trySamples(sender, open) } });
     this.#intake = new Intake(place, { sender, open, activity });
     new Progress(place, { activity, sender });
     const found = h("section", { class: "found", "aria-label": "Tracks" });
@@ -48,6 +52,7 @@ export class Library {
     this.#table = new Table(this.#parts.table, this.#source, this.#selection);
     this.#map = new LibraryMap(this.#parts.map, this.#selection);
     for (const view of [this.#table, this.#map]) view.addEventListener("open", (event) => open(event.detail));
+    for (const view of [this.#table, this.#map]) view.addEventListener("remove", () => this.#remove());
     this.#table.addEventListener("sort", (event) => this.#go({ ...this.#filters.query, sort: event.detail }));
     this.#filters.addEventListener("change", () => this.#go(this.#filters.query));
     this.#source.addEventListener("change", () => this.#arrived());
@@ -56,6 +61,11 @@ export class Library {
     const fresh = throttled(() => this.#fresh(), FRESH_MS);
     live.addEventListener("result", () => { this.#waiting += 1; fresh(); });
     live.addEventListener("resumed", fresh);
+    live.addEventListener("removed", (event) => {
+      this.#selection.remove(event.detail.request_ids);
+      if (this.#place.hidden) this.#asked = ""; // to be loaded when it is shown
+      else fresh();
+    });
   }
 
   /** Where this view stands, as the fragment of an address. */
@@ -84,6 +94,8 @@ export class Library {
 
   /** What the server says about itself. */
   introduce(info) {
+    this.#hasSamples = info.samples > 0;
+    this.#arrived();
     this.#intake.limit = info.limits?.upload_bytes ?? Infinity;
     this.#parts.version.textContent = `Tonestream ${info.version}`;
     this.#parts.where.textContent = ["localhost", "127.0.0.1", "[::1]"].includes(location.hostname) && info.mode === "embedded"
@@ -163,7 +175,7 @@ export class Library {
     const query = this.#filters.query;
     this.#count();
     if (query.view === "map") this.#map.ask(filtersOf(query));
-    this.#source.ask(filtersOf(query), query.sort);
+    return this.#source.ask(filtersOf(query), query.sort);
   }
 
   #arrived() {
@@ -176,10 +188,24 @@ export class Library {
     this.#parts.empty.replaceChildren(...(filtered ? this.#nothingFound() : [
       h("p", { class: "empty-title", text: "Nothing here yet" }),
       h("p", { class: "soft", text: "Drop a song above. Seconds later its genre, mood, key and tempo stand here, with the evidence for every three seconds." }),
-    ]));
+      this.#hasSamples && this.#samples,
+    ].filter(Boolean)));
     this.#parts.exports.hidden = !total;
     this.#table.box.hidden = !total;
     this.#map.box.hidden = !total;
+  }
+
+  /** One click from an empty page to a track that plays: the first of the samples opens. */
+  async #trySamples(sender, open) {
+    this.#samples.disabled = true;
+    try {
+      const [first] = await sender.samples();
+      if (first) open(first.id);
+    } catch (error) {
+      this.#fault(error);
+    } finally {
+      this.#samples.disabled = false;
+    }
   }
 
   #nothingFound() {
@@ -211,8 +237,18 @@ export class Library {
     const save = (format) => h("button", { type: "button", text: format.toUpperCase(), "aria-label": `Export the selection as ${format.toUpperCase()}`, on: { click: () => this.#save(format, said) } });
     bar.replaceChildren(said, ...FORMATS.map(save),
       h("button", { type: "button", class: "quiet", text: "Select all", on: { click: () => this.#table.selectAll() } }),
+      h("button", { type: "button", class: "quiet", text: "Remove", "aria-label": "Remove the selection from the library", on: { click: () => this.#remove() } }),
       h("button", { type: "button", class: "quiet", text: "Clear", on: { click: () => this.#selection.clear() } }));
     if (focused) [...bar.querySelectorAll("button")].find((button) => button.textContent === focused)?.focus();
+  }
+
+  async #remove() {
+    const ids = this.#selection.ids();
+    const [only] = ids.length === 1 ? this.#source.rows.filter((row) => row.id === ids[0]) : [];
+    if (!ids.length || !(await removeTracks(ids, only ? trackName(only) : null))) return;
+    this.#selection.remove(ids);
+    await this.#reload();
+    if (this.#filters.query.view === "table" && this.#source.total) this.#table.focus();
   }
 
   async #save(format, said) {

@@ -76,6 +76,7 @@ async function start() {
   });
   live.addEventListener("track", (event) => activity.stage(event.detail.request_id, event.detail.stage));
   live.addEventListener("result", (event) => activity.finish(event.detail.row));
+  live.addEventListener("removed", (event) => activity.removed(event.detail.request_ids));
   live.addEventListener("resumed", catchUp);
   live.addEventListener("state", (event) => {
     const place = document.getElementById("connection");

@@ -276,6 +276,10 @@ export class LibraryMap extends EventTarget {
       event.preventDefault();
       this.#selection.toggle(this.#points.id[this.#near]);
       announce(`${count(this.#selection.size, "track")} selected`);
+    } else if (event.key === "Delete" && (this.#near >= 0 || this.#selection.size)) {
+      event.preventDefault();
+      if (!this.#selection.size) this.#selection.toggle(this.#points.id[this.#near]);
+      this.dispatchEvent(new Event("remove"));
     } else if (event.key === "Enter" && this.#near >= 0) this.#open(this.#near);
     else if (event.key === "Escape") this.#selection.clear();
   }

@@ -12,8 +12,8 @@ export class Ribbon extends EventTarget {
   #buttons;
   #now = -1;
 
-  /** @param {any[]} segments @param {any[]} moods the mood of segments, some at the same time @param {number} duration in seconds */
-  constructor(segments, moods, duration) {
+  /** @param {any[]} segments @param {any[]} moods the mood of segments, some at the same time @param {number} duration in seconds @param {any[] | null} silences null if unknown */
+  constructor(segments, moods, duration, silences = null) {
     super();
     this.#segments = segments;
     this.#buttons = segments.map((segment, place) => {
@@ -27,7 +27,9 @@ export class Ribbon extends EventTarget {
     });
     this.names = h("div", { class: "run-names", "aria-hidden": "true" }, ...runs(segments, duration).map(({ label, from, width }) =>
       h("span", { text: capital(shown(label)), style: { left: percentOf(from), width: percentOf(width) } })));
-    this.box = h("div", { class: "ribbon", role: "toolbar", "aria-label": "Segments: the genre of each three seconds. Arrow keys go from one to the next" }, ...this.#buttons);
+    this.box = h("div", { class: "ribbon", role: "toolbar", "aria-label": "Segments: the genre of each three seconds. Arrow keys go from one to the next" },
+      ...(silences ?? []).map((one) => h("i", { class: "silence", "aria-hidden": "true", style: { left: share(one.start_s, duration), width: share(Math.min(one.end_s, duration) - one.start_s, duration) } })),
+      ...this.#buttons);
     this.box.addEventListener("click", (event) => {
       const button = event.target.closest(".segment");
       if (button) this.#say("part", Number(button.dataset.place));
@@ -70,6 +72,22 @@ export class Ribbon extends EventTarget {
   #say(name, detail) {
     this.dispatchEvent(new CustomEvent(name, { detail }));
   }
+}
+
+/** Whether the part at `time` is one of them. */
+export function within(parts, time) {
+  return parts.some((part) => time >= part.start_s && time < part.end_s);
+}
+
+/** Seconds of the track that are neither heard nor silent. */
+export function notHeard(segments, silences, duration) {
+  let [left, end] = [0, 0];
+  const parts = [...segments, ...silences].sort((one, other) => one.start_s - other.start_s);
+  for (const part of [...parts, { start_s: duration, end_s: duration }]) {
+    left += Math.max(0, part.start_s - end);
+    end = Math.max(end, part.end_s);
+  }
+  return left;
 }
 
 /** The mood of the segment at `time`, if that one was judged. */

@@ -32,6 +32,12 @@ export class Selection extends EventTarget {
     this.#changed();
   }
 
+  /** @param {Iterable<string>} ids */
+  remove(ids) {
+    for (const id of ids) this.#ids.delete(id);
+    this.#changed();
+  }
+
   clear() {
     this.set([]);
   }

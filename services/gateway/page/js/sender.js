@@ -23,6 +23,12 @@ export class Sender {
     return sent;
   }
 
+  /** The samples that the server has. Raises ApiError. */
+  async samples() {
+    const { tracks } = await api.submitSamples();
+    return tracks.filter((one) => !one.problem).map((one) => this.#activity.add({ id: one.request_id, source: one.source, stage: one.stage }));
+  }
+
   /** @param {{audio_url?: string, track_id?: string}[]} tracks */
   async links(tracks) {
     const sent = tracks.map((track) => this.#activity.add({ source: track.audio_url ?? track.track_id ?? "", stage: "held" }));

@@ -207,9 +207,18 @@ export class Table extends EventTarget {
     } else if (event.key === "a" && (event.ctrlKey || event.metaKey)) {
       event.preventDefault();
       this.selectAll();
+    } else if (event.key === "Delete" && row) {
+      event.preventDefault();
+      if (!this.#selection.size) this.#selection.toggle(row.id);
+      this.dispatchEvent(new Event("remove"));
     } else if (event.key === "Escape" && this.#selection.size) {
       this.#selection.clear();
     }
+  }
+
+  /** Give the focus to the row that had it, or to the one in its place. */
+  focus() {
+    this.#activate(Math.max(0, Math.min(this.#active, this.#source.total - 1)), true);
   }
 
   /** Select every row of the query, and load it first. */

@@ -8,8 +8,12 @@ import { colour, shown } from "./labels.js";
 import { plane } from "./plane.js";
 import { Player } from "./player.js";
 import { steps } from "./progress.js";
-import { moodAt, Ribbon } from "./ribbon.js";
+import { removeTracks } from "./removal.js";
+import { moodAt, notHeard, Ribbon, within } from "./ribbon.js";
 import { errorWords, FINISHED } from "./words.js";
+
+/** The rest of the track behind its last whole segment is no gap. */
+const SHORTEST_GAP_S = 3;
 
 export class TrackView {
   #place;
@@ -28,6 +32,9 @@ export class TrackView {
     live.addEventListener("track", (event) => this.#moved(event.detail));
     live.addEventListener("result", (event) => event.detail.request_id === this.#id && !this.#player && this.#load());
     live.addEventListener("resumed", () => this.#stage && this.#load());
+    live.addEventListener("removed", (event) => {
+      if (event.detail.request_ids.includes(this.#id)) this.#fault({ code: "not_found", detail: "It was removed from the library." });
+    });
     activity.addEventListener("change", () => {
       const one = this.#stage && activity.byId(this.#id);
       if (one) this.#showStage(one);
@@ -120,9 +127,10 @@ export class TrackView {
     const drawnPlane = result.mood ? plane(result.mood) : null;
     const again = h("button", { type: "button", text: result.status === "failed" ? "Try again" : "Listen again", on: { click: () => this.#again(state, again) } });
     const download = h("a", { class: "button", href: `/v1/results.jsonl?id=${encodeURIComponent(this.#id)}`, download: "", text: "JSON" });
+    const remove = h("button", { type: "button", class: "quiet", text: "Remove", on: { click: () => this.#remove(result.track) } });
     const failed = result.status === "failed";
     this.#place.replaceChildren(
-      this.#head(result.track, h("div", { class: "buttons actions" }, !failed && again, download)),
+      this.#head(result.track, h("div", { class: "buttons actions" }, !failed && again, download, remove)),
       ...[
         errorsCard(result.errors, failed && h("div", { class: "buttons" }, again)),
         seconds > 0 && !failed && this.#timeline(result, heard, moods, seconds, drawnPlane),
@@ -140,7 +148,8 @@ export class TrackView {
 
   #timeline(result, heard, moods, seconds, drawnPlane) {
     const player = new Player(this.#id, seconds);
-    const ribbon = new Ribbon(heard, moods, seconds);
+    const { silences } = result.track;
+    const ribbon = new Ribbon(heard, moods, seconds, silences);
     const curves = moods.length > 1 ? new Curves(moods, seconds) : null;
     this.#player = player;
     this.#curves = curves;
@@ -181,7 +190,7 @@ export class TrackView {
       h("div", { class: "transport" }, play, time, moment), note, lanes,
       h("p", { class: "legend" },
         h("span", {}, h("i", { class: "key-bar" }), "genre of a segment; the taller, the surer"),
-        h("span", {}, h("i", { class: "key-grey" }), "silent or not heard"),
+        ...gapKeys(heard, silences, seconds),
         curves && h("span", {}, h("i", { class: "key-energy" }), "energy"), curves && h("span", {}, h("i", { class: "key-valence" }), "valence")));
   }
 
@@ -219,6 +228,10 @@ export class TrackView {
     }
   }
 
+  async #remove(track) {
+    if (await removeTracks([this.#id], trackName(track))) this.#around.open(null);
+  }
+
   #similar() {
     const list = h("ul", { class: "similar-list" });
     const box = card("Similar tracks", "similar", list);
@@ -235,9 +248,25 @@ export class TrackView {
   }
 }
 
+/** The legend of what is no bar: as hatching what was not heard, grey what is silent. */
+function gapKeys(heard, silences, seconds) {
+  if (!silences) return [h("span", {}, h("i", { class: "key-hatched" }), "silent or not heard")];
+  const spoken = silences.map((one) => `${clock(one.start_s)}\u2013${clock(Math.min(one.end_s, seconds))}`).join(", ");
+  return [
+    notHeard(heard, silences, seconds) > SHORTEST_GAP_S && h("span", {}, h("i", { class: "key-hatched" }), `not heard: ${heard.length} segments stand for the track`),
+    silences.length > 0 && h("span", {}, h("i", { class: "key-silent" }), "silent", h("span", { class: "unseen", text: `: ${spoken}` })),
+  ];
+}
+
+function gapWords(result, time) {
+  const { silences } = result.track;
+  if (!silences) return "This part is silent or was not heard.";
+  return within(silences, time) ? "This part is silent." : "This part was not heard.";
+}
+
 /** Why the moment is what it is. */
 function momentWords(result, segment, mood, time) {
-  if (!segment) return { key: "none", parts: [h("span", { class: "soft", text: time ? "This part is silent or was not heard." : "Choose a segment to hear it and to see why." })] };
+  if (!segment) return { key: time ? gapWords(result, time) : "none", parts: [h("span", { class: "soft", text: time ? gapWords(result, time) : "Choose a segment to hear it and to see why." })] };
   const { genre } = result;
   const same = segment.label === genre.label;
   const key = `${segment.start_s}${mood?.label ?? ""}`;
