@@ -36,6 +36,9 @@ _SESSION_TIMEOUT_S: Final = 240
 #: A rebalance takes two rounds; after the second nothing moves.
 _SETTLING_S: Final = 1.0
 
+#: Where partitions end.
+Ends = Mapping[TopicPartition, int]
+
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
@@ -175,17 +178,51 @@ class Cluster:
         """Return when the service has committed all that there is for it."""
         self._until(lambda: self._lag(service) == 0, f"{service} did not finish")
 
+    def outputs_end(self, service: str) -> Ends:
+        """Where the topics that the service writes end now."""
+        nodes = [node for node in TOPOLOGY if node.stage.value == service]
+        return self._ends_of({channel for node in nodes for channel in node.writes})
+
+    def last_written(self, since: Ends) -> float:
+        """When the last record behind ``since`` was written, in seconds since the epoch. Raises NotMeasuredError."""
+        consumer = KafkaConsumer(
+            bootstrap_servers=self._pipeline.bootstrap_servers, isolation_level="read_committed",
+            enable_auto_commit=False, auto_offset_reset="none",
+        )  # fmt: skip
+        written_ms: list[int] = []
+
+        def all_read() -> bool:
+            polled = consumer.poll(timeout_ms=500)
+            written_ms.extend(record.timestamp for records in polled.values() for record in records)
+            return all(consumer.position(partition) >= end for partition, end in ends.items())
+
+        try:
+            consumer.assign(list(since))
+            for partition, offset in since.items():
+                consumer.seek(partition, offset)
+            ends = consumer.end_offsets(list(since))
+            self._until(all_read, "what was written could not be read")
+        finally:
+            consumer.close()
+        if not written_ms:
+            raise NotMeasuredError("nothing was written")
+        return max(written_ms) / 1000
+
+    def _ends_of(self, channels: Iterable[Channel]) -> Ends:
+        names = [self._pipeline.topics.name(channel) for channel in channels]
+        partitions = [
+            TopicPartition(name, number) for name in names for number in self._ends.partitions_for_topic(name) or ()
+        ]
+        ends: Ends = self._ends.end_offsets(partitions)
+        return ends
+
     def _lag(self, service: str) -> int:
         lag = 0
         for node in (node for node in TOPOLOGY if node.stage.value == service):
-            names = [self._pipeline.topics.name(channel) for channel in node.reads]
-            partitions = [
-                TopicPartition(name, number) for name in names for number in self._ends.partitions_for_topic(name) or ()
-            ]
-            ends = self._ends.end_offsets(partitions)
+            ends = self._ends_of(node.reads)
             group = self._pipeline.topics.group(node.name)
             committed = self._admin.list_group_offsets(group)[group]
-            lag += sum(ends[one] - (committed[one].offset if one in committed else 0) for one in partitions)
+            lag += sum(end - (committed[one].offset if one in committed else 0) for one, end in ends.items())
         return lag
 
     def _processes(self) -> dict[str, list[int]]:
