@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from benchmarks.bench.cluster import BROKER, Backlog, Cluster
+from benchmarks.bench.cluster import BROKER, Backlog, Cluster, uris
 from benchmarks.bench.findings import Row, Section
 from benchmarks.bench.material import Material, balanced_links
 from benchmarks.bench.measurement import NotMeasuredError, Usage
@@ -103,7 +103,7 @@ def _idle(section: Section, cluster: Cluster, embedded: WarmContender, material:
         in_process.append(embedded.classify([file]).wall_s)
         time.sleep(pauses.uniform(*_PAUSE_S))
         started = time.perf_counter()
-        cluster.wait(cluster.submit([file]))
+        cluster.wait(cluster.submit(uris([file])))
         through_kafka.append(time.perf_counter() - started)
     half, most, own = quantile(through_kafka, 0.5), quantile(through_kafka, 0.95), quantile(in_process, 0.5)
     section.notes["idle, seconds to the result, p50"] = half
@@ -148,12 +148,12 @@ def _two_workers(section: Section, cluster: Cluster, material: Material, scale: 
     for count in (1, 2):
         cluster.start([service], **_ONE_THREAD)
         cluster.settle(service, count)
-        cluster.wait(cluster.submit(files[: scale.shared // 4]))  # warms up
+        cluster.wait(cluster.submit(uris(files[: scale.shared // 4])))  # warms up
         for name in SERVICE_NAMES:
             cluster.until_drained(name)
         with ExitStack() as alone:
             with cluster.paused([service]):
-                ids = cluster.submit(files)
+                ids = cluster.submit(uris(files))
                 for name in others:
                     cluster.until_drained(name)
                 alone.enter_context(cluster.paused(others))
