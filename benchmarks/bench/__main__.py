@@ -98,7 +98,7 @@ def _with_servers(
         start = list(_guarded("start", lambda: [measure_start(rounds, logs)])) if "start" in wanted else []
         try:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=out, prefix="kafka-")))
-            cluster = stack.enter_context(Cluster(folder, material.folder))
+            cluster = stack.enter_context(Cluster(folder, local_files=str(material.folder)))
         except NotMeasuredError as error:
             for section in start or [Section("kafka", "Kafka end to end")]:
                 section.missing["Kafka"] = str(error)

@@ -43,7 +43,7 @@ FULL: Final = Scale(
     brief=20,
     backlog=40,
     backlogs=(10, 10, 10, 100, 100, 2000),
-    shared=160,
+    shared=480,
     single=40,
 )
 SMALL: Final = Scale(

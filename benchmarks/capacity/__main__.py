@@ -9,7 +9,6 @@ from pathlib import Path
 from benchmarks.bench.measurement import NotMeasuredError
 from benchmarks.capacity.costs import MEASURED, Measured
 from benchmarks.capacity.report import DOCUMENT, TABLES, check, document, outcomes
-from tests.support.processes import NotAvailableError
 
 
 def main() -> None:
@@ -37,7 +36,7 @@ def main() -> None:
     options = parser.parse_args()
     try:
         options.run(options)
-    except (OSError, ValueError, NotMeasuredError, NotAvailableError) as error:
+    except (OSError, ValueError, NotMeasuredError) as error:
         parser.error(str(error))
 
 

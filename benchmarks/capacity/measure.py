@@ -17,37 +17,31 @@ import sys
 import tempfile
 import threading
 import time
-import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
 import redis
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
-from kafka.errors import KafkaError
 
-from benchmarks.bench.measurement import NotMeasuredError, cpu_s_of
+from benchmarks.bench.cluster import BROKER, REDIS, Answer, Cluster
+from benchmarks.bench.environment import ROOT, choose_genre_model
+from benchmarks.bench.measurement import cpu_s_of
 from benchmarks.capacity.costs import BlobCosts, Idle, Measured, RedisCosts, Run, TopicCosts
 from shared.audio.decode import find_ffmpeg
 from shared.bus.base import Outgoing, Record, TopicSpec
 from shared.bus.kafka.bus import KafkaBus
 from shared.bus.kafka.clients import KafkaConfig
-from shared.contracts.codec import decode_message
-from shared.contracts.messages import Stage, Status, TrackRequest, TrackResult
+from shared.contracts.messages import Stage, TrackResult
 from shared.contracts.topics import PARTITIONS, Channel
-from shared.runtime.envelope import outgoing
 from shared.settings import Settings
 from shared.state.keys import Keys
-from tests.support.kafka_broker import start_kafka
 from tests.support.pipeline import Pipeline
-from tests.support.processes import Server
-from tests.support.redis_server import start_redis
 from tests.support.web_server import Exchange, WebServer
 
-_ROOT: Final = Path(__file__).resolve().parents[2]
 _MUSIC: Final = frozenset({".flac", ".wav", ".mp3", ".ogg", ".au"})
 _CLIP_S: Final = 29.5
 _PIECES: Final = 8
@@ -55,7 +49,6 @@ _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _WAV_HEADER_BYTES: Final = 44
 _WAV_BYTES_A_SECOND: Final = 2 * 22050
 _INTERNAL: Final = ("__consumer_offsets", "__transaction_state")
-_PATIENCE_S: Final = 1800.0
 _IDLE_S: Final = 20.0
 _PROBES: Final = 40
 _SAMPLE_S: Final = 1.0
@@ -117,13 +110,6 @@ def busy_s() -> float:
     return (user + nice + system + irq + soft) / _TICKS
 
 
-def process_of(server: Server, name: str) -> int:
-    """The process ID of a server. Raises NotMeasuredError if it does not run here."""
-    if server.pid is None:
-        raise NotMeasuredError(f"the {name} was not started here, so it cannot be measured")
-    return server.pid
-
-
 # The stand
 
 
@@ -157,18 +143,35 @@ class _Peaks:
     blobs: int = 0
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Stand:
     """The servers and workers of one measurement."""
 
-    pipeline: Pipeline
+    cluster: Cluster
     web: WebServer
     client: redis.Redis
-    keys: Keys
-    broker_pid: int
-    redis_pid: int
-    pids: dict[Stage, int] = field(default_factory=dict)
-    blobs: Path = Path()
+    blobs: Path
+
+    @property
+    def pipeline(self) -> Pipeline:
+        return self.cluster.pipeline
+
+    @property
+    def keys(self) -> Keys:
+        return Keys(self.pipeline.topics.prefix)
+
+    @property
+    def broker_pid(self) -> int:
+        return self.cluster.server_pid(BROKER)
+
+    @property
+    def redis_pid(self) -> int:
+        return self.cluster.server_pid(REDIS)
+
+    @property
+    def pids(self) -> dict[Stage, int]:
+        """The worker of each stage, as far as they were started."""
+        return {Stage(service): pid for service, pid in self.cluster.worker_pids().items()}
 
     # Looking
 
@@ -264,37 +267,18 @@ class _Stand:
 
     def classify(self, urls: Sequence[str], together: bool) -> _Answers:
         """Submit all at once, or each after the answer of the one before; return when the last result is there."""
-        bus = KafkaBus(KafkaConfig(self.pipeline.bootstrap_servers))
-        name = self.pipeline.topics.name(Channel.RESULTS)
-        requests = [TrackRequest(request_id=uuid.uuid4().hex, audio_url=url) for url in urls]
         submitted: dict[str, float] = {}
-        answered: dict[str, tuple[float, TrackResult]] = {}
-        try:
-            with bus.publisher() as publisher, bus.reader([name], from_beginning=False) as reader:
-                started = time.monotonic()
-                waves = [requests] if together else [[request] for request in requests]
-                for wave in waves:
-                    now = time.monotonic()
-                    submitted |= {request.request_id: now for request in wave}
-                    publisher.publish([outgoing(self.pipeline.topics, request) for request in wave])
-                    while set(submitted) - set(answered):
-                        for record in reader.poll(max_records=500, timeout_s=0.5):
-                            result = decode_message(Channel.RESULTS, record.value)
-                            assert isinstance(result, TrackResult)
-                            answered[result.request_id] = (time.monotonic(), result)
-                        if time.monotonic() > started + _PATIENCE_S:
-                            raise TimeoutError(
-                                f"{len(answered)} of {len(urls)} answered\n{self.pipeline.logs()[-4000:]}"
-                            )
-        finally:
-            bus.close()
-        failed = [result for _, result in answered.values() if result.status is not Status.OK]
-        if failed:
-            raise NotMeasuredError(f"{len(failed)} tracks were not classified: {failed[0]}")
+        answered: dict[str, Answer] = {}
+        started = time.monotonic()
+        for wave in [urls] if together else [[url] for url in urls]:
+            now = time.monotonic()
+            ids = self.cluster.submit(wave, force=False)
+            submitted |= dict.fromkeys(ids, now)
+            answered |= self.cluster.wait(ids)
         return _Answers(
-            makespan_s=max(at for at, _ in answered.values()) - started,
-            latency_s=statistics.fmean(answered[one][0] - submitted[one] for one in submitted),
-            results=[result for _, result in answered.values()],
+            makespan_s=max(answer.at for answer in answered.values()) - started,
+            latency_s=statistics.fmean(answered[one].at - submitted[one] for one in submitted),
+            results=[answer.result for answer in answered.values()],
         )
 
     def settle(self) -> None:
@@ -436,7 +420,7 @@ def _run(
 
 
 def measure(music: Path, clips: int, tracks: int, genre_engine: str, command: str) -> Measured:
-    """All of it, some minutes on a quiet machine. Raises NotAvailableError without the servers, NotMeasuredError.
+    """All of it, some minutes on a quiet machine. Raises NotMeasuredError, also without the servers.
 
     ``genre_engine`` runs the networks of the genre worker; ONNX Runtime those of the mood worker, as in the images.
     """
@@ -447,26 +431,20 @@ def measure(music: Path, clips: int, tracks: int, genre_engine: str, command: st
     with contextlib.ExitStack() as held:
         folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="tonestream-capacity-")))
         warm, clip_files, track_files = _encoded(files, folder, clips, tracks)
-        server = start_redis()
-        held.callback(server.close)
-        broker = start_kafka()
-        held.callback(broker.close)
         web = held.enter_context(WebServer())
-        prefix = "capacity"
-        pipeline = Pipeline(
-            folder, broker.bootstrap_servers, server.url, prefix, services=(), worker_threads="1",
-            fetch_allow="127.0.0.1", models_dir=str(_ROOT / "models"), **_PATIENT,
-        )  # fmt: skip
-        held.enter_context(pipeline)
-        client = held.enter_context(redis.Redis.from_url(server.url, decode_responses=True))
-        stand = _Stand(pipeline, web, client, Keys(prefix), process_of(broker, "broker"), process_of(server, "Redis"))
-        stand.blobs = folder / "blobs"
+        choose_genre_model(None)
+        cluster = Cluster(
+            folder, worker_threads="1", fetch_allow="127.0.0.1", models_dir=str(ROOT / "models"), **_PATIENT
+        )
+        held.enter_context(cluster)
+        client = held.enter_context(redis.Redis.from_url(cluster.redis_url, decode_responses=True))
+        stand = _Stand(cluster, web, client, folder / "blobs")
         engines = dict.fromkeys(Stage, "onnx") | {Stage.GENRE_WORKER: genre_engine}
         start_s = {stage: _started(stand, stage, engines[stage]) for stage in Stage}
         _say("workers started", start_s)
         stand.classify(stand.serve(warm), together=True)
         stand.settle()
-        commit_s, delivery_s = _hop(broker.bootstrap_servers)
+        commit_s, delivery_s = _hop(stand.pipeline.bootstrap_servers)
         _say("commit and delivery", commit_s, delivery_s)
         idle = _idle(stand)
         clip = run_of(stand, clip_files[:clips])
@@ -487,8 +465,8 @@ def measure(music: Path, clips: int, tracks: int, genre_engine: str, command: st
             load_before=round(load_before, 2),
             versions={
                 "python": platform.python_version(),
-                "kafka": broker.version,
-                "redis": server.version,
+                "kafka": cluster.versions[BROKER],
+                "redis": cluster.versions[REDIS],
                 **{name: version(name) for name in _ENGINES[genre_engine]},
             },
             genre_model=settings.genre_model,
@@ -534,23 +512,10 @@ def _encoded(files: Sequence[Path], folder: Path, clips: int, tracks: int) -> tu
 
 
 def _started(stand: _Stand, stage: Stage, engine: str) -> float:
-    """Start a worker; seconds until it owns partitions."""
+    """Start a worker; seconds until it is ready."""
     began = time.monotonic()
-    process = stand.pipeline.start(stage.value, TONESTREAM_ENGINE=engine)
-    stand.pids[stage] = process.pid
-    while not _has_members(stand.pipeline, stage):
-        if process.poll() is not None or time.monotonic() > began + 120.0:
-            raise TimeoutError(f"{stage} did not join its group\n{stand.pipeline.logs()[-4000:]}")
-        time.sleep(0.1)
+    stand.cluster.start([stage.value], TONESTREAM_ENGINE=engine)
     return round(time.monotonic() - began, 2)
-
-
-def _has_members(pipeline: Pipeline, stage: Stage) -> bool:
-    """Whether a worker of the stage owns partitions. A group that nobody has joined yet has no coordinator."""
-    try:
-        return pipeline.members(stage.value) > 0
-    except KafkaError:
-        return False
 
 
 def _hop(servers: str) -> tuple[float, float]:
@@ -605,11 +570,9 @@ def _idle(stand: _Stand) -> dict[str, float]:
 
 def _commit() -> str:
     """The commit that is checked out, with ``+`` if the code of the services differs from it."""
-    done = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=_ROOT, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
     changed = subprocess.run(
-        ["git", "diff", "--quiet", "HEAD", "--", "shared", "services", "models"], cwd=_ROOT, check=False
+        ["git", "diff", "--quiet", "HEAD", "--", "shared", "services", "models"], cwd=ROOT, check=False
     )
     return done.stdout.strip() + ("+" if changed.returncode else "")
 

@@ -129,9 +129,12 @@ class MoodWorker(TrackByTrackService[IngestedTrack, MoodPrediction]):
     def _segments(self, heard: _Heard, model: MoodModel) -> tuple[MoodSegment, ...]:
         """The mood of each segment that the tag model heard."""
         segments = []
-        for part in heard.track.segments:
-            features = measure_segment(part.samples, part.tags, heard.level_dbfs, heard.features.duration_ms)
-            probabilities = model.predict(features.as_dict(), "audio")
+        measured = [
+            measure_segment(part.samples, part.tags, heard.level_dbfs, heard.features.duration_ms)
+            for part in heard.track.segments
+        ]
+        moods = model.predict_all([features.as_dict() for features in measured], "audio")
+        for part, features, probabilities in zip(heard.track.segments, measured, moods, strict=True):
             label = max(probabilities, key=lambda name: probabilities[name])
             segments.append(
                 MoodSegment(

@@ -2,16 +2,23 @@
 
 Features on the wire: ``TSF1``, the length of the header (unsigned 32-bit little-endian), the header (JSON: all
 fields but the matrix, and its ``shape``), then the matrix as little-endian float32 in row-major order. A segment of
-130 x 13 takes 6,760 bytes and a header of some 250.
+130 x 64 takes 33,280 bytes and a header of some 240.
+
+Packed features take half of that: the matrix is float16, and the header has a field ``packed`` with its encoding, its
+true shape and the true model. Workers of versions that do not know this field fail what they cannot read, and hold what
+names a model that they do not have until a newer worker takes it over. So that they hold packed features, ``model`` in
+the header is the name of no model (`PACKED`), and ``shape`` is that of the same bytes as float32. Two finite float16
+values read as one float32 value are finite too, so an old worker finds nothing wrong with them.
 """
 
 from __future__ import annotations
 
 import json
 import struct
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from shared.contracts.faults import encoding_fault, faults
@@ -19,6 +26,7 @@ from shared.contracts.messages import (
     SCHEMA_VERSION,
     GenreFailure,
     IngestedTrack,
+    ModelId,
     MoodPrediction,
     Overdue,
     SegmentFeatures,
@@ -43,6 +51,11 @@ Message = (
 
 _MAGIC: Final = b"TSF1"
 _LENGTH: Final = struct.Struct("<I")
+#: The model that packed features name to workers that cannot unpack them. It stands in their logs and health reports.
+PACKED: Final = "for-a-newer-genre-worker"
+#: The bytes of two float16 values, or of one float32.
+_PAIR: Final = 4
+_FLOAT16: Final = "float16"
 
 #: The topic of every message.
 CHANNEL_OF: Final[dict[type[BaseModel], Channel]] = {
@@ -97,14 +110,13 @@ def channel_of(message: Message) -> Channel:
     return CHANNEL_OF[type(message)]
 
 
-def encode_message(message: Message) -> bytes:
-    """The bytes of a message. Raises MalformedMessageError if it is larger than its topic takes."""
+def encode_message(message: Message, pack: bool = False) -> bytes:
+    """The bytes of a message. Raises MalformedMessageError if it is larger than its topic takes.
+
+    ``pack`` halves features, which are rounded to float16. Other messages stay as they are.
+    """
     if isinstance(message, SegmentFeatures):
-        header = json.loads(message.model_dump_json())
-        header["shape"] = list(message.matrix.shape)
-        head = json.dumps(header, separators=(",", ":")).encode()
-        matrix = np.ascontiguousarray(message.matrix, dtype="<f4").tobytes()
-        encoded = b"".join((_MAGIC, _LENGTH.pack(len(head)), head, matrix))
+        encoded = _encode_features(message, pack)
     else:
         encoded = message.model_dump_json(by_alias=True).encode()
     _check_size(channel_of(message), encoded)
@@ -164,6 +176,39 @@ def _check_size(channel: Channel, value: bytes) -> None:
         )
 
 
+class _Packed(BaseModel):
+    """What the header of packed features says about them."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    encoding: Literal["float16"] = _FLOAT16
+    shape: tuple[Annotated[int, Field(strict=True, gt=0)], Annotated[int, Field(strict=True, gt=0)]]
+    model: ModelId | None = None
+
+
+def _encode_features(features: SegmentFeatures, pack: bool) -> bytes:
+    header = json.loads(features.model_dump_json())
+    halves = _halves(features.matrix) if pack else None
+    if halves is None:
+        header["shape"] = list(features.matrix.shape)
+        body = np.ascontiguousarray(features.matrix, dtype="<f4").tobytes()
+    else:
+        body = halves.tobytes()
+        body += bytes(len(body) % _PAIR)
+        frames, coefficients = features.matrix.shape
+        header["packed"] = _Packed(shape=(frames, coefficients), model=features.model).model_dump()
+        header |= {"model": PACKED, "shape": [1, len(body) // _PAIR]}
+    head = json.dumps(header, separators=(",", ":")).encode()
+    return b"".join((_MAGIC, _LENGTH.pack(len(head)), head, body))
+
+
+def _halves(matrix: npt.NDArray[np.float32]) -> npt.NDArray[np.float16] | None:
+    """The matrix as float16; None if that cannot hold its values, which are decibels or logarithms and far smaller."""
+    with np.errstate(over="ignore"):
+        halves = matrix.astype("<f2")
+    return halves if np.isfinite(halves).all() else None
+
+
 def _decode_features(value: bytes) -> SegmentFeatures:
     if value[: len(_MAGIC)] != _MAGIC:
         raise MalformedMessageError("the bytes do not begin like segment features")
@@ -173,16 +218,46 @@ def _decode_features(value: bytes) -> SegmentFeatures:
     (length,) = _LENGTH.unpack_from(value, len(_MAGIC))
     fields = salvaged_fields(value[start : start + length])
     _raise_if_newer(fields)
-    shape = fields.pop("shape", None)
-    if not (isinstance(shape, list) and len(shape) == 2 and all(type(side) is int and side > 0 for side in shape)):
-        raise MalformedMessageError("shape: two positive whole numbers are needed")
     body = value[start + length :]
-    if len(body) != shape[0] * shape[1] * 4:
-        raise MalformedMessageError(
-            f"matrix: {len(body)} bytes do not make a float32 matrix of {shape[0]} x {shape[1]}"
-        )
-    fields["matrix"] = np.frombuffer(body, dtype="<f4").reshape(shape)
+    packed = _packed(fields)
+    if packed is None:
+        fields["matrix"] = _matrix(body, fields.pop("shape", None))
+    else:
+        fields |= {"model": packed.model, "matrix": _from_halves(body, packed.shape)}
     try:
         return SegmentFeatures.model_validate(fields)
     except ValidationError as error:
         raise MalformedMessageError(faults(error)) from error
+
+
+def _matrix(body: bytes, shape: object) -> npt.NDArray[np.float32]:
+    if not (isinstance(shape, list) and len(shape) == 2 and all(type(side) is int and side > 0 for side in shape)):
+        raise MalformedMessageError("shape: two positive whole numbers are needed")
+    if len(body) != shape[0] * shape[1] * 4:
+        raise MalformedMessageError(
+            f"matrix: {len(body)} bytes do not make a float32 matrix of {shape[0]} x {shape[1]}"
+        )
+    return np.frombuffer(body, dtype="<f4").reshape(shape)
+
+
+def _packed(fields: dict[str, Any]) -> _Packed | None:
+    """How the features are packed; None if they are not, or in a way that only newer versions know: then the message is
+    read as by an old worker, so that it is held."""
+    field = fields.get("packed")
+    if field is None or (isinstance(field, dict) and field.get("encoding") not in (None, _FLOAT16)):
+        return None
+    try:
+        return _Packed.model_validate(field)
+    except ValidationError as error:
+        raise MalformedMessageError(f"packed: {faults(error)}") from None
+
+
+def _from_halves(body: bytes, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
+    size = shape[0] * shape[1] * 2
+    if len(body) != size + size % _PAIR:
+        raise MalformedMessageError(
+            f"matrix: {len(body)} bytes do not make a float16 matrix of {shape[0]} x {shape[1]}"
+        )
+    matrix = np.frombuffer(body[:size], dtype="<f2").reshape(shape).astype(np.float32)
+    matrix.flags.writeable = False
+    return matrix

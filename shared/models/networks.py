@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,13 +141,23 @@ class MoodModel:
 
         ``source`` names their origin, because the scales differ. Raises ValueError if one is missing or not finite.
         """
-        values = [features.get(name, np.nan) for name in AUDIO_FEATURES]
+        return self.predict_all([features], source)[0]
+
+    def predict_all(
+        self, rows: Sequence[Mapping[str, float]], source: Literal["spotify", "audio"]
+    ) -> list[dict[str, float]]:
+        """``predict`` of each of ``rows``, in one run of the network."""
+        if not rows:
+            return []
+        values = [[features.get(name, np.nan) for name in AUDIO_FEATURES] for features in rows]
         if not np.isfinite(values).all():
-            raise ValueError(f"a mood needs a finite number for each of {', '.join(AUDIO_FEATURES)}: {dict(features)}")
-        row = self._scalers[source].standardise(values)
-        logits = self._engine.run(row[None, :])[source]
-        probabilities = _softmax(logits, self.manifest.temperature_of(source))[0]
-        return {label: float(p) for label, p in zip(self.manifest.labels, probabilities, strict=True)}
+            wrong = next(row for row, one in zip(rows, values, strict=True) if not np.isfinite(one).all())
+            raise ValueError(f"a mood needs a finite number for each of {', '.join(AUDIO_FEATURES)}: {dict(wrong)}")
+        logits = self._engine.run(self._scalers[source].standardise(values))[source]
+        return [
+            {label: float(p) for label, p in zip(self.manifest.labels, probabilities, strict=True)}
+            for probabilities in _softmax(logits, self.manifest.temperature_of(source))
+        ]
 
     def warm_up(self) -> None:
         """Run once for each source, so that the first track does not pay for it."""

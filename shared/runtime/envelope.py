@@ -26,10 +26,12 @@ BINARY_CONTENT_TYPE: Final = "application/vnd.tonestream.features"
 _REQUEST_ID: Final[TypeAdapter[str]] = TypeAdapter(RequestId)
 
 
-def outgoing(topics: Topics, message: Message, key: str | None = None, cause: Record | None = None) -> Outgoing:
+def outgoing(
+    topics: Topics, message: Message, key: str | None = None, cause: Record | None = None, pack: bool = False
+) -> Outgoing:
     """The record that carries a message, keyed by its track. A result is a CloudEvent, too.
 
-    ``cause`` is the record that the message leaves with, None if there is none.
+    ``cause`` is the record that the message leaves with, None if there is none. ``pack`` is that of ``encode_message``.
     """
     channel = channel_of(message)
     if key is None:
@@ -37,7 +39,7 @@ def outgoing(topics: Topics, message: Message, key: str | None = None, cause: Re
     headers = headers_of(message)
     if isinstance(message, TrackResult):
         headers += _as_event(topics, message, cause)
-    return Outgoing(topics.name(channel), key.encode(), encode_message(message), headers)
+    return Outgoing(topics.name(channel), key.encode(), encode_message(message, pack), headers)
 
 
 def _as_event(topics: Topics, result: TrackResult, cause: Record | None) -> Headers:

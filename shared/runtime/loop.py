@@ -47,6 +47,8 @@ log = logging.getLogger(__name__)
 
 #: Longest time for which the partition of a held record is put aside, seconds. The others go on.
 _LONGEST_HOLD_S: Final = 5.0
+#: How often a loop that has no partitions yet looks whether it has some, seconds.
+_JOINING_S: Final = 0.05
 
 Result = TypeVar("Result")
 
@@ -96,6 +98,7 @@ class ServiceLoop:
         self._abandoned = threading.Event()
         self._name = service.name
         self._next_tick = 0.0
+        self._joined = False
         #: Turns that held a record, since a record from one of these partitions was last handled.
         self._holds = 0
         self._held_partitions: frozenset[tuple[str, int]] = frozenset()
@@ -166,7 +169,7 @@ class ServiceLoop:
             self._reached_the_bus()
             self._stop.wait(self._policy.pause_s)
             return True
-        records = self._membership.poll(self._policy.batch_records, self._policy.poll_s)
+        records = self._poll(self._policy.batch_records, self._policy.poll_s)
         self._reached_the_bus()
         metrics.LAST_POLL.labels(self._name).set_to_current_time()
         if not records:
@@ -206,6 +209,19 @@ class ServiceLoop:
         if self._epochs is not None and self._epochs.note(records):
             # Noted first, then confirmed: whoever is confirmed wrote its epoch over those of all owners before.
             self._membership.confirm(records)
+
+    def _poll(self, max_records: int, timeout_s: float) -> list[Record]:
+        """The next records. The first poll ends once this member owns partitions, because the worker is ready from then
+        on: without work, it would only look so after ``timeout_s``."""
+        if self._joined:
+            return self._membership.poll(max_records, timeout_s)
+        until = time.monotonic() + timeout_s
+        while True:
+            left = until - time.monotonic()
+            records = self._membership.poll(max_records, max(0.0, min(_JOINING_S, left)))
+            if records or self._membership.assigned() or left <= _JOINING_S or self._stop.is_set():
+                self._joined = True
+                return records
 
     def _reached_the_bus(self) -> None:
         self._pulse.polled()

@@ -19,6 +19,8 @@ class LoopPolicy:
     poll interval, and the batch is handled in the loop's own thread. ``dead_letter_limit`` is the most dead letters
     of a minute; 0 for any number. ``longest_wait_s`` is how soon a server that came back is noticed.
     At a stop, work under way has ``stop_grace_s`` to finish. Then it is left to another worker.
+
+    ``pack`` halves features on the bus, which is worth its cost where they cross a network and are stored.
     """
 
     batch_records: int
@@ -33,6 +35,7 @@ class LoopPolicy:
     keep_alive_s: float | None = 1.0
     dead_letter_limit: int = 0
     stop_grace_s: float = 3.0
+    pack: bool = False
 
     def backoff_s(self, failures: int) -> float:
         """The pause after so many failures in a row."""

@@ -186,6 +186,7 @@ class _Worker:
             retry_attempts=settings.retry_attempts,
             retry_budget_s=settings.retry_budget_s,
             dead_letter_limit=settings.dead_letter_limit,
+            pack=True,
         )
         # The lanes of a service read different topics, and its state in Redis knows one set of fences.
         fences = Fences(self._keys, self._stage.value)

@@ -313,7 +313,9 @@ class Settler:
     def _settled(
         self, record: Record, outcome: Outcome[Any], attempts: int, kind: str = "done", *more: Outgoing
     ) -> Settled:
-        outputs = tuple(outgoing(self._topics, message, cause=record) for message in outcome.messages)
+        outputs = tuple(
+            outgoing(self._topics, message, cause=record, pack=self._policy.pack) for message in outcome.messages
+        )
         if outcome.retry is not None:
             outputs += (outcome.retry.outgoing(self._topics),)
             metrics.RETRIES.labels(self._name).inc()

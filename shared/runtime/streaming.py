@@ -102,7 +102,7 @@ class StreamingLoop(ServiceLoop):
             return
         room = self._policy.batch_records - sum(len(queue) for queue in self._window.values())
         if room > 0 and self._service.ready():
-            records = self._membership.poll(room, _POLL_S if self._window else self._policy.poll_s)
+            records = self._poll(room, _POLL_S if self._window else self._policy.poll_s)
             self._own(records)
             self._take(records)
             metrics.LAST_POLL.labels(self._name).set_to_current_time()

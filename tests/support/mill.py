@@ -13,6 +13,7 @@ from shared.bus.topics import topic_specs
 from shared.contracts.codec import Message, decode_message
 from shared.contracts.topics import Channel, Topics
 from shared.runtime.envelope import outgoing
+from shared.runtime.health import Pulse
 from shared.runtime.loop import ServiceLoop
 from shared.runtime.policy import LoopPolicy
 from shared.runtime.service import AnyService
@@ -31,7 +32,8 @@ class Mill(Bench):
         self.bus = MemoryBus()
         self.bus.create_topics(topic_specs(TOPICS))
         membership = self.bus.join("g", [TOPICS.name(channel) for channel in service.inputs])
-        self.loop = ServiceLoop(service, membership, TOPICS, QUICK)
+        self.pulse = Pulse()
+        self.loop = ServiceLoop(service, membership, TOPICS, QUICK, self.pulse)
         self.output = output
         self.outputs = self.bus.reader([TOPICS.name(output)])
         self.dead = self.bus.reader([TOPICS.name(Channel.DEAD_LETTERS)])

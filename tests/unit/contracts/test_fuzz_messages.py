@@ -165,7 +165,7 @@ def test_messages_with_other_values_in_their_fields(valid: tuple[Channel, Messag
 @given(st.data())
 def test_features_with_another_head(data: st.DataObject) -> None:
     """The one message that is not JSON alone: its head, the length of it and the matrix each say what they like."""
-    whole = encode_message(VALID[5][1])
+    whole = encode_message(VALID[5][1], pack=data.draw(st.booleans()))
     (length,) = struct.unpack_from("<I", whole, 4)
     fields = json.loads(whole[8 : 8 + length])
     for _ in range(data.draw(st.integers(0, 3))):

@@ -240,6 +240,17 @@ def test_a_service_that_is_not_ready_takes_no_work_and_stays_healthy_and_in_its_
         assert [track.request_id for track in bench.tracks(1)] == ["a"]
 
 
+def test_a_worker_without_work_is_ready_as_soon_as_it_owns_partitions() -> None:
+    bench = Bench(Scripted(lambda name: Outcome()), replace(PATIENT, poll_s=5.0))
+    began = time.monotonic()
+    with running(bench):
+        while not bench.pulse.ready(10).ok and time.monotonic() < began + 10:
+            time.sleep(0.01)
+        assert time.monotonic() < began + 4.0
+        bench.loop.stop()
+        bench.send(request("ends the poll"))
+
+
 @pytest.mark.parametrize("keep_alive_s", [None, 0.01])
 def test_a_record_that_is_held_holds_its_partition_and_the_others_go_out(keep_alive_s: float | None) -> None:
     service = Holding({"held"})
