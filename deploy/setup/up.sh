@@ -51,7 +51,7 @@ complain() {
             [ -n "$said" ] || continue
             found=0
             echo "$said" >&2
-            docker logs --tail 12 "$container" 2>&1 | sed "s/^/    /" >&2
+            docker logs --tail 6 "$container" 2>&1 | cut -c 1-400 | uniq | sed 's/^/    /' >&2
         done
         exit $found
     }
