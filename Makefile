@@ -10,10 +10,10 @@ AUDIO ?= .cache
 RUN ?= --help
 BENCH ?=
 SERVE ?=
-COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
+COMPOSE ?= deploy/setup/compose.sh
 
 # Through the environment, so that the shell does not take a URL's & and ; for its own.
-export INPUT
+export INPUT RUN
 
 .DEFAULT_GOAL := help
 .PHONY: help run web test recipes chaos fuzz bench capacity lint lock audit test-services up cli down logs scale train docs recording clean
@@ -62,25 +62,20 @@ lock: $(VENV)/.test ## resolve the dependencies again and record their versions 
 audit: $(VENV)/.test ## known vulnerabilities of the installed packages
 	$(VENV)/bin/python deploy/setup/audit.py $(VENV)
 
-up: ## build the images, start Kafka, Redis, the five services and the gateway, and say where to look
-	@scales=; for service in ingestion feature-extraction genre-worker mood-worker aggregator; do \
-		running=$$($(COMPOSE) ps -q $$service 2>/dev/null | wc -l); \
-		if [ $$running -gt 1 ]; then scales="$$scales --scale $$service=$$(($$running))"; fi; \
-	done; \
-	set -x; $(COMPOSE) up --build --detach $$scales
-	@deploy/setup/await-gateway.sh $(COMPOSE)
+up: ## Kafka, Redis, the five services and the gateway in Docker: builds, starts, waits, and says where to look
+	@deploy/setup/up.sh $(COMPOSE)
 
 cli: ## the command line in a container, e.g. make cli RUN="results --follow"
-	@$(COMPOSE) run --rm cli $(RUN)
+	@deploy/setup/cli.sh $(COMPOSE)
 
 down: ## stop them; data stays in the volumes
-	$(COMPOSE) down
+	@$(COMPOSE) down --remove-orphans
 
-logs: ## follow the logs of all services
-	$(COMPOSE) logs --follow --tail 100
+logs: ## follow the logs of all services, or of SERVICE=genre-worker
+	@$(COMPOSE) logs --follow --tail 100 $(if $(filter-out file,$(origin SERVICE)),$(SERVICE))
 
 scale: ## run N workers of SERVICE, e.g. make scale SERVICE=genre-worker N=3
-	$(COMPOSE) up --detach --no-recreate --scale $(SERVICE)=$(N) $(SERVICE)
+	@$(COMPOSE) up --detach --no-recreate --no-deps --scale $(SERVICE)=$(N) $(SERVICE)
 
 train: $(VENV)/.test ## train every model on DATA and write them to models/ (AUDIO: a folder with music, speech and sounds)
 	@test -n "$(DATA)" || { echo "make train DATA=folder-with-gtzan_dev-moods-and-emotify_dev"; exit 2; }

@@ -196,8 +196,8 @@ class Settings(BaseSettings):
     engine: Literal["auto", "onnx", "tensorflow"] = Field(
         "auto",
         description="What runs the networks: `onnx` (ONNX Runtime) or `tensorflow`; `auto` is the lighter of those"
-        " that are installed. The answers are the same. Of the images, only the genre worker's has TensorFlow, and only"
-        " the mood worker's has ONNX Runtime.",
+        " that are installed. The answers are the same. The mood worker's image has ONNX Runtime, the genre worker's"
+        " TensorFlow, or ONNX Runtime if it was built so (`GENRE_ENGINE=onnx make up`).",
     )
     tag_model: str = Field(
         "mfcc-lstm",

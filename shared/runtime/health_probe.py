@@ -1,7 +1,8 @@
 """Asks the worker on this machine whether it is alive. A container does so every few seconds, so it has to cost little.
 
 Run as a file (``python -I -S health_probe.py``) it loads nothing but sockets, while ``tonestream health`` loads the
-settings first. The port comes from TONESTREAM_HEALTH_PORT. Exit status 0: it is alive.
+settings first. The port comes from TONESTREAM_HEALTH_PORT. Exit status 0: it is alive. With the argument ``readyz`` the
+question is whether it takes work.
 """
 
 import os
@@ -47,7 +48,7 @@ def main() -> int:
         print(f"TONESTREAM_HEALTH_PORT is {port!r}, and no port", file=sys.stderr)
         return 2
     try:
-        ok, report = ask(int(port))
+        ok, report = ask(int(port), *sys.argv[1:2])
     except OSError as error:
         print(f"no worker answers on port {port}: {str(error) or type(error).__name__}", file=sys.stderr)
         return 1

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from services.topology import SERVICE_NAMES
+from shared.contracts.topics import FRAMING_BYTES, MAX_MESSAGE_BYTES, PARTITIONS
 from shared.runtime import health_probe
 from shared.settings import Settings
 
@@ -33,6 +34,7 @@ FIXED = {
     "gateway_port": "in the container, as the image probes it",
     "gateway_open": "the port is bound to loopback",
     "library_db": "the volume",
+    "engine": "what the image has",
 }
 #: Where such a setting stands in the file.
 FIXED_IN = {
@@ -41,6 +43,7 @@ FIXED_IN = {
     "gateway_port": {"gateway"},
     "gateway_open": {"gateway"},
     "library_db": {"gateway"},
+    "engine": {"genre-worker", "mood-worker"},
 }
 #: Who is concerned by a setting, by the beginning of its name; all by any other.
 CONCERNED: dict[str, set[str]] = {
@@ -51,7 +54,6 @@ CONCERNED: dict[str, set[str]] = {
     "decode_": {"ingestion"},
     "retry_window": {"ingestion"},
     "spotify_": {"ingestion", "mood-worker"},
-    "engine": {"genre-worker", "mood-worker"},
     "keep_audio_s": {"ingestion", "aggregator", "gateway"},
     "keep_audio_bytes": {"ingestion", "aggregator"},
     "gateway_": {"gateway"},
@@ -116,7 +118,7 @@ def test_only_the_genre_workers_image_holds_tensorflow_and_none_holds_librosa() 
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     with_tensorflow = [name for name, needs in extras.items() if any(one.startswith("tensorflow") for one in needs)]
     assert with_tensorflow == ["genre-worker"]
-    for name in (*SERVICE_NAMES, "gateway", "cli", "laptop"):
+    for name in (*SERVICE_NAMES, "onnx", "gateway", "cli", "laptop"):
         locked = ROOT / "deploy" / "requirements" / f"{name}.txt"
         names = locked.read_text(encoding="utf-8") if locked.exists() else ""
         assert ("tensorflow" in names) == (name == "genre-worker")
@@ -139,6 +141,49 @@ def test_an_engine_runs_a_network_without_the_packages_that_its_image_leaves_out
         "TagModel.load(Path('models/mfcc-lstm'), engine=sys.argv[1]).warm_up()"
     )
     subprocess.run([sys.executable, "-c", script, engine, *names], cwd=ROOT, check=True)
+
+
+def test_each_worker_with_networks_runs_the_engine_that_its_image_has() -> None:
+    genre, mood = service("genre-worker"), service("mood-worker")
+    chosen = "${GENRE_ENGINE:-tensorflow}"
+    assert genre["build"]["args"] == {"SERVICE": "genre-worker", "ENGINE": chosen}
+    assert genre["environment"]["TONESTREAM_ENGINE"] == chosen
+    assert mood["environment"]["TONESTREAM_ENGINE"] == "onnx"
+    # A stage of the Dockerfile for each engine, and TensorFlow where nobody chooses.
+    stages = {name: base for base, name in re.findall(r"^FROM (\S+) AS (needs-genre\S*)$", DOCKERFILE, re.MULTILINE)}
+    assert set(stages) == {f"needs-genre-worker{end}" for end in ("", "-tensorflow", "-onnx")}
+    assert stages["needs-genre-worker"] == "needs-genre-worker-tensorflow"
+    assert "\nFROM needs-${SERVICE}${ENGINE:+-$ENGINE}\n" in DOCKERFILE
+    with_onnx = (ROOT / "deploy" / "requirements" / "onnx.txt").read_text(encoding="utf-8")
+    assert "\nonnxruntime==" in with_onnx and "scipy" not in with_onnx
+
+
+def test_code_that_changes_makes_no_dependency_of_an_image_install_again() -> None:
+    stages = dict(re.findall(r"^FROM \S+ AS (\S+)\n((?:(?!FROM ).*\n)*)", DOCKERFILE, re.MULTILINE))
+    assert {name for name, steps in stages.items() if re.search("COPY (shared|services|models)", steps)} == {"code"}
+    # Built by what was locked: a rebuild of the code asks no server.
+    assert "install-locked build.txt" in stages["code"] and "--no-build-isolation" in stages["code"]
+    last = DOCKERFILE.rpartition("\nFROM ")[2]
+    assert "COPY --from=code /code /\n" in last and "RUN" not in last
+    (needed,) = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["build-system"]["requires"]
+    locked = (ROOT / "deploy" / "requirements" / "build.txt").read_text(encoding="utf-8")
+    assert re.search(rf"^{re.split('[^a-z]', needed)[0]}==[0-9.]+ ", locked, re.MULTILINE)
+
+
+def test_redis_refuses_writes_before_it_is_killed_for_its_memory() -> None:
+    found = service("redis")
+    options = dict(zip(found["command"][1::2], found["command"][2::2], strict=True))
+    assert options["--maxmemory-policy"] == "noeviction"
+    assert options["--maxmemory"] == "${REDIS_MAXMEMORY:-1500mb}" and found["mem_limit"] == "${REDIS_MEMORY_LIMIT:-3g}"
+
+
+def test_the_features_under_way_are_kept_and_those_of_days_do_not_fill_the_disk() -> None:
+    environment = service("kafka")["environment"]
+    segment = environment["KAFKA_LOG_SEGMENT_BYTES"]
+    (kept,) = map(int, re.findall("(?<=KAFKA_LOG_RETENTION_BYTES:-)[0-9]+", environment["KAFKA_LOG_RETENTION_BYTES"]))
+    assert max(MAX_MESSAGE_BYTES.values()) + FRAMING_BYTES < segment < kept / 8
+    a_track, unfinished = 1.5e6, Settings.model_fields["max_unfinished"].default
+    assert kept * PARTITIONS > 40 * a_track * unfinished
 
 
 def test_files_of_this_machine_are_only_read() -> None:
@@ -225,7 +270,7 @@ def test_a_container_whose_worker_only_waits_is_healthy() -> None:
     # Some supervisors end what is not healthy, and that would help nobody while Kafka is away.
     (probe,) = re.findall(r"HEALTHCHECK .* CMD (.*)", DOCKERFILE)
     assert probe == '["python", "-I", "-S", "/app/health_probe.py"]'
-    assert "cp shared/runtime/health_probe.py health_probe.py" in DOCKERFILE and "WORKDIR /app" in DOCKERFILE
+    assert "shared/runtime/health_probe.py /code/app/health_probe.py" in DOCKERFILE and "WORKDIR /app" in DOCKERFILE
     assert health_probe.LIVE == "livez"
     assert all("healthcheck" not in service(name) for name in (*SERVICE_NAMES, "gateway"))
 
