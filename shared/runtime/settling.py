@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from threading import Event
 from typing import Any, Final
 
-from shared.bus.base import FencedError, Outgoing, Record, UnreadableBatch
+from shared.bus.base import FencedError, MessageTooLargeError, Outgoing, Record, UnreadableBatch
 from shared.contracts.codec import MalformedMessageError, decode_message
 from shared.contracts.errors import (
     AbandonedError,
@@ -25,6 +26,7 @@ from shared.runtime.crash_guard import CrashLoop
 from shared.runtime.dead_letters import cut_to, dead_letter
 from shared.runtime.envelope import outgoing, salvaged_request_id
 from shared.runtime.logs import about
+from shared.runtime.metrics import DeadLetterReason
 from shared.runtime.policy import LoopPolicy
 from shared.runtime.service import AnyDelivery, AnyHandled, AnyService, Delivery, Origin, Outcome
 
@@ -62,6 +64,7 @@ class Settled:
     kind: str = "done"
     attempts: int = 1
     counts_against_worker: bool = True
+    dead_because: DeadLetterReason | None = None
 
     @property
     def dead(self) -> bool:
@@ -115,6 +118,9 @@ class Settler:
         self._sleep = sleep
         self._redact = redact
         self._name = service.name
+        self._queue_seconds = metrics.QUEUE_SECONDS.labels(self._name)
+        self._handler_seconds = metrics.HANDLER_SECONDS.labels(self._name)
+        self._batch_records = metrics.BATCH_RECORDS.labels(self._name)
 
     def settle(
         self,
@@ -149,6 +155,7 @@ class Settler:
                 continue
             deliveries.append(delivery)
             taken.append((record, None))
+        self._measure_the_wait(deliveries)
         settled = iter(self._handled(deliveries))
         # Refused last: an invalid request must not take the request ID of a valid one that was read with it.
         return [
@@ -175,7 +182,7 @@ class Settler:
             return self._unreadable_to_dead_letters(replace(record, value=b""))
         settled = self._to_dead_letters(_origin(record), defect, attempts, answered)
         stranger = isinstance(defect, CrashLoop) and comes_from_outside(record.topic)
-        return replace(settled, counts_against_worker=False) if stranger else settled
+        return replace(settled, counts_against_worker=not stranger)
 
     def crashed(self, record: Record, crash_loop: CrashLoop) -> Settled:
         """The record goes to the dead letters, because it killed its worker again and again."""
@@ -198,6 +205,7 @@ class Settler:
         waited = 0.0
         while pending:
             tried = [deliveries[position] for position in pending]
+            started = time.perf_counter()
             try:
                 handled = self._service.handle(tried)
                 if len(handled) != len(tried):
@@ -208,6 +216,8 @@ class Settler:
                 handled = [error] if len(tried) == 1 else self._one_by_one(tried)
                 # One of several is to blame. The attempt in which they were handled together counts for each of them.
                 attempts = [count + (len(tried) > 1 and at in pending) for at, count in enumerate(attempts)]
+            finally:
+                self._handler_seconds.observe(time.perf_counter() - started)
             for position, result in zip(pending, handled, strict=True):
                 results[position] = result
                 attempts[position] += 1
@@ -226,6 +236,15 @@ class Settler:
             self._conclude(delivery, result, tries)
             for delivery, result, tries in zip(deliveries, results, attempts, strict=True)
         ]
+
+    def _measure_the_wait(self, deliveries: Sequence[AnyDelivery]) -> None:
+        """How long the records were in the queue. A client's timestamp may be in the future."""
+        if deliveries:
+            self._batch_records.observe(len(deliveries))
+        now_ms = time.time() * 1000
+        for delivery in deliveries:
+            if delivery.record.timestamp_ms:
+                self._queue_seconds.observe(max(0.0, now_ms - delivery.record.timestamp_ms) / 1000)
 
     def _one_by_one(self, deliveries: list[AnyDelivery]) -> list[AnyHandled]:
         """The deliveries handled again, each on its own, after a defect with all of them."""
@@ -270,13 +289,17 @@ class Settler:
                 if answered := self._give_up(origin, reason, 1, "failed"):
                     return answered
             letter = dead_letter(self._topics, record, self._service.stage, error, 1, self._redact)
-            unanswered = Settled(record, (letter,), kind="dead", counts_against_worker=not outside)
+            because = DeadLetterReason.MALFORMED
+            unanswered = Settled(
+                record, (letter,), kind="dead", counts_against_worker=not outside, dead_because=because
+            )
             if outside or salvaged_request_id(record) is None:
                 return unanswered
             reason = TonestreamError(
                 ErrorCode.INTERNAL, f"{self._name} could not read a message: {error.reason}; {KEPT_FOR_OPERATORS}"
             )
-            return self._give_up(origin, reason, 1, "dead", letter) or unanswered
+            answered = self._give_up(origin, reason, 1, "dead", letter)
+            return replace(answered, dead_because=because) if answered else unanswered
 
     def _unreadable_to_dead_letters(self, record: Record) -> Settled:
         """Nobody can read the batch, so nobody is answered: what looks like a request ID in its bytes may be none."""
@@ -285,7 +308,8 @@ class Settler:
         letter = dead_letter(self._topics, record, self._service.stage, batch, 1, self._redact)
         # At the entry it is a stranger's mistake, and no sign that this worker is a bad one.
         entry = self._topics.channel(record.topic) is Channel.REQUESTS
-        return Settled(record, (letter,), kind="unreadable" if entry else "dead")
+        kind = "unreadable" if entry else "dead"
+        return Settled(record, (letter,), kind=kind, dead_because=DeadLetterReason.UNREADABLE)
 
     def _to_dead_letters(self, origin: Origin, defect: Exception, attempts: int, answered: bool = True) -> Settled:
         """A defect in our code or in the record: keep the record for an operator, and answer the request."""
@@ -295,7 +319,8 @@ class Settler:
             ErrorCode.INTERNAL, f"{self._name} failed on this track ({type(defect).__name__}); {KEPT_FOR_OPERATORS}"
         )
         settled = self._give_up(origin, reason, attempts, "dead", letter) if answered else None
-        return settled or Settled(origin.record, (letter,), kind="dead", attempts=attempts)
+        settled = settled or Settled(origin.record, (letter,), kind="dead", attempts=attempts)
+        return replace(settled, dead_because=_reason(defect))
 
     def _give_up(
         self, origin: Origin, error: TonestreamError, attempts: int, kind: str, *more: Outgoing
@@ -322,6 +347,12 @@ class Settler:
     def _retry_delay_s(self, result: AnyHandled, attempts: int) -> float:
         asked = result.retry_after_s if isinstance(result, TransientError) else None
         return max(self._policy.backoff_s(attempts), asked or 0.0)
+
+
+def _reason(defect: Exception) -> DeadLetterReason:
+    if isinstance(defect, CrashLoop):
+        return DeadLetterReason.CRASH_LOOP
+    return DeadLetterReason.TOO_LARGE if isinstance(defect, MessageTooLargeError) else DeadLetterReason.DEFECT
 
 
 def _origin(record: Record) -> Origin:
