@@ -28,7 +28,7 @@ from shared.contracts.messages import (
 from shared.contracts.topics import Channel
 from shared.models.answer_key import ANSWER_VERSION, AnswerKeys, result_key
 from shared.models.catalogue import Catalogue
-from shared.runtime import metrics
+from shared.runtime import metrics, traces
 from shared.runtime.service import Delivery, Origin, Outcome, Service
 from shared.settings import Settings, VoteStrategy
 from shared.state.audio import Keeping, SharedAudio
@@ -151,13 +151,15 @@ class Aggregator(Service[Part, Answer]):
             if (known := claims[part.request_id]).answered_by is None
             or (known.answered_by == record.coordinates and not known.closed)
         ]
-        self._requests.add([parts[position] for position in open_positions])
+        noted = {part.request_id: traces.noted(record) for part, record in parts if isinstance(part, IngestedTrack)}
+        self._requests.add([parts[position] for position in open_positions], noted)
         fault_point(PARTS_NOTED)
         last = {parts[position][0].request_id: position for position in open_positions}
         outcomes: list[Outcome[Answer]] = [Outcome()] * len(parts)
         for request_id, state in self._requests.states(list(last)).items():
             position = last[request_id]
-            outcomes[position] = self._answers(request_id, self._informed(state), parts[position][1])
+            with traces.current(parts[position][1]):
+                outcomes[position] = self._answers(request_id, self._informed(state), parts[position][1])
         return outcomes
 
     def _informed(self, state: RequestState) -> RequestState:
@@ -175,6 +177,7 @@ class Aggregator(Service[Part, Answer]):
         if track is None or not state.complete or not self._requests.answer(request_id, record):
             return Outcome()
         fault_point(ANSWER_CLAIMED)
+        traces.answers(record, request_id, state.trace)
         result = self._result(track, state)
         clean_up = partial(self._clean_up, request_id, record.coordinates)
         outcomes: list[Outcome[Answer]] = [

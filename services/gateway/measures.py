@@ -1,4 +1,5 @@
-"""What the gateway says of itself in metrics: its HTTP answers as they are given, and the rest at each scrape."""
+"""What the gateway says of itself in metrics: its HTTP answers as they are given, and the rest at each scrape. And the
+trace context with which it is asked."""
 
 from __future__ import annotations
 
@@ -6,11 +7,12 @@ import contextlib
 import time
 from importlib.metadata import version
 
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.gateway.gateway import Gateway
 from services.gateway.view.database import ViewUnavailableError
-from shared.runtime import metrics
+from shared.runtime import metrics, traces
 
 #: The route of paths that no route answers.
 _NO_ROUTE = "none"
@@ -36,7 +38,8 @@ class Measured:
                 metrics.HTTP_SECONDS.labels(method, route).observe(time.perf_counter() - started)
             await send(message)
 
-        await self._app(scope, receive, send_counted)
+        with traces.asked(Headers(scope=scope)):
+            await self._app(scope, receive, send_counted)
 
 
 def _template(scope: Scope) -> str:

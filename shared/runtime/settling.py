@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from threading import Event
 from typing import Any, Final
 
-from shared.bus.base import FencedError, MessageTooLargeError, Outgoing, Record, UnreadableBatch
+from shared.bus.base import FencedError, Headers, MessageTooLargeError, Outgoing, Record, UnreadableBatch
 from shared.contracts.codec import MalformedMessageError, decode_message
 from shared.contracts.errors import (
     AbandonedError,
@@ -21,7 +21,7 @@ from shared.contracts.errors import (
 )
 from shared.contracts.messages import TrackResult
 from shared.contracts.topics import Channel, Topics, comes_from_outside
-from shared.runtime import metrics
+from shared.runtime import metrics, traces
 from shared.runtime.crash_guard import CrashLoop
 from shared.runtime.dead_letters import cut_to, dead_letter
 from shared.runtime.envelope import outgoing, salvaged_request_id
@@ -118,6 +118,7 @@ class Settler:
         self._sleep = sleep
         self._redact = redact
         self._name = service.name
+        self._group = topics.group(service.name)
         self._queue_seconds = metrics.QUEUE_SECONDS.labels(self._name)
         self._handler_seconds = metrics.HANDLER_SECONDS.labels(self._name)
         self._batch_records = metrics.BATCH_RECORDS.labels(self._name)
@@ -156,14 +157,15 @@ class Settler:
             deliveries.append(delivery)
             taken.append((record, None))
         self._measure_the_wait(deliveries)
-        settled = iter(self._handled(deliveries))
-        # Refused last: an invalid request must not take the request ID of a valid one that was read with it.
-        return [
-            self._unreadable_to_dead_letters(record)
-            if record.unreadable is not None
-            else (next(settled) if error is None else self._refuse(record, error))
-            for record, error in taken
-        ]
+        with traces.processing([record for record, _ in taken], self._group):
+            settled = iter(self._handled(deliveries))
+            # Refused last: an invalid request must not take the request ID of a valid one that was read with it.
+            return [
+                self._unreadable_to_dead_letters(record)
+                if record.unreadable is not None
+                else (next(settled) if error is None else self._refuse(record, error))
+                for record, error in taken
+            ]
 
     def is_message(self, record: Record) -> bool:
         """Whether the record is a message of its topic."""
@@ -180,7 +182,8 @@ class Settler:
         if record.unreadable is not None:
             # Without its bytes, which may be what stands in the way.
             return self._unreadable_to_dead_letters(replace(record, value=b""))
-        settled = self._to_dead_letters(_origin(record), defect, attempts, answered)
+        with traces.processing([record], self._group):
+            settled = self._to_dead_letters(_origin(record), defect, attempts, answered)
         stranger = isinstance(defect, CrashLoop) and comes_from_outside(record.topic)
         return replace(settled, counts_against_worker=not stranger)
 
@@ -261,7 +264,8 @@ class Settler:
     def _conclude(self, delivery: AnyDelivery, result: AnyHandled, attempts: int) -> Settled:
         record, message = delivery.record, delivery.message
         key = message.track.key if isinstance(message, TrackResult) else message.track_key
-        with about(request_id=message.request_id, track_key=key):
+        with about(request_id=message.request_id, track_key=key), traces.current(record):
+            traces.concluded(record, message.request_id, attempts)
             origin = Origin(message.request_id, key, record)
             if isinstance(result, Outcome):
                 try:
@@ -270,6 +274,7 @@ class Settler:
                     result = error
             if isinstance(result, TonestreamError):
                 log.info("failed: %s", result.message, extra={"code": result.code.value, "attempts": attempts})
+                traces.failed(record, result.code.value, self._redact(result.message))
                 answered = self._give_up(origin, result, attempts, "failed")
                 return answered or self._to_dead_letters(origin, result, attempts)
             return self._to_dead_letters(origin, result, attempts)
@@ -281,9 +286,13 @@ class Settler:
         a defect, and the record is kept.
         """
         origin = _origin(record)
-        with about(request_id=origin.request_id, track_key=origin.track_key, coordinates=record.coordinates):
+        ids = {"request_id": origin.request_id, "track_key": origin.track_key, "coordinates": record.coordinates}
+        with about(**ids), traces.current(record):
+            traces.concluded(record, origin.request_id, 1)
             outside = self._service.answers_invalid_input
             log.log(logging.INFO if outside else logging.WARNING, "not a message: %s", error.reason)
+            code = ErrorCode.INVALID_REQUEST if outside else ErrorCode.INTERNAL
+            traces.failed(record, code.value, self._redact(error.reason))
             if outside:
                 reason = TonestreamError(ErrorCode.INVALID_REQUEST, error.reason)
                 if answered := self._give_up(origin, reason, 1, "failed"):
@@ -304,6 +313,7 @@ class Settler:
     def _unreadable_to_dead_letters(self, record: Record) -> Settled:
         """Nobody can read the batch, so nobody is answered: what looks like a request ID in its bytes may be none."""
         batch = UnreadableBatch(record)
+        traces.failed(record, type(batch).__name__, str(batch))
         log.error("goes to the dead letters: %s", batch)
         letter = dead_letter(self._topics, record, self._service.stage, batch, 1, self._redact)
         # At the entry it is a stranger's mistake, and no sign that this worker is a bad one.
@@ -314,6 +324,7 @@ class Settler:
     def _to_dead_letters(self, origin: Origin, defect: Exception, attempts: int, answered: bool = True) -> Settled:
         """A defect in our code or in the record: keep the record for an operator, and answer the request."""
         log.error("defect; the record goes to the dead letters", exc_info=defect)
+        traces.failed(origin.record, type(defect).__name__, self._redact(str(defect)))
         letter = dead_letter(self._topics, origin.record, self._service.stage, defect, attempts, self._redact)
         reason = TonestreamError(
             ErrorCode.INTERNAL, f"{self._name} failed on this track ({type(defect).__name__}); {KEPT_FOR_OPERATORS}"
@@ -338,15 +349,23 @@ class Settler:
     def _settled(
         self, record: Record, outcome: Outcome[Any], attempts: int, kind: str = "done", *more: Outgoing
     ) -> Settled:
-        outputs = tuple(outgoing(self._topics, message, cause=record) for message in outcome.messages)
+        outputs = tuple(
+            _with(outgoing(self._topics, message, cause=record), traces.headers(record, message.request_id))
+            for message in outcome.messages
+        )
         if outcome.retry is not None:
-            outputs += (outcome.retry.outgoing(self._topics),)
+            context = traces.headers(record, outcome.retry.request.request_id)
+            outputs += (_with(outcome.retry.outgoing(self._topics), context),)
             metrics.RETRIES.labels(self._name).inc()
         return Settled(record, outputs + more, outcome.after_commit, kind, attempts)
 
     def _retry_delay_s(self, result: AnyHandled, attempts: int) -> float:
         asked = result.retry_after_s if isinstance(result, TransientError) else None
         return max(self._policy.backoff_s(attempts), asked or 0.0)
+
+
+def _with(record: Outgoing, headers: Headers) -> Outgoing:
+    return replace(record, headers=record.headers + headers) if headers else record
 
 
 def _reason(defect: Exception) -> DeadLetterReason:
