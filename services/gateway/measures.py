@@ -49,7 +49,7 @@ def _template(scope: Scope) -> str:
 
 def take_stock(gateway: Gateway) -> None:
     """Set the gauges of the gateway. What cannot be read at the moment keeps its last value."""
-    metrics.BUILD.labels("gateway", version("tonestream")).set(1)
+    metrics.begin(metrics.GATEWAY, version("tonestream"))
     metrics.READY.set(gateway.not_ready_because() is None)
     metrics.FOLLOWERS.set(gateway.feed.followers)
     with contextlib.suppress(ViewUnavailableError, OSError):

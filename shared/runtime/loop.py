@@ -129,7 +129,7 @@ class ServiceLoop:
         Raises DeadLetterLimitError, once it left the group: workers of a better version may go on.
         """
         failures = 0
-        metrics.BUILD.labels(self._name, version("tonestream")).set(1)
+        metrics.begin(self._name, version("tonestream"))
         try:
             while not self._stop.is_set():
                 try:

@@ -103,8 +103,9 @@ class Declaration:
 #: Every metric, in the order of this file.
 DECLARED: Final[list[Declaration]] = []
 
+GATEWAY: Final = "gateway"
 #: The other lane of ingestion, and the gateway, are no stages of their own.
-SERVICES: Final = frozenset({*(stage.value for stage in Stage), "ingestion-retry", "gateway"})
+SERVICES: Final = frozenset({*(stage.value for stage in Stage), "ingestion-retry", GATEWAY})
 
 _SERVICE: Final = Label("service", SERVICES)
 _TOPIC: Final = Label("topic", frozenset(channel.value for channel in Channel))
@@ -410,6 +411,27 @@ WEBHOOKS_PENDING: Final = _gauge(
 VIEW_RESULTS: Final = _gauge("tonestream_view_results", "requests", "Results in the gateway's view.")
 VIEW_BYTES: Final = _gauge("tonestream_view_bytes", "bytes", "Size of the view's file.")
 FOLLOWERS: Final = _gauge("tonestream_event_followers", "events", "Readers of the gateway's `/v1/events`.")
+
+
+def begin(service: str, runs: str) -> None:
+    """A service of the version ``runs`` begins. Its counters begin at 0: of one that appears with its first event,
+    Prometheus does not see that event as an increase."""
+    BUILD.labels(service, runs).set(1)
+    for outcome in ("done", "failed", "dead"):
+        RECORDS.labels(service, outcome)
+    for reason in DeadLetterReason:
+        DEAD_LETTERS.labels(service, reason)
+    for how in CommitOutcome:
+        COMMITS.labels(service, how)
+    RETRIES.labels(service)
+    if service == Stage.AGGREGATOR:
+        for status in Status:
+            RESULTS.labels(status, "false")
+        for code in ErrorCode:
+            RESULT_ERRORS.labels(code)
+    if service == GATEWAY:
+        for attempt in WebhookOutcome:
+            WEBHOOK_ATTEMPTS.labels(attempt)
 
 
 def http_method(method: str) -> str:
