@@ -6,6 +6,7 @@ set -u
 missing=""
 command -v redis-server >/dev/null || missing="$missing redis-server"
 command -v espeak-ng >/dev/null || missing="$missing espeak-ng"
+command -v promtool >/dev/null || missing="$missing prometheus"
 if command -v apt-get >/dev/null; then # elsewhere a browser is no package of the command line
     command -v chromium >/dev/null || command -v google-chrome >/dev/null || missing="$missing chromium"
 fi

@@ -28,7 +28,7 @@ from shared.contracts.messages import (
 from shared.contracts.topics import Channel
 from shared.models.answer_key import ANSWER_VERSION, AnswerKeys, result_key
 from shared.models.catalogue import Catalogue
-from shared.runtime import metrics
+from shared.runtime import metrics, traces
 from shared.runtime.service import Delivery, Origin, Outcome, Service
 from shared.settings import Settings, VoteStrategy
 from shared.state.audio import Keeping, SharedAudio
@@ -120,7 +120,8 @@ class Aggregator(Service[Part, Answer]):
         track = Track(key=origin.track_key, source=origin.track_key)
         result = TrackResult(request_id=origin.request_id, status=Status.FAILED, track=track, errors=(report,))
         self._coalescing.end(origin.request_id, result)
-        return Outcome((result,), (partial(self._clean_up, origin.request_id, origin.record.coordinates),))
+        clean_up = partial(self._clean_up, origin.request_id, origin.record.coordinates)
+        return Outcome((result,), (partial(_measure, result), clean_up))
 
     def tick(self) -> Sequence[Answer]:
         return self._requests.overdue(limit=100)
@@ -150,13 +151,15 @@ class Aggregator(Service[Part, Answer]):
             if (known := claims[part.request_id]).answered_by is None
             or (known.answered_by == record.coordinates and not known.closed)
         ]
-        self._requests.add([parts[position] for position in open_positions])
+        noted = {part.request_id: traces.noted(record) for part, record in parts if isinstance(part, IngestedTrack)}
+        self._requests.add([parts[position] for position in open_positions], noted)
         fault_point(PARTS_NOTED)
         last = {parts[position][0].request_id: position for position in open_positions}
         outcomes: list[Outcome[Answer]] = [Outcome()] * len(parts)
         for request_id, state in self._requests.states(list(last)).items():
             position = last[request_id]
-            outcomes[position] = self._answers(request_id, self._informed(state), parts[position][1])
+            with traces.current(parts[position][1]):
+                outcomes[position] = self._answers(request_id, self._informed(state), parts[position][1])
         return outcomes
 
     def _informed(self, state: RequestState) -> RequestState:
@@ -174,9 +177,11 @@ class Aggregator(Service[Part, Answer]):
         if track is None or not state.complete or not self._requests.answer(request_id, record):
             return Outcome()
         fault_point(ANSWER_CLAIMED)
+        traces.answers(record, request_id, state.trace)
         result = self._result(track, state)
+        clean_up = partial(self._clean_up, request_id, record.coordinates)
         outcomes: list[Outcome[Answer]] = [
-            Outcome((as_requested(result, track),), (partial(self._clean_up, request_id, record.coordinates),))
+            Outcome((as_requested(result, track),), (partial(_measure, result), clean_up))
         ]
         followers = self._coalescing.end(request_id, result)
         for follower, own in self._requests.states(followers).items():
@@ -200,7 +205,6 @@ class Aggregator(Service[Part, Answer]):
             "answered",
             extra={"request_id": track.request_id, "track_key": track.track_key, "status": result.status.value},
         )
-        metrics.RESULTS.labels(result.status.value, str(result.cached).lower()).inc()
         return result
 
     def _clean_up(self, request_id: str, coordinates: str) -> None:
@@ -237,3 +241,21 @@ class Aggregator(Service[Part, Answer]):
     def _strategy(self, track: IngestedTrack) -> VoteStrategy:
         """The announced vote. If this version does not know it, this installation's own stands in."""
         return known_strategy(self._answer_key_of(track).vote) or cast(VoteStrategy, self._answer_key.vote)
+
+
+def _measure(result: TrackResult) -> None:
+    """Count a result that is published. What was measured of it before is not counted again."""
+    cached = str(result.cached).lower()
+    metrics.RESULTS.labels(result.status.value, cached).inc()
+    for error in result.errors:
+        metrics.RESULT_ERRORS.labels(error.code.value).inc()
+    if (waited_ms := result.timings_ms.get("total")) is not None:
+        metrics.REQUEST_SECONDS.labels(result.status.value, cached).observe(waited_ms / 1000)
+    if result.cached:
+        return
+    if result.genre is not None:
+        metrics.GENRE_CONFIDENCE.labels(result.genre.label).observe(result.genre.confidence)
+        if result.genre.fit is not None:
+            metrics.GENRE_FIT.labels(result.genre.label).observe(result.genre.fit.probability)
+    if result.mood is not None:
+        metrics.MOOD_CONFIDENCE.labels(result.mood.label).observe(result.mood.confidence)

@@ -21,6 +21,7 @@ from shared.bus.topics import topic_specs
 from shared.contracts.codec import decode_message
 from shared.contracts.messages import Stage, TrackRequest, TrackResult
 from shared.contracts.topics import Channel, Topics
+from shared.runtime import traces
 from shared.runtime.envelope import outgoing, salvaged_request_id
 from shared.runtime.health import Pulse
 from shared.runtime.loop import ServiceLoop
@@ -127,8 +128,8 @@ class EmbeddedPipeline:
 
     def submit(self, request: TrackRequest) -> None:
         """Publish the request."""
-        with self.bus.publisher() as publisher:
-            publisher.publish([outgoing(self._topics, request)])
+        with self.bus.publisher() as publisher, traces.sending([outgoing(self._topics, request)]) as records:
+            publisher.publish(records)
 
     def classify(self, requests: Iterable[TrackRequest | TrackResult | None]) -> Iterator[TrackResult]:
         """The results of ``requests``, in the order they finish.

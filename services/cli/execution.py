@@ -13,6 +13,7 @@ from shared.bus.base import BusError
 from shared.contracts.errors import DependencyError
 from shared.contracts.faults import faults
 from shared.models.manifest import ModelError
+from shared.runtime import traces
 from shared.runtime.redaction import Redactor
 from shared.settings import Settings, SettingsError
 
@@ -31,6 +32,7 @@ def execute(options: argparse.Namespace) -> int:
         return WRONG_USAGE
     redact = Redactor(settings.secrets())
     try:
+        _start_traces(options)
         status: int = options.run(options, settings)
         return status
     except (UsageError, SettingsError) as error:
@@ -54,4 +56,14 @@ def execute(options: argparse.Namespace) -> int:
             f"a defect of this program: {redact(f'{type(error).__name__}: {error}')} (TONESTREAM_LOG_LEVEL=DEBUG shows"
             " where)"
         )
+    finally:
+        traces.stop()
     return FAILED
+
+
+def _start_traces(options: argparse.Namespace) -> None:
+    """Where the environment asks for them, and under the name of what this process is."""
+    command = options.tonestream_command
+    on_kafka = command not in ("classify", "watch", "serve") or getattr(options, "kafka", False)
+    names = {"worker": getattr(options, "service", command), "serve": "gateway"}
+    traces.start(names.get(command, command), "kafka" if on_kafka else "memory")

@@ -12,6 +12,7 @@ from services.docs.api_reference import api_reference
 from services.docs.blocks import with_blocks
 from services.docs.error_codes import error_codes
 from services.docs.messages import messages
+from services.docs.metrics import metrics
 from services.docs.settings import settings
 
 DOCS: Final = Path(__file__).resolve().parents[2] / "docs"
@@ -27,6 +28,7 @@ def generated() -> dict[str, str]:
         "asyncapi.json": json.dumps(described, indent=2, sort_keys=True) + "\n",
         "messages.md": messages(described),
         "api-reference.md": api_reference(),
+        "metrics.md": metrics(),
         "settings.md": settings(),
         "error-codes.md": error_codes(),
         **{name: with_blocks((DOCS / name).read_text(encoding="utf-8")) for name in _PAGES},

@@ -14,6 +14,7 @@ from typing import Final
 
 from services.docs.tables import table
 from services.topology import SERVICE_NAMES, TOPOLOGY
+from shared.runtime.traces import VARIABLES
 from shared.settings import DEFAULT_SECRETS_DIR, SECRETS_DIR_VARIABLE, Settings, shown_default
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -59,6 +60,11 @@ def settings() -> str:
             for name in names
         ]
         parts.append(f"## {title}\n\n{table(('variable', 'default', 'meaning', 'used by'), rows)}")
+    parts.append(
+        "## Traces\n\nOpenTelemetry's own variables, for every process; see [Operations](operations.md#traces). They"
+        ' need `pip install "tonestream[telemetry]"`, which the images have.\n\n'
+        + table(("variable", "meaning"), [(f"`{name}`", meaning) for name, meaning in VARIABLES.items()])
+    )
     return "\n\n".join(parts) + "\n"
 
 

@@ -22,6 +22,7 @@ from shared.contracts.messages import (
     SilentSegment,
 )
 from shared.models.catalogue import Catalogue, held_by
+from shared.runtime import metrics
 from shared.runtime.service import Delivery, Origin, Outcome, TrackByTrackService
 from shared.settings import Settings
 from shared.system.threads import worker_threads
@@ -69,6 +70,9 @@ class FeatureExtraction(TrackByTrackService[IngestedTrack, FeatureMessage]):
                 f"{track.audio.duration_s:.2f} s of audio; a genre takes at least {spec.segment_s:g} s",
             )
         messages = self._segments(track, spec)
+        silent = sum(isinstance(message, SilentSegment) for message in messages)
+        metrics.SEGMENTS.labels("silent").inc(silent)
+        metrics.SEGMENTS.labels("features").inc(len(messages) - silent)
         if all(isinstance(message, SilentSegment) for message in messages):
             raise TonestreamError(ErrorCode.SILENT_AUDIO, "the track is silent from beginning to end")
         return Outcome(tuple(messages))

@@ -18,6 +18,7 @@ from services.gateway import static_page
 from services.gateway.access import COOKIE, Access
 from services.gateway.gateway import Gateway
 from services.gateway.guards import Compressed, Defects, Guard, listed
+from services.gateway.measures import Measured
 from services.gateway.problems import GatewayCode, Problem, ProblemDetail, unavailable
 from services.gateway.routes import audio, dead_letters, events, health, results, samples, session, tracks, webhooks
 from services.gateway.sources import NewTrack, NewTracks
@@ -76,6 +77,7 @@ def create_app(gateway: Gateway) -> FastAPI:
             expose_headers=["Location", "Retry-After", "RateLimit", "RateLimit-Policy"],
         )
     app.add_middleware(Guard, settings=settings)
+    app.add_middleware(Measured)
     return app
 
 

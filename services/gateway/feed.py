@@ -87,6 +87,12 @@ class Feed:
         for sleeper in awake:
             sleeper.wake()
 
+    @property
+    def followers(self) -> int:
+        """How many readers follow."""
+        with self._lock:
+            return len(self._sleepers)
+
     def close(self) -> None:
         """End every reader, and all waiting."""
         with self._lock:

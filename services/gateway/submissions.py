@@ -18,6 +18,7 @@ from services.gateway.view.requests import Asked, Known, Published, TrackStage
 from shared.bus.base import Bus, BusError, Publisher
 from shared.contracts.messages import TrackRequest
 from shared.contracts.topics import Topics
+from shared.runtime import traces
 from shared.runtime.envelope import outgoing
 
 log = logging.getLogger(__name__)
@@ -131,7 +132,9 @@ class Submissions:
             if self._publisher is None:
                 self._publisher = self._bus.publisher()
             publisher = self._publisher
-        publisher.publish([outgoing(self._topics, one) for one in wanted], timeout_s)
+        records = [outgoing(self._topics, one) for one in wanted]
+        with traces.sending(records) as traced:
+            publisher.publish(traced, timeout_s)
 
     def _confirm(self, wanted: Sequence[TrackRequest]) -> None:
         ids = [one.request_id for one in wanted]

@@ -21,6 +21,7 @@ from shared.blobs.store import BlobStore
 from shared.contracts.errors import DependencyError, ErrorCode, megabytes
 from shared.contracts.faults import faults
 from shared.contracts.messages import LONGEST_SOURCE, TrackRequest
+from shared.runtime import metrics
 
 log = logging.getLogger(__name__)
 
@@ -127,6 +128,7 @@ class Receiver:
             return
         with _disk():
             self.files.append(file.keep())
+        metrics.UPLOADED_BYTES.inc(file.size)
 
     def hand_over(self) -> None:
         """The files belong to the pipeline from here on."""

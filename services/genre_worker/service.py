@@ -15,6 +15,8 @@ from shared.contracts.labels import GENRES
 from shared.contracts.messages import ErrorReport, GenreFailure, SegmentFeatures, SegmentPrediction
 from shared.models.catalogue import Catalogue, held_by
 from shared.models.loaded import LoadedModels
+from shared.runtime import metrics
+from shared.runtime.model_info import announcing
 from shared.runtime.service import Delivery, Handled, Origin, Outcome, Service
 from shared.settings import Settings
 from shared.system.threads import worker_threads
@@ -44,7 +46,8 @@ class GenreWorker(Service[SegmentFeatures, SegmentAnswer]):
 
         catalogue = Catalogue.of(settings)
         load = partial(GenreModel.load, threads=worker_threads(settings), engine=settings.engine)
-        return cls(catalogue, LoadedModels(catalogue, "genre", load, settings.genre_model))
+        announced = announcing(load, cls.stage, "genre")
+        return cls(catalogue, LoadedModels(catalogue, "genre", announced, settings.genre_model))
 
     def start(self) -> None:
         self._models.own.warm_up()
@@ -102,7 +105,10 @@ class GenreWorker(Service[SegmentFeatures, SegmentAnswer]):
             return []
         started = time.perf_counter()
         probabilities = model.predict(np.stack([features.matrix for features in batch]))
-        each_ms = (time.perf_counter() - started) * 1000 / len(batch)
+        elapsed_s = time.perf_counter() - started
+        each_ms = elapsed_s * 1000 / len(batch)
+        metrics.PREDICT_SECONDS.labels(model.manifest.name).observe(elapsed_s)
+        metrics.HEARD_SECONDS.labels(model.manifest.name).inc(sum(one.end_s - one.start_s for one in batch))
         return [
             SegmentPrediction(
                 request_id=features.request_id,

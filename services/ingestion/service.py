@@ -33,6 +33,7 @@ from shared.contracts.tracks import BLOB_SCHEME
 from shared.http.own_servers import endpoints
 from shared.models.answer_key import AnswerKeys
 from shared.models.catalogue import Catalogue
+from shared.runtime import metrics
 from shared.runtime.envelope import salvaged_source
 from shared.runtime.retries import Retry, RetryNote
 from shared.runtime.service import Delivery, Origin, Outcome, TrackByTrackService
@@ -135,7 +136,10 @@ class Ingestion(TrackByTrackService[TrackRequest, IngestedTrack]):
 
     def ready(self) -> bool:
         """False while the later stages have as many requests as they may have at once."""
-        return self._requests.unfinished() < self._limits.max_unfinished
+        unfinished = self._requests.unfinished()
+        metrics.UNFINISHED.labels(self.name).set(unfinished)
+        metrics.UNFINISHED_LIMIT.labels(self.name).set(self._limits.max_unfinished)
+        return unfinished < self._limits.max_unfinished
 
     def handle_one(self, delivery: Delivery[TrackRequest]) -> Outcome[IngestedTrack]:
         request = delivery.message

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import BoundedSemaphore, Event
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from services.ingestion.fetch import Fetched, Fetcher, Validators
 from services.ingestion.lanes import CutShortError, Try
@@ -42,6 +43,8 @@ from shared.contracts.messages import (
 from shared.contracts.tracks import BLOB_SCHEME, FILE_SCHEME
 from shared.models.answer_key import ANSWER_VERSION, AnswerKeys, mood_sources, result_key, source_work
 from shared.models.catalogue import Catalogue
+from shared.runtime import metrics
+from shared.runtime.metrics import FetchOutcome
 from shared.runtime.retries import RetryNote
 from shared.state.audio import SharedAudio
 from shared.state.coalescing import Coalescing
@@ -215,6 +218,7 @@ class Steps:
             return
         leader = self._to.coalescing.lead_or_follow(draft.request.request_id, work, draft.record)
         if leader is not None:
+            metrics.COALESCED.labels("source" if audio is None else "audio").inc()
             raise Finished(draft.track(audio=audio, follows=leader))
 
     # Fetch
@@ -223,14 +227,18 @@ class Steps:
         """The file, in ``folder``. A server that says that it is unchanged brings the answer of the last time."""
         file = folder / "source"
         if draft.url.startswith(BLOB_SCHEME):
-            try:
-                self._to.blobs.fetch(draft.url, file)
-            except BlobGoneError as error:
-                # The request named the wrong blob, or came too late.
-                raise TonestreamError(ErrorCode.FETCH_FAILED, error.message) from error
+            with _measured("blob") as done:
+                try:
+                    self._to.blobs.fetch(draft.url, file)
+                except BlobGoneError as error:
+                    # The request named the wrong blob, or came too late.
+                    raise TonestreamError(ErrorCode.FETCH_FAILED, error.message) from error
+                done(file.stat().st_size)
             source = Source(file)
         elif draft.url.lower().startswith(FILE_SCHEME):
-            self._to.local_files.fetch(draft.url, file)
+            with _measured("file") as done:
+                self._to.local_files.fetch(draft.url, file)
+                done(file.stat().st_size)
             source = Source(file)
         else:
             source = self._download(draft, file, tried)
@@ -245,7 +253,7 @@ class Steps:
         validators = None if known is None else Validators(known.etag, known.last_modified)
         fetched = self._request(draft.url, file, validators, tried)
         if fetched.not_modified and known is not None:
-            cached = None if known.audio_sha256 is None else self._cached(draft, known.audio_sha256)
+            cached = None if known.audio_sha256 is None else self._cached(draft, known.audio_sha256, "source")
             if cached is not None or known.error is not None:
                 tried.fetched()
                 raise Finished(draft.track(cached=cached, error=known.error))
@@ -254,14 +262,17 @@ class Steps:
         return Source(file, fetched.etag, fetched.last_modified)
 
     def _request(self, url: str, file: Path, validators: Validators | None, tried: Try) -> Fetched:
-        return self._to.fetcher.fetch(url, file, validators, tried.left_s, tried.abandoned)
+        with _measured("http") as done:
+            fetched = self._to.fetcher.fetch(url, file, validators, tried.left_s, tried.abandoned)
+            done(fetched.size, FetchOutcome.NOT_MODIFIED if fetched.not_modified else FetchOutcome.FETCHED)
+        return fetched
 
     # Decode
 
     def decode(self, draft: Draft, source: Source, tried: Try) -> tuple[Draft, DecodedAudio, IngestedAudio]:
         """The audio as a WAV beside the file, and what is announced of it. What the source holds is remembered."""
         try:
-            with self._decoder(tried):
+            with self._decoder(tried), _measured_decoder():
                 decoded = self._decode_file(source.file, source.file.with_name("decoded.wav"), tried.abandoned)
             sounding = sounding_stretches(decoded.levels_dbfs)
             if decoded.samples and not sounding:
@@ -274,6 +285,7 @@ class Steps:
             if error.code in PERMANENT_FOR_AUDIO:
                 self._remember(draft.request, source, error=ErrorReport.of(error, Stage.INGESTION))
             raise
+        metrics.DECODED_SECONDS.inc(decoded.duration_s)
         self._remember(draft.request, source, audio_sha256=decoded.sha256)
         fault_point(SOURCE_REMEMBERED)
         if draft.title is None:
@@ -333,12 +345,14 @@ class Steps:
 
     def recall(self, draft: Draft, audio: IngestedAudio) -> None:
         """End with the answer that the same audio got before, if it is cached."""
-        cached = None if draft.request.force else self._cached(draft, audio.sha256)
+        cached = None if draft.request.force else self._cached(draft, audio.sha256, "audio")
         if cached is not None:
             raise Finished(draft.track(audio=audio, cached=cached))
 
-    def _cached(self, draft: Draft, audio_sha256: str) -> TrackResult | None:
-        return self._to.results.find(self._result_keys(draft, audio_sha256))
+    def _cached(self, draft: Draft, audio_sha256: str, cache: str) -> TrackResult | None:
+        found = self._to.results.find(self._result_keys(draft, audio_sha256))
+        metrics.CACHE_LOOKUPS.labels(cache, "miss" if found is None else "hit").inc()
+        return found
 
     def _result_keys(self, draft: Draft, audio_sha256: str) -> list[str]:
         """Where the answer may be, the best first."""
@@ -351,6 +365,44 @@ class Steps:
         """Store the audio where the workers find it."""
         self._to.audio.keep(decoded.path, decoded.sha256, draft.request.request_id, draft.record)
         fault_point(AUDIO_STORED)
+
+
+class _Done(Protocol):
+    """What a fetch says when it has ended well: how many bytes came, and what they are."""
+
+    def __call__(self, size: int, how: FetchOutcome = FetchOutcome.FETCHED) -> None: ...
+
+
+@contextlib.contextmanager
+def _measured(source: str) -> Iterator[_Done]:
+    """Count and time one fetch from there."""
+    outcome, fetched = FetchOutcome.BROKEN_OFF, 0
+    started = time.perf_counter()
+
+    def done(size: int, how: FetchOutcome = FetchOutcome.FETCHED) -> None:
+        nonlocal outcome, fetched
+        outcome, fetched = how, size
+
+    try:
+        yield done
+    except TonestreamError as error:
+        outcome = FetchOutcome(error.code.value) if error.code.value in set(FetchOutcome) else FetchOutcome.OTHER
+        raise
+    finally:
+        metrics.FETCHES.labels(source, outcome).inc()
+        metrics.FETCHED_BYTES.labels(source).inc(fetched)
+        metrics.FETCH_SECONDS.labels(source).observe(time.perf_counter() - started)
+
+
+@contextlib.contextmanager
+def _measured_decoder() -> Iterator[None]:
+    started = time.perf_counter()
+    outcome = "failed"
+    try:
+        yield
+        outcome = "decoded"
+    finally:
+        metrics.DECODE_SECONDS.labels(outcome).observe(time.perf_counter() - started)
 
 
 def _no_preview() -> TonestreamError:

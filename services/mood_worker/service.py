@@ -34,6 +34,8 @@ from shared.contracts.messages import (
 from shared.models.catalogue import Catalogue, held_by
 from shared.models.heard_track import HeardTrack, hear_track
 from shared.models.loaded import LoadedModels
+from shared.runtime import metrics
+from shared.runtime.model_info import announcing
 from shared.runtime.service import Delivery, Origin, Outcome, TrackByTrackService
 from shared.settings import Settings
 from shared.spotify.connect import spotify_client
@@ -75,8 +77,8 @@ class MoodWorker(TrackByTrackService[IngestedTrack, MoodPrediction]):
 
         threads = worker_threads(settings)
         catalogue = Catalogue.of(settings)
-        load_mood = partial(MoodModel.load, threads=threads, engine=settings.engine)
-        load_tags = partial(TagModel.load, threads=threads, engine=settings.engine)
+        load_mood = announcing(partial(MoodModel.load, threads=threads, engine=settings.engine), cls.stage, "mood")
+        load_tags = announcing(partial(TagModel.load, threads=threads, engine=settings.engine), cls.stage, "tags")
         models = LoadedModels(catalogue, "mood", load_mood, settings.mood_model)
         taggers = LoadedModels(catalogue, "tags", load_tags, settings.tag_model)
         return cls(BlobStore(settings.blob_url), catalogue, models, taggers, spotify_client(settings), threads)
@@ -105,6 +107,7 @@ class MoodWorker(TrackByTrackService[IngestedTrack, MoodPrediction]):
         features = heard.features.as_dict()
         model = self._models.own if track.answer_key is None else self._models.get(track.answer_key.mood_model)
         probabilities = model.predict(heard.judged.as_dict(), heard.source)
+        metrics.MOODS_FOUND.labels(heard.source).inc()
         return Outcome(
             (
                 MoodPrediction(

@@ -184,6 +184,13 @@ class Membership(Protocol):
         """The (topic, partition) pairs this member owns at the moment."""
         ...
 
+    def lag(self, timeout_s: float = 1.0) -> Mapping[tuple[str, int], int]:
+        """How many records of each partition that this member owns its group has not committed.
+
+        Raises BusUnavailableError.
+        """
+        ...
+
     def committed(self, partitions: Sequence[tuple[str, int]]) -> Mapping[tuple[str, int], int]:
         """The group's committed offset of each of these partitions, owned by this member or not.
 

@@ -234,6 +234,12 @@ class MemoryBus:
         with self._changed:
             return frozenset(slot for slot, owner in self._groups[group].owners.items() if owner == number)
 
+    def _lag(self, group: str, number: int) -> dict[Slot, int]:
+        with self._changed:
+            state = self._groups[group]
+            mine = [slot for slot, owner in state.owners.items() if owner == number]
+            return {slot: self._partition(slot).end - state.committed[slot] for slot in mine}
+
     def _committed(self, group: str, partitions: Sequence[Slot]) -> dict[Slot, int]:
         with self._changed:
             known = self._groups[group].committed
@@ -413,6 +419,9 @@ class MemoryMembership(Closing):
 
     def assigned(self) -> frozenset[Slot]:
         return self._bus._assigned(self._group, self._number)
+
+    def lag(self, timeout_s: float = 1.0) -> dict[Slot, int]:
+        return self._bus._lag(self._group, self._number)
 
     def silent_s(self) -> float:
         return 0.0

@@ -26,6 +26,8 @@ _PACKAGES: Final[Mapping[EngineName, str]] = {"onnx": "onnxruntime", "tensorflow
 class Engine(Protocol):
     """A loaded network. Safe from many threads."""
 
+    name: EngineName
+
     def run(self, batch: Array) -> dict[str, Array]:
         """The outputs by name (`shared.models.manifest`), float32, of a ``batch`` of inputs, float32 [n, ...]."""
         ...

@@ -30,6 +30,7 @@ class GenreModel:
         self.manifest = manifest
         self._shape = (spec.frames, spec.coefficients)
         self._batch_sizes = _BATCH_SIZES[spec.kind]
+        self.engine: EngineName = engine.name
         self._engine = engine
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="network")
 
@@ -92,6 +93,7 @@ class TagModel:
         self.manifest = manifest
         self.labels = manifest.tag_labels
         self._shape = (spec.frames, spec.coefficients)
+        self.engine: EngineName = engine.name
         self._engine = engine
 
     @classmethod
@@ -127,6 +129,7 @@ class MoodModel:
     def __init__(self, manifest: ModelManifest, engine: Engine) -> None:
         self.manifest = manifest
         self._scalers = manifest.require_scalers()
+        self.engine: EngineName = engine.name
         self._engine = engine
 
     @classmethod

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from shared.models.engine import EngineName
 from shared.models.manifest import ModelError, ModelManifest
 
 Array = npt.NDArray[np.float32]
@@ -23,6 +24,8 @@ class OnnxEngine:
     Threads of its own would wait for each other in a busy loop, for networks whose layers take microseconds. Several
     batches side by side (`shared.models.networks`) use the cores better.
     """
+
+    name: EngineName = "onnx"
 
     def __init__(self, folder: Path, manifest: ModelManifest) -> None:
         if manifest.onnx is None:

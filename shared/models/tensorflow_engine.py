@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from shared.models.engine import EngineName
 from shared.models.manifest import ModelError, ModelManifest
 from shared.models.native_output import native_stderr_silenced
 
@@ -26,6 +27,8 @@ Array = npt.NDArray[np.float32]
 
 class TensorFlowEngine:
     """An `Engine`. Raises ModelError if TensorFlow cannot load the network."""
+
+    name: EngineName = "tensorflow"
 
     def __init__(self, folder: Path, manifest: ModelManifest, threads: int) -> None:
         _limit_threads(threads)

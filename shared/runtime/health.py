@@ -17,6 +17,8 @@ from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from shared.runtime import metrics
+
 
 @dataclass(frozen=True, slots=True)
 class Contact:
@@ -257,6 +259,7 @@ class HealthServer:
                 elif self.path == "/readyz":
                     self._report("ready", pulse.ready(stale_s))
                 elif self.path == "/metrics":
+                    metrics.READY.set(pulse.ready(stale_s).ok)
                     self._answer(200, CONTENT_TYPE_LATEST, generate_latest())
                 else:
                     self._answer(404, "text/plain", b"only /livez, /readyz, /healthz and /metrics are here\n")

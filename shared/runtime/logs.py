@@ -26,6 +26,7 @@ _CONNECTIONS: Final = (
     "kafka.net.transport",
 )
 
+_TALKATIVE: Final = ("kafka.", "opentelemetry.")
 _MINUTE_S: Final = 60.0
 #: Lines that are remembered at once.
 _MOST_LINES: Final = 1000
@@ -82,8 +83,8 @@ class TextFormatter(logging.Formatter):
 class NotAgain(logging.Filter):
     """Lets a repeated line through once a minute, with the number of times it was left out.
 
-    That is all of kafka-python, which says the same of every partition every second while a broker is away, and
-    our own lines with ``REPEATING``.
+    That is all of kafka-python, which says the same of every partition every second while a broker is away, of
+    OpenTelemetry, which says it of every export while a collector is away, and our own lines with ``REPEATING``.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -93,7 +94,7 @@ class NotAgain(logging.Filter):
         self._said: dict[tuple[str, str], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if not record.name.startswith("kafka.") and not getattr(record, _REPEATING, False):
+        if not record.name.startswith(_TALKATIVE) and not getattr(record, _REPEATING, False):
             return True
         now = self._clock()
         line = (record.name, str(record.msg))

@@ -13,9 +13,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from functools import partial
+from importlib.metadata import version
 from typing import Final, Protocol, TypeVar
 
 from shared.bus.base import (
@@ -36,6 +37,7 @@ from shared.runtime.dead_letters import DeadLetterLimit, DeadLetterLimitError
 from shared.runtime.envelope import outgoing
 from shared.runtime.health import Pulse
 from shared.runtime.logs import REPEATING
+from shared.runtime.metrics import CommitOutcome
 from shared.runtime.policy import LoopPolicy
 from shared.runtime.redaction import Redactor
 from shared.runtime.service import AnyService
@@ -49,6 +51,15 @@ log = logging.getLogger(__name__)
 _LONGEST_HOLD_S: Final = 5.0
 #: How often a loop that has no partitions yet looks whether it has some, seconds.
 _JOINING_S: Final = 0.05
+#: How often the lag is looked up, and after a failure, seconds.
+_LAG_EVERY_S: Final = 5.0
+_LAG_AGAIN_S: Final = 30.0
+#: How an attempt to commit that raised has ended.
+_COMMIT_OUTCOMES: Final[dict[type[Exception], CommitOutcome]] = {
+    FencedError: CommitOutcome.FENCED,
+    BackPressureError: CommitOutcome.BACK_PRESSURE,
+    MessageTooLargeError: CommitOutcome.TOO_LARGE,
+}
 
 Result = TypeVar("Result")
 
@@ -99,6 +110,7 @@ class ServiceLoop:
         self._name = service.name
         self._next_tick = 0.0
         self._joined = False
+        self._next_lag = 0.0
         #: Turns that held a record, since a record from one of these partitions was last handled.
         self._holds = 0
         self._held_partitions: frozenset[tuple[str, int]] = frozenset()
@@ -120,6 +132,7 @@ class ServiceLoop:
         Raises DeadLetterLimitError, once it left the group: workers of a better version may go on.
         """
         failures = 0
+        metrics.begin(self._name, version("tonestream"))
         try:
             while not self._stop.is_set():
                 try:
@@ -155,6 +168,7 @@ class ServiceLoop:
         finally:
             self._abandoned.set()
             self._membership.close()
+            self._owns_nothing()
             self._in_flight.flush()
             self._service.close()
             if self._side is not None:
@@ -233,7 +247,31 @@ class ServiceLoop:
     def _give_up_what_is_in_hand(self) -> None:
         """Abandon work under way. A batch ends with its turn, so here there is none."""
 
+    def _measure_lag(self) -> None:
+        """How far this worker is behind, and what it owns. It is looked up now and then only: that is a request."""
+        if time.monotonic() < self._next_lag:
+            return
+        self._next_lag = time.monotonic() + _LAG_EVERY_S
+        try:
+            lag = self._membership.lag()
+        except BusError as error:
+            self._next_lag = time.monotonic() + _LAG_AGAIN_S
+            log.debug("the lag is unknown: %s", error)
+            return
+        for channel in self._service.inputs:
+            topic = self._topics.name(channel)
+            behind = [records for (name, _), records in lag.items() if name == topic]
+            metrics.LAG.labels(self._name, channel.value).set(sum(behind))
+            metrics.PARTITIONS.labels(self._name, channel.value).set(len(behind))
+
+    def _owns_nothing(self) -> None:
+        for channel in self._service.inputs:
+            for gauge in (metrics.LAG, metrics.PARTITIONS):
+                with suppress(KeyError):
+                    gauge.remove(self._name, channel.value)
+
     def _tick(self) -> None:
+        self._measure_lag()
         if time.monotonic() < self._next_tick:
             return
         self._next_tick = time.monotonic() + self._policy.tick_s
@@ -324,6 +362,8 @@ class ServiceLoop:
         self._limit.count(sum(one.counted for one in settled))
         for one in settled:
             metrics.RECORDS.labels(self._name, one.kind).inc()
+            if one.dead_because is not None:
+                metrics.DEAD_LETTERS.labels(self._name, one.dead_because).inc()
             for clean_up in one.after_commit:
                 try:
                     clean_up()
@@ -342,13 +382,27 @@ class ServiceLoop:
     def _commit_patiently(self, outputs: Sequence[Outgoing], consumed: Sequence[Record]) -> None:
         while True:
             try:
-                self._membership.commit(outputs, consumed)
+                with self._measured_commit():
+                    self._membership.commit(outputs, consumed)
                 return
             except BackPressureError:
                 # The next stage is behind. The work is done and nothing was published: offer it again.
                 self._pulse.polled()
                 if self._stop.is_set():
                     raise StoppedError from None
+
+    @contextmanager
+    def _measured_commit(self) -> Iterator[None]:
+        outcome = CommitOutcome.COMMITTED
+        started = time.perf_counter()
+        try:
+            yield
+        except BusError as error:
+            outcome = _COMMIT_OUTCOMES.get(type(error), CommitOutcome.UNAVAILABLE)
+            raise
+        finally:
+            metrics.COMMIT_SECONDS.labels(self._name).observe(time.perf_counter() - started)
+            metrics.COMMITS.labels(self._name, outcome).inc()
 
     def _drop_batch(self, reason: str, error: Exception) -> None:
         log.warning("batch dropped uncommitted, to be redone: %s", error, extra={"reason": reason, **REPEATING})
@@ -385,6 +439,7 @@ class ServiceLoop:
             try:
                 self._membership.keep_alive()
                 self._pulse.polled()
+                self._measure_lag()
             except (BusUnavailableError, FencedError) as error:
                 self._pulse.moved()
                 log.warning("keep-alive failed: %s", error, extra=REPEATING)

@@ -18,6 +18,7 @@ from shared.contracts.codec import Message
 from shared.contracts.errors import AbandonedError, DependencyError, HeldError, TonestreamError
 from shared.contracts.messages import Stage
 from shared.contracts.topics import Channel
+from shared.runtime import traces
 from shared.runtime.logs import about
 from shared.runtime.retries import Retry
 from shared.settings import Settings
@@ -157,7 +158,7 @@ class TrackByTrackService(Service[In, Out]):
 
     def _try(self, delivery: Delivery[In]) -> Handled[Out]:
         key = delivery.record.key[:_LONGEST_KEY].decode("utf-8", "replace")
-        with about(request_id=delivery.message.request_id, track_key=key):
+        with about(request_id=delivery.message.request_id, track_key=key), traces.current(delivery.record):
             try:
                 return self.handle_one(delivery)
             except Exception as error:

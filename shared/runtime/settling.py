@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from threading import Event
 from typing import Any, Final
 
-from shared.bus.base import FencedError, Outgoing, Record, UnreadableBatch
+from shared.bus.base import FencedError, Headers, MessageTooLargeError, Outgoing, Record, UnreadableBatch
 from shared.contracts.codec import MalformedMessageError, decode_message
 from shared.contracts.errors import (
     AbandonedError,
@@ -20,11 +21,12 @@ from shared.contracts.errors import (
 )
 from shared.contracts.messages import TrackResult
 from shared.contracts.topics import Channel, Topics, comes_from_outside
-from shared.runtime import metrics
+from shared.runtime import metrics, traces
 from shared.runtime.crash_guard import CrashLoop
 from shared.runtime.dead_letters import cut_to, dead_letter
 from shared.runtime.envelope import outgoing, salvaged_request_id
 from shared.runtime.logs import about
+from shared.runtime.metrics import DeadLetterReason
 from shared.runtime.policy import LoopPolicy
 from shared.runtime.service import AnyDelivery, AnyHandled, AnyService, Delivery, Origin, Outcome
 
@@ -62,6 +64,7 @@ class Settled:
     kind: str = "done"
     attempts: int = 1
     counts_against_worker: bool = True
+    dead_because: DeadLetterReason | None = None
 
     @property
     def dead(self) -> bool:
@@ -115,6 +118,10 @@ class Settler:
         self._sleep = sleep
         self._redact = redact
         self._name = service.name
+        self._group = topics.group(service.name)
+        self._queue_seconds = metrics.QUEUE_SECONDS.labels(self._name)
+        self._handler_seconds = metrics.HANDLER_SECONDS.labels(self._name)
+        self._batch_records = metrics.BATCH_RECORDS.labels(self._name)
 
     def settle(
         self,
@@ -149,14 +156,16 @@ class Settler:
                 continue
             deliveries.append(delivery)
             taken.append((record, None))
-        settled = iter(self._handled(deliveries))
-        # Refused last: an invalid request must not take the request ID of a valid one that was read with it.
-        return [
-            self._unreadable_to_dead_letters(record)
-            if record.unreadable is not None
-            else (next(settled) if error is None else self._refuse(record, error))
-            for record, error in taken
-        ]
+        self._measure_the_wait(deliveries)
+        with traces.processing([record for record, _ in taken], self._group):
+            settled = iter(self._handled(deliveries))
+            # Refused last: an invalid request must not take the request ID of a valid one that was read with it.
+            return [
+                self._unreadable_to_dead_letters(record)
+                if record.unreadable is not None
+                else (next(settled) if error is None else self._refuse(record, error))
+                for record, error in taken
+            ]
 
     def is_message(self, record: Record) -> bool:
         """Whether the record is a message of its topic."""
@@ -173,9 +182,10 @@ class Settler:
         if record.unreadable is not None:
             # Without its bytes, which may be what stands in the way.
             return self._unreadable_to_dead_letters(replace(record, value=b""))
-        settled = self._to_dead_letters(_origin(record), defect, attempts, answered)
+        with traces.processing([record], self._group):
+            settled = self._to_dead_letters(_origin(record), defect, attempts, answered)
         stranger = isinstance(defect, CrashLoop) and comes_from_outside(record.topic)
-        return replace(settled, counts_against_worker=False) if stranger else settled
+        return replace(settled, counts_against_worker=not stranger)
 
     def crashed(self, record: Record, crash_loop: CrashLoop) -> Settled:
         """The record goes to the dead letters, because it killed its worker again and again."""
@@ -198,6 +208,7 @@ class Settler:
         waited = 0.0
         while pending:
             tried = [deliveries[position] for position in pending]
+            started = time.perf_counter()
             try:
                 handled = self._service.handle(tried)
                 if len(handled) != len(tried):
@@ -208,6 +219,8 @@ class Settler:
                 handled = [error] if len(tried) == 1 else self._one_by_one(tried)
                 # One of several is to blame. The attempt in which they were handled together counts for each of them.
                 attempts = [count + (len(tried) > 1 and at in pending) for at, count in enumerate(attempts)]
+            finally:
+                self._handler_seconds.observe(time.perf_counter() - started)
             for position, result in zip(pending, handled, strict=True):
                 results[position] = result
                 attempts[position] += 1
@@ -227,6 +240,15 @@ class Settler:
             for delivery, result, tries in zip(deliveries, results, attempts, strict=True)
         ]
 
+    def _measure_the_wait(self, deliveries: Sequence[AnyDelivery]) -> None:
+        """How long the records were in the queue. A client's timestamp may be in the future."""
+        if deliveries:
+            self._batch_records.observe(len(deliveries))
+        now_ms = time.time() * 1000
+        for delivery in deliveries:
+            if delivery.record.timestamp_ms:
+                self._queue_seconds.observe(max(0.0, now_ms - delivery.record.timestamp_ms) / 1000)
+
     def _one_by_one(self, deliveries: list[AnyDelivery]) -> list[AnyHandled]:
         """The deliveries handled again, each on its own, after a defect with all of them."""
         handled: list[AnyHandled] = []
@@ -242,7 +264,8 @@ class Settler:
     def _conclude(self, delivery: AnyDelivery, result: AnyHandled, attempts: int) -> Settled:
         record, message = delivery.record, delivery.message
         key = message.track.key if isinstance(message, TrackResult) else message.track_key
-        with about(request_id=message.request_id, track_key=key):
+        with about(request_id=message.request_id, track_key=key), traces.current(record):
+            traces.concluded(record, message.request_id, attempts)
             origin = Origin(message.request_id, key, record)
             if isinstance(result, Outcome):
                 try:
@@ -251,6 +274,7 @@ class Settler:
                     result = error
             if isinstance(result, TonestreamError):
                 log.info("failed: %s", result.message, extra={"code": result.code.value, "attempts": attempts})
+                traces.failed(record, result.code.value, self._redact(result.message))
                 answered = self._give_up(origin, result, attempts, "failed")
                 return answered or self._to_dead_letters(origin, result, attempts)
             return self._to_dead_letters(origin, result, attempts)
@@ -262,40 +286,52 @@ class Settler:
         a defect, and the record is kept.
         """
         origin = _origin(record)
-        with about(request_id=origin.request_id, track_key=origin.track_key, coordinates=record.coordinates):
+        ids = {"request_id": origin.request_id, "track_key": origin.track_key, "coordinates": record.coordinates}
+        with about(**ids), traces.current(record):
+            traces.concluded(record, origin.request_id, 1)
             outside = self._service.answers_invalid_input
             log.log(logging.INFO if outside else logging.WARNING, "not a message: %s", error.reason)
+            code = ErrorCode.INVALID_REQUEST if outside else ErrorCode.INTERNAL
+            traces.failed(record, code.value, self._redact(error.reason))
             if outside:
                 reason = TonestreamError(ErrorCode.INVALID_REQUEST, error.reason)
                 if answered := self._give_up(origin, reason, 1, "failed"):
                     return answered
             letter = dead_letter(self._topics, record, self._service.stage, error, 1, self._redact)
-            unanswered = Settled(record, (letter,), kind="dead", counts_against_worker=not outside)
+            because = DeadLetterReason.MALFORMED
+            unanswered = Settled(
+                record, (letter,), kind="dead", counts_against_worker=not outside, dead_because=because
+            )
             if outside or salvaged_request_id(record) is None:
                 return unanswered
             reason = TonestreamError(
                 ErrorCode.INTERNAL, f"{self._name} could not read a message: {error.reason}; {KEPT_FOR_OPERATORS}"
             )
-            return self._give_up(origin, reason, 1, "dead", letter) or unanswered
+            answered = self._give_up(origin, reason, 1, "dead", letter)
+            return replace(answered, dead_because=because) if answered else unanswered
 
     def _unreadable_to_dead_letters(self, record: Record) -> Settled:
         """Nobody can read the batch, so nobody is answered: what looks like a request ID in its bytes may be none."""
         batch = UnreadableBatch(record)
+        traces.failed(record, type(batch).__name__, str(batch))
         log.error("goes to the dead letters: %s", batch)
         letter = dead_letter(self._topics, record, self._service.stage, batch, 1, self._redact)
         # At the entry it is a stranger's mistake, and no sign that this worker is a bad one.
         entry = self._topics.channel(record.topic) is Channel.REQUESTS
-        return Settled(record, (letter,), kind="unreadable" if entry else "dead")
+        kind = "unreadable" if entry else "dead"
+        return Settled(record, (letter,), kind=kind, dead_because=DeadLetterReason.UNREADABLE)
 
     def _to_dead_letters(self, origin: Origin, defect: Exception, attempts: int, answered: bool = True) -> Settled:
         """A defect in our code or in the record: keep the record for an operator, and answer the request."""
         log.error("defect; the record goes to the dead letters", exc_info=defect)
+        traces.failed(origin.record, type(defect).__name__, self._redact(str(defect)))
         letter = dead_letter(self._topics, origin.record, self._service.stage, defect, attempts, self._redact)
         reason = TonestreamError(
             ErrorCode.INTERNAL, f"{self._name} failed on this track ({type(defect).__name__}); {KEPT_FOR_OPERATORS}"
         )
         settled = self._give_up(origin, reason, attempts, "dead", letter) if answered else None
-        return settled or Settled(origin.record, (letter,), kind="dead", attempts=attempts)
+        settled = settled or Settled(origin.record, (letter,), kind="dead", attempts=attempts)
+        return replace(settled, dead_because=_reason(defect))
 
     def _give_up(
         self, origin: Origin, error: TonestreamError, attempts: int, kind: str, *more: Outgoing
@@ -314,16 +350,31 @@ class Settler:
         self, record: Record, outcome: Outcome[Any], attempts: int, kind: str = "done", *more: Outgoing
     ) -> Settled:
         outputs = tuple(
-            outgoing(self._topics, message, cause=record, pack=self._policy.pack) for message in outcome.messages
+            _with(
+                outgoing(self._topics, message, cause=record, pack=self._policy.pack),
+                traces.headers(record, message.request_id),
+            )
+            for message in outcome.messages
         )
         if outcome.retry is not None:
-            outputs += (outcome.retry.outgoing(self._topics),)
+            context = traces.headers(record, outcome.retry.request.request_id)
+            outputs += (_with(outcome.retry.outgoing(self._topics), context),)
             metrics.RETRIES.labels(self._name).inc()
         return Settled(record, outputs + more, outcome.after_commit, kind, attempts)
 
     def _retry_delay_s(self, result: AnyHandled, attempts: int) -> float:
         asked = result.retry_after_s if isinstance(result, TransientError) else None
         return max(self._policy.backoff_s(attempts), asked or 0.0)
+
+
+def _with(record: Outgoing, headers: Headers) -> Outgoing:
+    return replace(record, headers=record.headers + headers) if headers else record
+
+
+def _reason(defect: Exception) -> DeadLetterReason:
+    if isinstance(defect, CrashLoop):
+        return DeadLetterReason.CRASH_LOOP
+    return DeadLetterReason.TOO_LARGE if isinstance(defect, MessageTooLargeError) else DeadLetterReason.DEFECT
 
 
 def _origin(record: Record) -> Origin:

@@ -29,7 +29,7 @@ REQUEST: Final = Kind(
     "request:<request ID>",
     "hash",
     "the state of a request: `accepted_by`, `answered_by`, `closed`, its parts (`track`, `mood`, `failure`, `overdue`,"
-    " `p<index>`, `s<index>`, `heard`), `answer`, and what it holds on to (`follower:`, `work:`, `audio:`)",
+    " `p<index>`, `s<index>`, `heard`, `trace`), `answer`, and what it holds on to (`follower:`, `work:`, `audio:`)",
     "ingestion, aggregator, `dead-letters replay`",
     "ingestion, aggregator",
     "`TONESTREAM_STATE_TTL_S` after the last write; parts until the request is closed",

@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Final, Self, cast
 
 import redis
@@ -46,6 +47,8 @@ ANSWERED_BY: Final = "answered_by"
 CLOSED: Final = "closed"
 ANSWER: Final = "answer"
 HEARD: Final = "heard"
+#: The trace context of the record that announced the request.
+_TRACE: Final = "trace"
 #: What a request holds on to, by the first part of the field.
 FOLLOWER: Final = "follower:"
 WORK: Final = "work:"
@@ -181,13 +184,17 @@ class Claims:
 
 @dataclass(frozen=True, slots=True)
 class RequestState:
-    """What is known of an unfinished request: its single parts, and how many of its segments have been heard of."""
+    """What is known of an unfinished request: its single parts, and how many of its segments have been heard of.
+
+    ``trace`` is the trace context that was noted for it, empty if none was.
+    """
 
     track: IngestedTrack | None
     mood: MoodPrediction | None
     failure: GenreFailure | None
     overdue: Overdue | None
     segments: int
+    trace: str = ""
 
     @property
     def genre_ended(self) -> bool:
@@ -255,9 +262,10 @@ class Requests:
         """
         return self._claim(request_id, ACCEPTED_BY, record, entered or record.coordinates)
 
-    def add(self, parts: Sequence[tuple[Part, Record]]) -> None:
+    def add(self, parts: Sequence[tuple[Part, Record]], traces: Mapping[str, str] = MappingProxyType({})) -> None:
         """Write the parts down, each with the record that brings it. The first of each single part stands. Nothing is
-        written for a closed request. Raises FencedError, DependencyError.
+        written for a closed request. ``traces`` are the trace contexts of requests that are announced here, by ID.
+        Raises FencedError, DependencyError.
         """
         groups: dict[tuple[str, str], list[tuple[Part, Record]]] = {}
         for part, record in parts:
@@ -269,7 +277,10 @@ class Requests:
             single = [name for name in fields if name in _SINGLE_PARTS]
             segments = [name for name in fields if name not in _SINGLE_PARTS]
             arguments: list[str | int | float] = [brought[-1][1].epoch, request_id, self.ttl_s, deadline]
-            arguments += [int(_TRACK in fields), len(single)]
+            trace = traces.get(request_id, "") if _TRACK in fields else ""
+            arguments += [int(_TRACK in fields), len(single) + bool(trace)]
+            if trace:
+                arguments += [_TRACE, trace]
             for name in (*single, *segments):
                 arguments += [name, fields[name].model_dump_json()]
             calls.append(([fence, self.keys.request(request_id), self.keys.waiting()], arguments))
@@ -329,7 +340,7 @@ class Requests:
         with redis_faults():
             pipeline = self.client.pipeline(transaction=False)
             for request_id in request_ids:
-                pipeline.hmget(self.keys.request(request_id), [*_SINGLE_PARTS, HEARD])
+                pipeline.hmget(self.keys.request(request_id), [*_SINGLE_PARTS, HEARD, _TRACE])
             replies = cast("list[list[str | None]]", pipeline.execute() if request_ids else [])
         found = dict(zip(request_ids, map(_state, replies), strict=True))
         # There are enough segments. Are they those of the track? An index beyond its end is none of them.
@@ -410,11 +421,12 @@ def _is_segment(field: str) -> bool:
 
 
 def _state(values: list[str | None]) -> RequestState:
-    track, mood, failure, overdue, heard = values
+    track, mood, failure, overdue, heard, trace = values
     return RequestState(
         track=None if track is None else IngestedTrack.model_validate_json(track),
         mood=None if mood is None else MoodPrediction.model_validate_json(mood),
         failure=None if failure is None else GenreFailure.model_validate_json(failure),
         overdue=None if overdue is None else Overdue.model_validate_json(overdue),
         segments=int(heard or 0),
+        trace=trace or "",
     )

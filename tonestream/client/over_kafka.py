@@ -36,6 +36,7 @@ from shared.contracts.codec import MalformedMessageError, decode_message
 from shared.contracts.errors import DependencyError
 from shared.contracts.messages import TrackResult
 from shared.contracts.topics import Channel, Topics
+from shared.runtime import traces
 from shared.runtime.envelope import REQUEST_ID_HEADER, outgoing, salvaged_request_id
 from tonestream.client.answers import Page, Problem, Ticket, TrackState
 from tonestream.client.errors import NotOffered, Refused, TonestreamClientError, Unavailable, UnexpectedAnswer
@@ -101,12 +102,12 @@ class KafkaEnd:
         request = submission.request(audio)
         if submission.own_id and inbox.has_room:
             inbox.expect(submission.request_id).covered = True
-        with _translated():
+        with _translated(), traces.sending([outgoing(self._topics, request)]) as records:
             try:
-                publisher.publish([outgoing(self._topics, request)], self._timeout_s)
+                publisher.publish(records, self._timeout_s)
             except BusUnavailableError:
                 # It may be stored or not. Once more is no second request: the ID is the same.
-                publisher.publish([outgoing(self._topics, request)], self._timeout_s)
+                publisher.publish(records, self._timeout_s)
         return Ticket(submission.request_id, submission.shown, cursor)
 
     def wait(self, ticket: Ticket, timeout_s: float | None) -> TrackResult:

@@ -18,6 +18,7 @@ from urllib.parse import quote
 from pydantic import BaseModel, ValidationError
 
 from shared.contracts.messages import TrackResult
+from shared.runtime import traces
 from tonestream.client.answers import Accepted, Page, Problem, Ticket, TrackState
 from tonestream.client.errors import Missed, NotFound, Refused, TimedOut, Unavailable, UnexpectedAnswer
 from tonestream.client.sources import Submission, as_text
@@ -89,7 +90,7 @@ class Event:
 
 def submit(submission: Submission, retries: int) -> Flow[Ticket]:
     """Send a request. Its ID is the Idempotency-Key, so a retry never makes a second request."""
-    headers = {"Idempotency-Key": submission.request_id}
+    headers = {"Idempotency-Key": submission.request_id, **traces.context_fields()}
     wishes = submission.wishes
     wanted = {"model": wishes.model, "force": wishes.force or None, "embedding": wishes.embedding or None}
     given = {name: value for name, value in wanted.items() if value is not None}

@@ -23,6 +23,7 @@ from services.cli.status import FAILED, OK, WRONG_USAGE, UsageError
 from shared.bus.base import Publisher
 from shared.contracts.messages import TrackRequest
 from shared.contracts.topics import Channel, Topics
+from shared.runtime import traces
 from shared.runtime.envelope import outgoing
 from shared.settings import Settings
 
@@ -96,7 +97,8 @@ def _submit(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _publish(publisher: Publisher, topics: Topics, requests: list[TrackRequest]) -> None:
-    publisher.publish([outgoing(topics, request) for request in requests])
+    with traces.sending([outgoing(topics, request) for request in requests]) as records:
+        publisher.publish(records)
     for request in requests:
         print(f"{request.request_id}\t{encodable(printable(request.shown_source))}", flush=True)
 

@@ -52,7 +52,7 @@ def whole_parser() -> argparse.ArgumentParser:
 
 def _parser(complete: Sequence[str]) -> argparse.ArgumentParser:
     parser = Parser(prog="tonestream", description="Genre and mood of music, by message queue.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="tonestream_command")
     for name, command in COMMANDS.items():
         added = commands.add_parser(name, help=command.help)
         if name in complete:

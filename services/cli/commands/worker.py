@@ -20,8 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
     """Run the worker; it ends the process itself."""
+    from shared.runtime import traces
     from shared.runtime.process import end_process, run_worker
 
     redacted_logs.configure(settings, settings.log_format)
     stage = Stage(options.service)
-    end_process(run_worker(stage, settings, partial(build_services, stage, settings)))
+    status = run_worker(stage, settings, partial(build_services, stage, settings))
+    traces.stop()
+    end_process(status)

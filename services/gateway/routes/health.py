@@ -6,10 +6,12 @@ from importlib.metadata import version
 from typing import Literal
 
 from fastapi import APIRouter
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, Field
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 
 from services.gateway.heard import LONGEST_PART_S
+from services.gateway.measures import take_stock
 from services.gateway.problems import responses
 from services.gateway.routes import AnyGateway, samples
 from services.gateway.sources import MOST_TRACKS
@@ -60,6 +62,14 @@ def live(gateway: AnyGateway) -> JSONResponse:
 def ready(gateway: AnyGateway) -> JSONResponse:
     """200 while the topics are read and the pipeline of this process runs."""
     return _answer(gateway.not_ready_because())
+
+
+# For Prometheus, and no part of the API. With API keys it takes one, like everything that is not open.
+@router.get("/metrics", include_in_schema=False)
+def measured(gateway: AnyGateway) -> Response:
+    """The metrics of this process."""
+    take_stock(gateway)
+    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/v1/info", summary="What this gateway is", responses=responses())

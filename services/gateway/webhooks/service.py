@@ -26,6 +26,8 @@ from shared.contracts.codec import MalformedMessageError, decode_message
 from shared.contracts.errors import AbandonedError, ErrorCode, TonestreamError
 from shared.contracts.topics import Channel, Topics
 from shared.http.own_servers import endpoints
+from shared.runtime import metrics
+from shared.runtime.metrics import WebhookOutcome
 from shared.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -125,6 +127,10 @@ class Webhooks:
         """All registrations, the oldest first."""
         return self._store.hooks()
 
+    def pending(self) -> int:
+        """How many deliveries wait. Raises ViewUnavailableError."""
+        return sum(hook.pending for hook in self._store.hooks())
+
     def hook(self, hook_id: str) -> Hook:
         """Raises Problem (not_found)."""
         found = self._store.hook(hook_id)
@@ -187,8 +193,11 @@ class Webhooks:
             return
         now_s = time.time()
         fields = signing.signed(hook.secret, delivery.message_id, int(now_s), delivery.body)
+        started = time.perf_counter()
         answer = self._sender.post(hook.url, fields, delivery.body, abandoned)
+        metrics.WEBHOOK_SECONDS.observe(time.perf_counter() - started)
         if answer.fault is None and answer.status is not None:
+            metrics.WEBHOOK_ATTEMPTS.labels(WebhookOutcome.DELIVERED).inc()
             self._store.succeeded(delivery, answer.status, _OUTAGE_MS)
             return
         self._note_failure(hook, delivery, answer)
@@ -201,6 +210,7 @@ class Webhooks:
         resumes_ms = now_ms + int(pause_s(hook.failures + 1, answer.retry_after_s) * 1000)
         fault = answer.fault or "no reason is known"
         self._store.failed(delivery, Failure(answer.status, fault, due_ms, resumes_ms))
+        metrics.WEBHOOK_ATTEMPTS.labels(WebhookOutcome.FAILED if due_ms else WebhookOutcome.GIVEN_UP).inc()
         log.info(
             "a webhook was not delivered%s: %s",
             "" if due_ms else ", and is given up",

@@ -231,6 +231,21 @@ class KafkaMembership(Closing):
     def assigned(self) -> frozenset[tuple[str, int]]:
         return frozenset((partition.topic, partition.partition) for partition in self._consumer.assignment())
 
+    def lag(self, timeout_s: float = 1.0) -> dict[tuple[str, int], int]:
+        owned = list(self._consumer.assignment() & self._positioned.keys())
+        with translated():
+            # Up to the last stable offset, because the consumer reads what is committed.
+            ends = self._consumer.end_offsets(owned, timeout_ms=milliseconds(timeout_s)) if owned else {}
+            # Without a committed offset the group begins at the oldest record that is left.
+            begun = [partition for partition in owned if partition not in self._committed and ends[partition]]
+            begins = self._consumer.beginning_offsets(begun, timeout_ms=milliseconds(timeout_s)) if begun else {}
+        return {
+            (partition.topic, partition.partition): max(
+                0, end - self._committed.get(partition, begins.get(partition, end))
+            )
+            for partition, end in ends.items()
+        }
+
     def committed(self, partitions: Sequence[tuple[str, int]]) -> dict[tuple[str, int], int]:
         if not partitions:
             return {}

@@ -149,10 +149,12 @@ def test_a_server_that_goes_and_comes_back_makes_one_line_of_log_each(
 
 
 def test_metrics_are_served_beside_it(server: HealthServer) -> None:
-    metrics.RECORDS.labels("test-service", "done").inc()
+    metrics.RECORDS.labels("aggregator", "done").inc()
     status, body = get(server, "/metrics")
     assert status == 200
-    assert 'tonestream_records_total{outcome="done",service="test-service"}' in body
+    assert 'tonestream_records_total{outcome="done",service="aggregator"}' in body
+    # Nothing has polled yet.
+    assert "\ntonestream_ready 0.0\n" in body
     assert get(server, "/secrets")[0] == 404
 
 
