@@ -14,7 +14,7 @@ compile --extra test --output-file deploy/requirements/test.txt
 # The others get the versions that the tests run with.
 same="--constraints deploy/requirements/test.txt"
 compile $same --output-file deploy/requirements/core.txt
-for name in laptop ingestion feature-extraction genre-worker mood-worker gateway cli; do
+for name in laptop s3 ingestion feature-extraction genre-worker mood-worker gateway cli; do
     # What the engines ask for and do not import to run a network: compilers, servers, converters.
     case $name in
         genre-worker) unused="google-pasta grpcio libclang wheel" ;;

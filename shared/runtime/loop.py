@@ -308,9 +308,20 @@ class ServiceLoop:
         self._limit.count(sum(one.counted for one in settled))
         for one in settled:
             metrics.RECORDS.labels(self._name, one.kind).inc()
+        if any(one.after_commit for one in settled):
+            # A blob store may take its time, and the group must not take this worker for dead meanwhile.
+            try:
+                self._keeping_alive(partial(self._clean_up, settled))
+            except StoppedError:
+                log.info("stopped while cleaning up; others tidy up what is left")
+
+    def _clean_up(self, settled: list[Settled]) -> None:
+        for one in settled:
             for clean_up in one.after_commit:
                 try:
                     clean_up()
+                except DependencyError as error:
+                    log.warning("clean-up failed; what is left expires by itself: %s", error, extra=REPEATING)
                 except Exception:
                     log.warning("clean-up failed; what is left expires by itself", exc_info=True)
 
