@@ -42,6 +42,7 @@ Message = (
 )
 
 _MAGIC: Final = b"TSF1"
+_FAMILY: Final = b"TSF"
 _LENGTH: Final = struct.Struct("<I")
 
 #: The topic of every message.
@@ -166,6 +167,8 @@ def _check_size(channel: Channel, value: bytes) -> None:
 
 def _decode_features(value: bytes) -> SegmentFeatures:
     if value[: len(_MAGIC)] != _MAGIC:
+        if value.startswith(_FAMILY) and value[len(_FAMILY) : len(_MAGIC)].isdigit():
+            raise NewerSchemaError(f"{value[: len(_MAGIC)].decode()} is a newer form of segment features")
         raise MalformedMessageError("the bytes do not begin like segment features")
     start = len(_MAGIC) + _LENGTH.size
     if len(value) < start:
