@@ -108,6 +108,13 @@ class Settings(BaseSettings):
     redis_ssl_check_hostname: bool = Field(
         True, description="Whether Redis's certificate must be for the host of the URL."
     )
+    redis_wait_replicas: int = Field(
+        0,
+        ge=0,
+        description="How many replicas of Redis must have what a worker wrote before it commits. As many as each master"
+        " has: then a fail-over loses nothing that was committed. With 0 it may lose the last"
+        " writes.",
+    )
     redis_prefix: str = Field("tonestream", pattern=r"^[^{}*?\[\]\\]{1,200}$", description="First part of every key.")
     result_ttl_s: int = Field(30 * 24 * 3600, gt=0, description="How long a finished result is cached, in seconds.")
     state_ttl_s: int = Field(

@@ -67,7 +67,8 @@ class ServiceLoop:
     """Runs one service on one membership until ``stop``.
 
     ``in_flight`` is where the batch in hand is written down, to find records that kill their worker; ``redact`` keeps
-    secrets out of the dead letters; ``epochs`` is where the ownership epochs of the partitions are noted.
+    secrets out of the dead letters; ``epochs`` is where the ownership epochs of the partitions are noted;
+    ``replicated`` returns when what was written for the batch outlives the server that took it.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class ServiceLoop:
         in_flight: InFlightRegistry | None = None,
         redact: Callable[[str], str] | None = None,
         epochs: Epochs | None = None,
+        replicated: Callable[[], None] | None = None,
     ) -> None:
         self._service = service
         self._membership = membership
@@ -89,6 +91,7 @@ class ServiceLoop:
         self._in_flight = in_flight or NoRegistry()
         self._guard = CrashGuard(self._in_flight)
         self._epochs = epochs
+        self._replicated = replicated
         self._limit = DeadLetterLimit(policy.dead_letter_limit)
         self._settler = Settler(service, topics, policy, self._sleep, redact or Redactor())
         self._stop = threading.Event()
@@ -335,6 +338,8 @@ class ServiceLoop:
         return settled
 
     def _commit_patiently(self, outputs: Sequence[Outgoing], consumed: Sequence[Record]) -> None:
+        if self._replicated is not None:
+            self._replicated()
         while True:
             try:
                 self._membership.commit(outputs, consumed)

@@ -35,6 +35,7 @@ from shared.state.in_flight import RedisInFlightRegistry
 from shared.state.keys import Keys
 from shared.state.layout import NewerStateError, bring_up_to_date
 from shared.state.probe import RedisProbe
+from shared.state.replicas import ReplicaBarrier
 
 log = logging.getLogger(__name__)
 
@@ -213,6 +214,7 @@ class _Worker:
             RedisInFlightRegistry(client, self._keys, service.name, settings.state_ttl_s, fences),
             Redactor(settings.secrets()),
             FenceKeeper(client, fences, settings.state_ttl_s),
+            ReplicaBarrier(client, self._keys, wanted).wait if (wanted := settings.redis_wait_replicas) else None,
         )
 
     def _status(self, errors: list[BaseException]) -> int:
