@@ -25,7 +25,7 @@ MEMORY_SCHEME = "memory://"
 CLUSTER_SCHEME: Final = "cluster+"
 #: How long a server may take to say why it ends a TLS connection, seconds.
 _ALERT_S: Final = 1.0
-#: What a server says that may take writes again: it lacks replicas (``min-replicas-to-write``), cannot write to its disk,
+#: What a server says that may take writes again: it lacks replicas (``min-replicas-to-write``), cannot write to disk,
 #: or is about to change its role.
 _TAKES_NO_WRITES: Final = ("NOREPLICAS", "MISCONF", "MASTERDOWN", "UNBLOCKED")
 #: How a script begins its refusal to write on behalf of a record whose partition has another owner by now.

@@ -65,7 +65,7 @@ class RedisCluster(Server):
 
     def master_of(self, key: str) -> int:
         """The port of the master that holds the key at the moment."""
-        with redis.RedisCluster(port=next(iter(self._processes))) as client:
+        with redis.RedisCluster("127.0.0.1", next(iter(self._processes))) as client:
             found: Any = client
             return int(found.get_node_from_key(key).port)
 
