@@ -121,12 +121,14 @@ def open_replays(settings: Settings) -> Replays:
 
 
 def open_requests(settings: Settings) -> Requests:
-    """The state of requests. Raises DependencyError for a cluster that is away."""
+    """The state of requests. Raises DependencyError for a cluster that is away, and for a newer version's state."""
     from shared.state.connection import connect
     from shared.state.keys import Keys
+    from shared.state.layout import require_own_layout
     from shared.state.requests import Requests
 
     client = connect(settings.redis_url.get_secret_value())
+    require_own_layout(client, Keys(settings.redis_prefix))
     ttl_s, deadline_s = settings.state_ttl_s, settings.result_deadline_s
     return Requests.open(client, Keys(settings.redis_prefix), "dead-letters", ttl_s, deadline_s)
 

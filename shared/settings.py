@@ -81,7 +81,12 @@ class Settings(BaseSettings):
     kafka_commit_timeout_s: float = Field(
         30.0, gt=0, description="Longest time for one commit, in seconds; after it the unit of work is redone."
     )
-    kafka_replication_factor: int = Field(1, ge=1, description="Replicas of each topic that `topics create` makes.")
+    kafka_replication_factor: int | None = Field(
+        None,
+        ge=1,
+        description="Replicas of each topic that `topics create` makes; default three, or one a broker where there are"
+        " fewer.",
+    )
     topic_prefix: str = Field(
         "tonestream", pattern=r"^[A-Za-z0-9._-]{1,80}$", description="First part of every topic and group name."
     )
@@ -103,6 +108,13 @@ class Settings(BaseSettings):
     redis_ssl_check_hostname: bool = Field(
         True, description="Whether Redis's certificate must be for the host of the URL."
     )
+    redis_wait_replicas: int = Field(
+        0,
+        ge=0,
+        description="How many replicas of Redis must have what a worker wrote before it commits. As many as each master"
+        " has: then a fail-over loses nothing that was committed. With 0 it may lose the last"
+        " writes.",
+    )
     redis_prefix: str = Field("tonestream", pattern=r"^[^{}*?\[\]\\]{1,200}$", description="First part of every key.")
     result_ttl_s: int = Field(30 * 24 * 3600, gt=0, description="How long a finished result is cached, in seconds.")
     state_ttl_s: int = Field(
@@ -118,6 +130,18 @@ class Settings(BaseSettings):
         description="Where decoded audio waits for the workers, an fsspec URL (file://, s3://, ...)."
         " All workers of an installation need the same one. Its credentials come from the store's own environment"
         " (AWS_ACCESS_KEY_ID, ...), never from the URL.",
+    )
+    blob_endpoint_url: str | None = Field(
+        None,
+        pattern=r"^https?://[^/@?#\s]+(/[^@?#\s]*)?$",
+        description="Address of an S3 server other than Amazon's, e.g. `https://minio.example.org:9000`; default"
+        " Amazon's, or what AWS_ENDPOINT_URL_S3 says.",
+    )
+    blob_timeout_s: float = Field(
+        30.0,
+        gt=0,
+        description="Longest call to a blob store on another machine, with all its tries, in seconds; a transfer gets"
+        " one second more for each 512 KiB. After it the work is redone until the store answers.",
     )
     blob_ttl_s: int = Field(
         24 * 3600, gt=0, description="Blobs that no finished request cleaned up are removed after this many seconds."

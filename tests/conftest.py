@@ -23,13 +23,14 @@ from tests.support.names import Names
 from tests.support.processes import NotAvailableError
 from tests.support.redis_cluster import RedisCluster
 from tests.support.redis_server import RedisServer, start_redis
+from tests.support.s3_server import S3Server, start_s3
 from tests.support.secure_kafka import SecureBroker
 from tests.support.secure_redis import SecureRedis
 
 #: The folders of the tests that share servers.
 _ON_SERVERS = frozenset({"contract", "integration", "chaos", "recipes"})
 
-Server = TypeVar("Server", KafkaBroker, RedisServer, RedisCluster)
+Server = TypeVar("Server", KafkaBroker, RedisServer, RedisCluster, S3Server)
 
 #: Servers by name, as they were started or as they failed to.
 _STARTED = pytest.StashKey[dict[str, str]]()
@@ -98,6 +99,12 @@ def redis_server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
 def redis_cluster(request: pytest.FixtureRequest) -> Iterator[RedisCluster]:
     """A real Redis Cluster of three nodes."""
     yield from _server(request.config, "redis cluster", RedisCluster)
+
+
+@pytest.fixture(scope="session")
+def s3_server(request: pytest.FixtureRequest) -> Iterator[S3Server]:
+    """A real S3 server."""
+    yield from _server(request.config, "s3", start_s3)
 
 
 @pytest.fixture(scope="session")

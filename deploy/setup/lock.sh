@@ -16,7 +16,7 @@ same="--constraints deploy/requirements/test.txt"
 compile pyproject.toml $same --output-file deploy/requirements/core.txt
 # What builds the package where nothing is downloaded for it.
 sed -n 's/^requires = \["\(.*\)"\]$/\1/p' pyproject.toml | compile - $same --output-file deploy/requirements/build.txt
-for name in laptop ffmpeg ingestion feature-extraction genre-worker onnx mood-worker gateway cli telemetry; do
+for name in laptop s3 ffmpeg ingestion feature-extraction genre-worker onnx mood-worker gateway cli telemetry; do
     # What the engines ask for and do not import to run a network: compilers, servers, converters.
     case $name in
         genre-worker) unused="google-pasta grpcio libclang wheel" ;;

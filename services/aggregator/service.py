@@ -85,10 +85,13 @@ class Aggregator(Service[Part, Answer]):
         return cls(
             requests,
             ResultCache(client, keys, settings.result_ttl_s),
-            SharedAudio(BlobStore(settings.blob_url), requests, settings.blob_ttl_s, Keeping.of(settings)),
+            SharedAudio(BlobStore.of(settings), requests, settings.blob_ttl_s, Keeping.of(settings)),
             AnswerKeys(settings, catalogue).own,
             {model.manifest.model_id: model.manifest.calibration for model in installed},
         )
+
+    def away(self) -> str | None:
+        return self._audio.away()
 
     def handle(self, deliveries: Sequence[Delivery[Part]]) -> Sequence[Outcome[Answer]]:
         return self._join([(delivery.message, delivery.record) for delivery in deliveries])

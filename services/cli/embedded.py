@@ -81,7 +81,7 @@ class EmbeddedPipeline:
                 }
             )
             self.settings = settings
-            self._blobs = BlobStore(settings.blob_url)
+            self._blobs = BlobStore.of(settings)
             self.bus.create_topics(topic_specs(self._topics))
             services = self._build(settings)
             memberships = [

@@ -50,7 +50,7 @@ class FeatureExtraction(TrackByTrackService[IngestedTrack, FeatureMessage]):
     def build(cls, settings: Settings) -> Self:
         catalogue = Catalogue.of(settings)
         spec = catalogue.configured("genre", settings.genre_model).manifest.require_feature_spec()
-        return cls(BlobStore(settings.blob_url), catalogue, spec, worker_threads(settings))
+        return cls(BlobStore.of(settings), catalogue, spec, worker_threads(settings))
 
     def start(self) -> None:
         segment_features(np.zeros((1, self._own_spec.segment_samples), np.float32), self._own_spec)
@@ -58,6 +58,9 @@ class FeatureExtraction(TrackByTrackService[IngestedTrack, FeatureMessage]):
     def held(self, message: IngestedTrack) -> HeldError | None:
         """The spec of a track's features, where no model that is installed here takes them."""
         return None if _nothing_to_do(message) else held_by(lambda: self._spec(message))
+
+    def away(self) -> str | None:
+        return self._blobs.away()
 
     def handle_one(self, delivery: Delivery[IngestedTrack]) -> Outcome[FeatureMessage]:
         track = delivery.message

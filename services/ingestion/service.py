@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from shared.blobs.store import UPLOADS, BlobStore
 from shared.bus.base import Record
 from shared.contracts.codec import MalformedMessageError, decode_message
 from shared.contracts.errors import (
+    DependencyError,
     ErrorCode,
     TonestreamError,
     TransientError,
@@ -95,7 +97,7 @@ class Ingestion(TrackByTrackService[TrackRequest, IngestedTrack]):
         client = connect(settings.redis_url.get_secret_value())
         keys = Keys(settings.redis_prefix)
         requests = Requests.open(client, keys, cls.stage.value, settings.state_ttl_s, settings.result_deadline_s)
-        blobs = BlobStore(settings.blob_url)
+        blobs = BlobStore.of(settings)
         catalogue = Catalogue.of(settings)
         ffmpeg = find_ffmpeg(settings.ffmpeg)
         limits = DecodeLimits(max_duration_s=settings.max_track_s, timeout_s=lane.decode_s)
@@ -133,6 +135,9 @@ class Ingestion(TrackByTrackService[TrackRequest, IngestedTrack]):
     def start(self) -> None:
         """Remove the temporary folders of workers that were killed."""
         remove_abandoned()
+
+    def away(self) -> str | None:
+        return self._blobs.away()
 
     def ready(self) -> bool:
         """False while the later stages have as many requests as they may have at once."""
@@ -189,9 +194,16 @@ class Ingestion(TrackByTrackService[TrackRequest, IngestedTrack]):
             self._next_sweep = time.monotonic() + _SWEEP_EVERY_S
             if removed := remove_abandoned():
                 log.info("removed forgotten temporary folders", extra={"removed": removed})
+            # In a thread of its own: a large store takes longer to look through than a member may be silent.
+            threading.Thread(target=self._sweep, name="blob-sweep", daemon=True).start()
+        return ()
+
+    def _sweep(self) -> None:
+        try:
             if removed := self._blobs.sweep(self._limits.blob_ttl_s):
                 log.info("removed forgotten blobs", extra={"removed": removed})
-        return ()
+        except DependencyError as error:
+            log.warning("forgotten blobs are not removed now: %s", error)
 
     def _note(self, record: Record) -> RetryNote:
         """The retry note of the record. A request that enters here has made no try, whatever its headers say."""

@@ -81,7 +81,7 @@ class MoodWorker(TrackByTrackService[IngestedTrack, MoodPrediction]):
         load_tags = announcing(partial(TagModel.load, threads=threads, engine=settings.engine), cls.stage, "tags")
         models = LoadedModels(catalogue, "mood", load_mood, settings.mood_model)
         taggers = LoadedModels(catalogue, "tags", load_tags, settings.tag_model)
-        return cls(BlobStore(settings.blob_url), catalogue, models, taggers, spotify_client(settings), threads)
+        return cls(BlobStore.of(settings), catalogue, models, taggers, spotify_client(settings), threads)
 
     def start(self) -> None:
         self._models.own.warm_up()
@@ -97,6 +97,9 @@ class MoodWorker(TrackByTrackService[IngestedTrack, MoodPrediction]):
         return held_by(lambda: self._catalogue.require("mood", answer_key.mood_model)) or (
             None if message.audio is None else held_by(lambda: self._catalogue.require("tags", answer_key.tag_model))
         )
+
+    def away(self) -> str | None:
+        return self._blobs.away()
 
     def handle_one(self, delivery: Delivery[IngestedTrack]) -> Outcome[MoodPrediction]:
         track = delivery.message

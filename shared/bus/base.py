@@ -13,9 +13,9 @@ Three roles, no more:
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Final, Protocol, Self
 
 Headers = tuple[tuple[str, bytes], ...]
 
@@ -96,11 +96,28 @@ def parsed_coordinates(text: str) -> tuple[str, int, int]:
     return topic, int(partition), int(offset)
 
 
+#: On so many brokers a topic loses nothing that it acknowledged when one of them dies, and none of it waits.
+SAFE_REPLICAS: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Durability:
+    """How well a topic keeps what it acknowledged: on how many of the cluster's ``brokers`` each partition is, how many
+    of them must have a record before it is acknowledged, and what removes records but their age."""
+
+    brokers: int
+    replicas: int
+    min_insync_replicas: int
+    compacted: bool
+    unclean_elections: bool
+
+
 @dataclass(frozen=True, slots=True)
 class TopicSpec:
     """A topic to create. ``retention_ms`` and ``max_message_bytes`` None: the broker's default.
 
     ``stamped_by_broker``: records carry the time of their arrival at the broker, not the publisher's timestamp.
+    ``durability`` is found out of topics that exist, where the client may see it.
     """
 
     name: str
@@ -108,6 +125,7 @@ class TopicSpec:
     retention_ms: int | None = None
     max_message_bytes: int | None = None
     stamped_by_broker: bool = False
+    durability: Durability | None = field(default=None, compare=False)
 
 
 class BusError(Exception):
@@ -267,7 +285,7 @@ class Bus(Protocol):
         ...
 
     def existing(self, topics: Sequence[str]) -> dict[str, TopicSpec]:
-        """The existing ones of the topics: their partitions, and their largest message if this client may see it."""
+        """The existing ones of the topics: their partitions, and how they are set up if this client may see it."""
         ...
 
     def join(self, group: str, topics: Sequence[str]) -> Membership:

@@ -50,6 +50,7 @@ Message = (
 )
 
 _MAGIC: Final = b"TSF1"
+_FAMILY: Final = b"TSF"
 _LENGTH: Final = struct.Struct("<I")
 #: The model that packed features name to workers that cannot unpack them. It stands in their logs and health reports.
 PACKED: Final = "for-a-newer-genre-worker"
@@ -211,6 +212,8 @@ def _halves(matrix: npt.NDArray[np.float32]) -> npt.NDArray[np.float16] | None:
 
 def _decode_features(value: bytes) -> SegmentFeatures:
     if value[: len(_MAGIC)] != _MAGIC:
+        if value.startswith(_FAMILY) and value[len(_FAMILY) : len(_MAGIC)].isdigit():
+            raise NewerSchemaError(f"{value[: len(_MAGIC)].decode()} is a newer form of segment features")
         raise MalformedMessageError("the bytes do not begin like segment features")
     start = len(_MAGIC) + _LENGTH.size
     if len(value) < start:

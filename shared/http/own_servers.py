@@ -26,6 +26,7 @@ _KEPT_S: Final = 60.0
 #: How long a name that could not be looked up is not asked for again, seconds: each download would wait for it.
 _ASK_AGAIN_S: Final = 5.0
 _REDIS_PORT: Final = 6379
+_HTTP_PORTS: Final = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +38,14 @@ class Endpoint:
 
 
 def endpoints(settings: Settings) -> tuple[Endpoint, ...]:
-    """Kafka's brokers and Redis, as the settings name them."""
+    """Kafka's brokers, Redis and the S3 server, as the settings name them."""
     found = [Endpoint(host, port) for host, port in brokers(settings.kafka_bootstrap_servers)]
     redis = urlsplit(settings.redis_url.get_secret_value())
     if redis.scheme.removeprefix(CLUSTER_SCHEME) in {"redis", "rediss"}:
         found.append(Endpoint(redis.hostname or "localhost", redis.port or _REDIS_PORT))
+    if settings.blob_endpoint_url is not None:
+        blobs = urlsplit(settings.blob_endpoint_url)
+        found.append(Endpoint(blobs.hostname or "localhost", blobs.port or _HTTP_PORTS[blobs.scheme]))
     return tuple(found)
 
 

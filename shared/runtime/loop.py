@@ -80,7 +80,8 @@ class ServiceLoop:
     """Runs one service on one membership until ``stop``.
 
     ``in_flight`` is where the batch in hand is written down, to find records that kill their worker; ``redact`` keeps
-    secrets out of the dead letters; ``epochs`` is where the ownership epochs of the partitions are noted.
+    secrets out of the dead letters; ``epochs`` is where the ownership epochs of the partitions are noted;
+    ``replicated`` returns when what was written for the batch outlives the server that took it.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class ServiceLoop:
         in_flight: InFlightRegistry | None = None,
         redact: Callable[[str], str] | None = None,
         epochs: Epochs | None = None,
+        replicated: Callable[[], None] | None = None,
     ) -> None:
         self._service = service
         self._membership = membership
@@ -102,6 +104,7 @@ class ServiceLoop:
         self._in_flight = in_flight or NoRegistry()
         self._guard = CrashGuard(self._in_flight)
         self._epochs = epochs
+        self._replicated = replicated
         self._limit = DeadLetterLimit(policy.dead_letter_limit)
         self._settler = Settler(service, topics, policy, self._sleep, redact or Redactor())
         self._stop = threading.Event()
@@ -364,9 +367,20 @@ class ServiceLoop:
             metrics.RECORDS.labels(self._name, one.kind).inc()
             if one.dead_because is not None:
                 metrics.DEAD_LETTERS.labels(self._name, one.dead_because).inc()
+        if any(one.after_commit for one in settled):
+            # A blob store may take its time, and the group must not take this worker for dead meanwhile.
+            try:
+                self._keeping_alive(partial(self._clean_up, settled))
+            except StoppedError:
+                log.info("stopped while cleaning up; others tidy up what is left")
+
+    def _clean_up(self, settled: list[Settled]) -> None:
+        for one in settled:
             for clean_up in one.after_commit:
                 try:
                     clean_up()
+                except DependencyError as error:
+                    log.warning("clean-up failed; what is left expires by itself: %s", error, extra=REPEATING)
                 except Exception:
                     log.warning("clean-up failed; what is left expires by itself", exc_info=True)
 
@@ -380,6 +394,8 @@ class ServiceLoop:
         return settled
 
     def _commit_patiently(self, outputs: Sequence[Outgoing], consumed: Sequence[Record]) -> None:
+        if self._replicated is not None:
+            self._replicated()
         while True:
             try:
                 with self._measured_commit():

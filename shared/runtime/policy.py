@@ -18,6 +18,7 @@ class LoopPolicy:
     poll interval, though ``keep_alive_s`` keeps a slower worker in its group. ``keep_alive_s`` None: the bus knows no
     poll interval, and the batch is handled in the loop's own thread. ``dead_letter_limit`` is the most dead letters
     of a minute; 0 for any number. ``longest_wait_s`` is how soon a server that came back is noticed.
+    Messages of a newer version wait ``newer_wait_s`` for an upgraded worker before they go to the dead letters.
     At a stop, work under way has ``stop_grace_s`` to finish. Then it is left to another worker.
 
     ``pack`` halves features on the bus, which is worth its cost where they cross a network and are stored.
@@ -36,6 +37,7 @@ class LoopPolicy:
     dead_letter_limit: int = 0
     stop_grace_s: float = 3.0
     pack: bool = False
+    newer_wait_s: float = 0.0
 
     def backoff_s(self, failures: int) -> float:
         """The pause after so many failures in a row."""

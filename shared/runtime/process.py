@@ -33,8 +33,9 @@ from shared.state.connection import connect, require_trust
 from shared.state.fences import FenceKeeper, Fences
 from shared.state.in_flight import RedisInFlightRegistry
 from shared.state.keys import Keys
-from shared.state.layout import bring_up_to_date
+from shared.state.layout import NewerStateError, bring_up_to_date
 from shared.state.probe import RedisProbe
+from shared.state.replicas import ReplicaBarrier
 
 log = logging.getLogger(__name__)
 
@@ -154,8 +155,15 @@ class _Worker:
         def moved() -> None:
             try:
                 bring_up_to_date(client, self._keys)
+            except NewerStateError:
+                raise
             except DependencyError as error:
                 raise AwayError(str(error)) from error
+
+        def others_answer() -> None:
+            for service in services:
+                if (fault := service.away()) is not None:
+                    raise AwayError(fault)
 
         def joined() -> list[Membership]:
             with _closed_on_failure() as memberships:
@@ -166,18 +174,25 @@ class _Worker:
 
         wait_for("Redis", redis_answers, self._pulses.first, self.stopping)
         wait_for("Redis", moved, self._pulses.first, self.stopping)
+        wait_for("the blob store", others_answer, self._pulses.first, self.stopping)
         for service in services:
             service.start()
         return wait_for("Kafka", joined, self._pulses.first, self.stopping)
 
     def _watch(self, memberships: list[Membership]) -> None:
-        probe = RedisProbe(connect(self._settings.redis_url.get_secret_value(), _PROBE_TIMEOUT_S))
+        client = connect(self._settings.redis_url.get_secret_value(), _PROBE_TIMEOUT_S)
+        probe = RedisProbe(client, self._keys, self._end_before_misreading)
         self._held.callback(probe.close)
         self._pulses.first.watch(
             Contact("Kafka", lambda: max(one.silent_s() for one in memberships), _KAFKA_SILENT_S),
             Contact("Redis", probe.silent_s, _REDIS_SILENT_S),
         )
         self._held.callback(Attendance(self._pulses).close)
+
+    def _end_before_misreading(self, error: NewerStateError) -> None:
+        """End at once, as if killed: what is in hand goes to workers that read the state."""
+        log.critical("%s", error, extra={"service": self._stage.value})
+        end_process(NewerStateError.EXIT_STATUS)
 
     def _loop(self, service: AnyService, membership: Membership, client: redis.Redis, first: bool) -> ServiceLoop:
         settings = self._settings
@@ -187,6 +202,7 @@ class _Worker:
             retry_budget_s=settings.retry_budget_s,
             dead_letter_limit=settings.dead_letter_limit,
             pack=True,
+            newer_wait_s=settings.model_wait_s,
         )
         # The lanes of a service read different topics, and its state in Redis knows one set of fences.
         fences = Fences(self._keys, self._stage.value)
@@ -199,6 +215,7 @@ class _Worker:
             RedisInFlightRegistry(client, self._keys, service.name, settings.state_ttl_s, fences),
             Redactor(settings.secrets()),
             FenceKeeper(client, fences, settings.state_ttl_s),
+            ReplicaBarrier(client, self._keys, wanted).wait if (wanted := settings.redis_wait_replicas) else None,
         )
 
     def _status(self, errors: list[BaseException]) -> int:

@@ -99,6 +99,11 @@ class Service(ABC, Generic[In, Out]):
     def start(self) -> None:
         """Load and warm up what the first batch needs."""
 
+    def away(self) -> str | None:
+        """Why a server that this service needs besides Kafka and Redis gives no answer, None if all do; asked before
+        the first batch until there is one. Raises DependencyError if only a change of settings would bring one."""
+        return None
+
     def ready(self) -> bool:
         """Whether this is a time to take more work; asked before every poll. The loop waits, and stays in its group."""
         return True

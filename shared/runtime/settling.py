@@ -10,7 +10,7 @@ from threading import Event
 from typing import Any, Final
 
 from shared.bus.base import FencedError, Headers, MessageTooLargeError, Outgoing, Record, UnreadableBatch
-from shared.contracts.codec import MalformedMessageError, decode_message
+from shared.contracts.codec import MalformedMessageError, NewerSchemaError, decode_message
 from shared.contracts.errors import (
     AbandonedError,
     DependencyError,
@@ -122,6 +122,8 @@ class Settler:
         self._queue_seconds = metrics.QUEUE_SECONDS.labels(self._name)
         self._handler_seconds = metrics.HANDLER_SECONDS.labels(self._name)
         self._batch_records = metrics.BATCH_RECORDS.labels(self._name)
+        #: When a message of a newer schema was first seen, by what is said of it.
+        self._newer_since: dict[str, float] = {}
 
     def settle(
         self,
@@ -149,7 +151,10 @@ class Settler:
                 channel = self._topics.channel(record.topic)
                 delivery = Delivery(record, decode_message(channel, record.value), abandoned, queueing)
             except MalformedMessageError as error:
-                taken.append((record, error))
+                if isinstance(error, NewerSchemaError) and (waits := self._waits_for_upgrade(record, error)):
+                    held.hold(record, waits)
+                else:
+                    taken.append((record, error))
                 continue
             if (fault := self._service.held(delivery.message)) is not None:
                 held.hold(record, fault)
@@ -166,6 +171,19 @@ class Settler:
                 else (next(settled) if error is None else self._refuse(record, error))
                 for record, error in taken
             ]
+
+    def _waits_for_upgrade(self, record: Record, error: NewerSchemaError) -> HeldError | None:
+        """Why the record waits, as a newer version of the service will read it: a rolling upgrade loses nothing.
+
+        None where clients write, whose versions no operator upgrades, and after a wait: once a version, and not once a
+        record.
+        """
+        now = time.monotonic()
+        if self._service.answers_invalid_input or now > self._newer_since.setdefault(error.reason, now) + (
+            self._policy.newer_wait_s
+        ):
+            return None
+        return HeldError(f"a newer version wrote {record.coordinates}: {error.reason}. Upgrade {self._name}")
 
     def is_message(self, record: Record) -> bool:
         """Whether the record is a message of its topic."""

@@ -77,6 +77,10 @@ class SharedAudio:
         self._next_look = 0.0
         self._own = self._redis.register_script(_OWN)
 
+    def away(self) -> str | None:
+        """Why the blob store gives no answer; see ``BlobStore.away``. Raises DependencyError."""
+        return self._blobs.away()
+
     @staticmethod
     def reference(sha256: str) -> str:
         """What the audio with that hash is called in messages."""

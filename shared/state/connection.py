@@ -25,6 +25,9 @@ MEMORY_SCHEME = "memory://"
 CLUSTER_SCHEME: Final = "cluster+"
 #: How long a server may take to say why it ends a TLS connection, seconds.
 _ALERT_S: Final = 1.0
+#: What a server says that may take writes again: it lacks replicas (``min-replicas-to-write``), cannot write to disk,
+#: or is about to change its role.
+_TAKES_NO_WRITES: Final = ("NOREPLICAS", "MISCONF", "MASTERDOWN", "UNBLOCKED")
 #: How a script begins its refusal to write on behalf of a record whose partition has another owner by now.
 FENCED: Final = "FENCED"
 
@@ -55,6 +58,8 @@ def connect(url: str, timeout_s: float = 10.0) -> redis.Redis:
         socket_connect_timeout=min(5.0, timeout_s),
         health_check_interval=30,
         retry=Retry(NoBackoff(), 1),  # a connection that idled away is opened anew; the loop does the waiting
+        # A master that became a replica: a new connection may find the new one under the same name.
+        retry_on_error=[redis.exceptions.ReadOnlyError],
     )
     try:
         client.connection_pool.make_connection()  # does not connect yet
@@ -174,4 +179,6 @@ def redis_faults() -> Iterator[None]:
     except redis.ResponseError as error:
         if FENCED in str(error):
             raise FencedError(f"Redis refused a write: {error}") from error
+        if any(one in str(error) for one in _TAKES_NO_WRITES):
+            raise DependencyError(f"Redis takes no writes at the moment: {error}") from error
         raise

@@ -90,6 +90,14 @@ LAYOUT: Final = Kind(
     "workers, at their start",
     "for ever",
 )
+REPLICATED: Final = Kind(
+    "replicated",
+    "string",
+    "a mark that is written before a commit, to wait until replicas have it (`TONESTREAM_REDIS_WAIT_REPLICAS`)",
+    "every worker",
+    "nobody",
+    "an hour",
+)
 RESULT: Final = Kind(
     "result:<hash>",
     "string",
@@ -118,7 +126,7 @@ REPLAYED: Final = Kind(
     together=False,
 )
 
-KINDS: Final = (REQUEST, WAITING, WORK, OWNERS, FENCE, IN_FLIGHT, LOCK, LAYOUT, RESULT, SOURCE, REPLAYED)
+KINDS: Final = (REQUEST, WAITING, WORK, OWNERS, FENCE, IN_FLIGHT, LOCK, LAYOUT, REPLICATED, RESULT, SOURCE, REPLAYED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +158,9 @@ class Keys:
 
     def layout(self) -> str:
         return self._together("layout")
+
+    def replicated(self) -> str:
+        return self._together("replicated")
 
     def result(self, key: str) -> str:
         return f"{self.prefix}:result:{key}"

@@ -13,6 +13,7 @@ from typing import Final, cast
 
 import redis
 
+from shared.contracts.errors import DependencyError
 from shared.state.connection import redis_faults
 from shared.state.keys import Keys
 from shared.state.requests import ACCEPTED_BY, ANSWER, ANSWERED_BY, AUDIO, CLOSED, FOLLOWER, HEARD, WORK
@@ -20,21 +21,30 @@ from shared.state.requests import ACCEPTED_BY, ANSWER, ANSWERED_BY, AUDIO, CLOSE
 log = logging.getLogger(__name__)
 
 VERSION: Final = "2"
+
+
+class NewerStateError(DependencyError):
+    """Redis holds the state of a newer version of Tonestream, whose keys this one would misread."""
+
+    EXIT_STATUS: Final = 66
+
+
 _LOCK_S: Final = 600.0
 _CLOSED_PREFIX: Final = "closed "
 _SINGLE_PARTS: Final = frozenset({"track", "mood", "failure", "overdue"})
 
 
 def bring_up_to_date(client: redis.Redis, keys: Keys) -> int:
-    """Move the keys of version 1, unless that is done. Returns how many there were. Raises DependencyError.
+    """Move the keys of version 1, unless that is done. Returns how many there were. Raises DependencyError, and
+    NewerStateError if a newer version has moved them on.
 
     It may be interrupted and repeated: a key is removed after it was moved.
     """
     with redis_faults():
-        if client.get(keys.layout()) == VERSION:
+        if _is_up_to_date(client, keys):
             return 0
         with client.lock(keys.lock("layout"), timeout=_LOCK_S, blocking_timeout=_LOCK_S):
-            if client.get(keys.layout()) == VERSION:
+            if _is_up_to_date(client, keys):
                 return 0
             moved = _move_all(client, keys)
             client.set(keys.layout(), VERSION)
@@ -82,6 +92,25 @@ def _move_all(client: redis.Redis, keys: Keys) -> int:
         for key, _ in _old(client, keys, kind):
             moved += client.delete(key)
     return moved
+
+
+def require_own_layout(client: redis.Redis, keys: Keys) -> None:
+    """Raises NewerStateError if Redis holds the state of a newer version, DependencyError if it cannot be asked."""
+    with redis_faults():
+        _is_up_to_date(client, keys)
+
+
+def _is_up_to_date(client: redis.Redis, keys: Keys) -> bool:
+    found = str(client.get(keys.layout()) or "")
+    if found == VERSION:
+        return True
+    # Whatever else stands there, an older version did not write it: version 1 wrote nothing.
+    if found:
+        raise NewerStateError(
+            f"Redis holds the state of a newer version of Tonestream (layout {found[:20]!r}, and this one reads"
+            f" {VERSION}): upgrade this service, or give it another TONESTREAM_REDIS_PREFIX"
+        )
+    return False
 
 
 def _old(client: redis.Redis, keys: Keys, kind: str) -> Iterator[tuple[str, str]]:

@@ -2,11 +2,15 @@
 
 ``make chaos`` runs the storm at full length; with the other tests it is a short one. ``TONESTREAM_CHAOS_SEED`` repeats
 the choices of a storm (not its timing).
+
+Other servers bring other faults: ``TONESTREAM_TEST_KAFKA=java3`` is a cluster of three brokers, of which one dies, then
+the one that leads the controllers, and at the end each is restarted in turn; ``TONESTREAM_CHAOS_REDIS=cluster`` is a
+Redis Cluster whose masters die; ``TONESTREAM_CHAOS_BLOBS=s3`` a bucket that throttles, refuses and falls silent. With
+``TONESTREAM_CHAOS_OLD`` the workers begin with the code in that folder, and are upgraded one by one.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import random
@@ -20,20 +24,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 from kafka.errors import KafkaError
 
 from services.topology import SERVICE_NAMES
 from shared.contracts.topics import Channel
+from shared.state.connection import connect
 from shared.state.keys import Keys
 from shared.system.fault_points import FAULT_POINTS, VARIABLE
+from tests.chaos.places import BlobPlace, Bucket, Disk
 from tests.support.committed_offsets import commits_that_went_back
 from tests.support.fleet import Fleet, Recoveries
-from tests.support.kafka_broker import GivenBroker, KafkaBroker
+from tests.support.kafka_broker import GivenBroker, KafkaBroker, KafkaCluster
 from tests.support.names import Names
 from tests.support.pipeline import Pipeline
 from tests.support.proxy import SilentProxy
+from tests.support.redis_cluster import RedisCluster
 from tests.support.redis_server import GivenRedis, RedisServer
+from tests.support.s3_server import S3Server, TroubledS3
 from tests.support.sources import PATIENCE, Source, sources
 from tests.support.state import left_over
 from tests.support.web_server import WebServer
@@ -41,6 +48,8 @@ from tests.support.web_server import WebServer
 LONG = os.environ.get("TONESTREAM_CHAOS") == "long"
 pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.timeout(2400 if LONG else 600)]
 
+#: The code of another version, whose workers are upgraded in the storm.
+OLD = Path(os.environ["TONESTREAM_CHAOS_OLD"]) if os.environ.get("TONESTREAM_CHAOS_OLD") else None
 SESSION_S = 6.0
 PATIENCE_S = 900.0 if LONG else 240.0
 #: After the last result: long enough for one too many to show up.
@@ -91,23 +100,28 @@ def blob_disk(tmp_path: Path) -> Iterator[Path]:
             subprocess.run(["umount", "--lazy", str(disk)], check=False)
 
 
-@contextlib.contextmanager
-def full_disk(disk: Path) -> Iterator[str]:
-    """Nothing can be written below ``disk``. On a disk of its own it is filled up; a folder becomes a file."""
-    if os.path.ismount(disk):
-        ballast = disk / "ballast"
-        with ballast.open("wb", buffering=0) as opened, contextlib.suppress(OSError):
-            while True:
-                opened.write(bytes(1 << 20))
-        yield "disk full"
-        ballast.unlink()
+@pytest.fixture
+def blobs(request: pytest.FixtureRequest) -> Iterator[BlobPlace]:
+    """Where the workers keep audio: TONESTREAM_CHAOS_BLOBS=s3 puts it in a bucket."""
+    if os.environ.get("TONESTREAM_CHAOS_BLOBS") != "s3":
+        yield Disk(request.getfixturevalue("blob_disk"))
         return
-    blobs, aside = disk / "blobs", disk / "aside"
-    blobs.rename(aside)
-    blobs.touch()
-    yield "disk unusable"
-    blobs.unlink()
-    aside.rename(blobs)
+    server: S3Server = request.getfixturevalue("s3_server")
+    with TroubledS3(server.url) as proxy:
+        yield Bucket(server, proxy)
+
+
+@pytest.fixture
+def state(request: pytest.FixtureRequest) -> Iterator[RedisServer | RedisCluster]:
+    """What holds the state: TONESTREAM_CHAOS_REDIS=cluster is a cluster whose masters have a replica each."""
+    if os.environ.get("TONESTREAM_CHAOS_REDIS") != "cluster":
+        yield request.getfixturevalue("redis_server")
+        return
+    cluster = RedisCluster(replicas=1)
+    try:
+        yield cluster
+    finally:
+        cluster.close()
 
 
 def told(result: dict[str, Any]) -> dict[str, Any]:
@@ -176,9 +190,9 @@ def publish_patiently(pipeline: Pipeline, requests: list[dict[str, Any]]) -> Non
 
 def test_each_request_has_exactly_one_result_and_the_right_one_whatever_fails(
     tmp_path: Path,
-    blob_disk: Path,
+    blobs: BlobPlace,
     kafka_broker: KafkaBroker,
-    redis_server: RedisServer,
+    state: RedisServer | RedisCluster,
     names: Names,
     web: WebServer,
     capsys: pytest.CaptureFixture[str],
@@ -186,17 +200,20 @@ def test_each_request_has_exactly_one_result_and_the_right_one_whatever_fails(
     seed = int(os.environ.get("TONESTREAM_CHAOS_SEED", random.randrange(10**6)))
     chance = random.Random(seed)
     asked = sources(web, PLAN.pieces)
-    quiet = quiet_results(tmp_path / "quiet", kafka_broker, redis_server, f"{names.prefix}-quiet", asked)
+    quiet = quiet_results(tmp_path / "quiet", kafka_broker, state, f"{names.prefix}-quiet", asked)
 
-    port = int(redis_server.url.rsplit(":", 1)[1].split("/")[0])
+    port = int(state.url.rsplit(":", 1)[1].split("/")[0])
     with SilentProxy(port) as proxy:
+        clustered = isinstance(state, RedisCluster)  # its nodes name each other, past any proxy
         folder = tmp_path / "storm"
         folder.mkdir()
         pipeline = Pipeline(
-            folder, kafka_broker.bootstrap_servers, f"redis://127.0.0.1:{proxy.port}/0", names.prefix,
-            fetch_allow="127.0.0.1", blob_url=f"file://{blob_disk}/blobs", batch_records="8", max_unfinished="60",
+            folder, kafka_broker.bootstrap_servers, state.url if clustered else f"redis://127.0.0.1:{proxy.port}/0",
+            names.prefix, redis_wait_replicas=str(int(clustered)),
+            fetch_allow="127.0.0.1", blob_url=blobs.url, batch_records="8", max_unfinished="60",
             kafka_session_timeout_s=f"{SESSION_S:g}", kafka_transaction_timeout_s="5", **PATIENCE,
         )  # fmt: skip
+        pipeline.environment.update(blobs.variables)
         created = pipeline.command("topics", "create")
         assert created.returncode == 0, created.stderr
         pipeline.environment[VARIABLE] = ",".join(f"{point}={PLAN.fault_chance}" for point in FAULT_POINTS)
@@ -207,12 +224,12 @@ def test_each_request_has_exactly_one_result_and_the_right_one_whatever_fails(
         ]
         recoveries = Recoveries()
         storm: Counter[str] = Counter()
-        with Fleet(folder, pipeline.environment, size=2) as fleet:
+        with Fleet(folder, pipeline.environment, size=2, tree=OLD) as fleet:
             reader = Reader(pipeline, recoveries)
             publisher = threading.Thread(target=paced, args=(pipeline, requests), daemon=True)
             publisher.start()
             reader.wait_for(1, PATIENCE_S)
-            rage(fleet, kafka_broker, redis_server, proxy, blob_disk, chance, recoveries, storm)
+            rage(fleet, kafka_broker, state, proxy, blobs, chance, recoveries, storm, names.prefix)
             # Once more, and nothing fails any more: now the promise has to be kept.
             fleet.restart()
             recovered_s = reader.wait_for(PLAN.requests, PATIENCE_S)
@@ -222,7 +239,7 @@ def test_each_request_has_exactly_one_result_and_the_right_one_whatever_fails(
             pipeline.publish({"request_id": f"again-{n}", **source.request} for n, source in enumerate(asked))
             again_s = reader.wait_for(PLAN.requests + len(asked), PATIENCE_S)
             settle(pipeline)
-            tidied(redis_server, names.prefix, blob_disk)
+            tidied(state, names.prefix, blobs)
             reader.close()
             results = reader.results
             logs = fleet.logs()
@@ -233,7 +250,7 @@ def test_each_request_has_exactly_one_result_and_the_right_one_whatever_fails(
         wanted |= {f"again-{n}": source for n, source in enumerate(asked)}
         lost = set(wanted) - set(counted)
         slowest, after = recoveries.slowest()
-        left = leftovers(redis_server, names.prefix, blob_disk)
+        left = leftovers(state, names.prefix, blobs)
         back = commits_that_went_back(kafka_broker.bootstrap_servers, names.prefix)
         with capsys.disabled():
             print(f"\nchaos: seed {seed}, {sum(fleet.deaths.values())} deaths of workers, faults {dict(storm)}")
@@ -258,7 +275,7 @@ def test_each_request_has_exactly_one_result_and_the_right_one_whatever_fails(
 
 
 def quiet_results(
-    folder: Path, broker: KafkaBroker, server: RedisServer, prefix: str, asked: list[Source]
+    folder: Path, broker: KafkaBroker, server: RedisServer | RedisCluster, prefix: str, asked: list[Source]
 ) -> dict[str, dict[str, Any]]:
     """What each source is answered when nothing fails."""
     folder.mkdir()
@@ -284,12 +301,13 @@ def paced(pipeline: Pipeline, requests: list[dict[str, Any]]) -> None:
 def rage(
     fleet: Fleet,
     broker: KafkaBroker,
-    server: RedisServer,
+    server: RedisServer | RedisCluster,
     proxy: SilentProxy,
-    disk: Path,
+    blobs: BlobPlace,
     chance: random.Random,
     recoveries: Recoveries,
     storm: Counter[str],
+    prefix: str,
 ) -> None:
     """Kill workers all the time, and meanwhile have the big faults one after the other."""
     over = threading.Event()
@@ -314,7 +332,7 @@ def rage(
         proxy.speak()
 
     def disk_fills_up() -> None:
-        with full_disk(disk) as what:
+        with blobs.broken() as what:
             note(what)
             time.sleep(PLAN.disk_full_s)
 
@@ -334,14 +352,51 @@ def rage(
             fleet.shrink(service)
 
     def broker_restarts() -> None:
-        if not isinstance(broker, GivenBroker):
+        if isinstance(broker, KafkaCluster):
+            broker.wait_until_in_sync(PATIENCE_S)
+            note("a broker killed")
+            number = chance.choice([*set(broker.nodes) - {broker.controller()}])
+            bring_back(broker, number)
+        elif not isinstance(broker, GivenBroker):
             note("broker restarted")
             broker.restart()
 
+    def bring_back(cluster: KafkaCluster, number: int) -> None:
+        cluster.nodes[number].kill()
+        time.sleep(PLAN.silent_s)
+        cluster.nodes[number].start()
+
+    def controller_dies() -> None:
+        if isinstance(broker, KafkaCluster):
+            broker.wait_until_in_sync(PATIENCE_S)
+            note("the controller killed")
+            bring_back(broker, broker.controller())
+
+    def brokers_restart_in_turn() -> None:
+        if isinstance(broker, KafkaCluster):
+            for number, node in broker.nodes.items():
+                broker.wait_until_in_sync(PATIENCE_S)
+                note(f"broker {number} of a rolling restart")
+                node.restart()
+
     def redis_restarts() -> None:
-        if not isinstance(server, GivenRedis):
+        if isinstance(server, RedisCluster):
+            note("the master of Redis killed")
+            master = server.master_of(Keys(prefix).waiting())
+            server.kill_node(master)
+            time.sleep(2 * PLAN.silent_s)
+            server.start_node(master)
+        elif not isinstance(server, GivenRedis):
             note("Redis restarted")
             server.restart()
+
+    def upgrade() -> None:
+        if OLD is not None:
+            services = list(SERVICE_NAMES)
+            chance.shuffle(services)
+            for service in services:
+                note(f"{service} upgraded")
+                fleet.upgrade(service)
 
     def zombies() -> None:
         sleepers = [threading.Thread(target=zombie, daemon=True) for _ in range(2)]
@@ -353,6 +408,13 @@ def rage(
     big: list[Callable[[], None]] = [
         broker_restarts, grow, zombies, redis_restarts, zombie, redis_falls_silent, disk_fills_up, shrink, zombies,
     ]  # fmt: skip
+    if isinstance(broker, KafkaCluster):
+        big[2:2] = [controller_dies]
+        big.append(brokers_restart_in_turn)
+    if OLD is not None:
+        big[4:4] = [upgrade]
+    if isinstance(server, RedisCluster):
+        big[big.index(redis_falls_silent)] = redis_restarts
     started = time.monotonic()
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
@@ -372,14 +434,13 @@ def settle(pipeline: Pipeline) -> None:
         time.sleep(1.0)
 
 
-def tidied(server: RedisServer, prefix: str, disk: Path) -> None:
+def tidied(server: RedisServer | RedisCluster, prefix: str, blobs: BlobPlace) -> None:
     """Wait until nothing is left over; the clean-up of dead workers is made up for every 15 s."""
     deadline = time.monotonic() + 90.0
-    while any(leftovers(server, prefix, disk).values()) and time.monotonic() < deadline:
+    while any(leftovers(server, prefix, blobs).values()) and time.monotonic() < deadline:
         time.sleep(1.0)
 
 
-def leftovers(server: RedisServer, prefix: str, disk: Path) -> dict[str, int]:
+def leftovers(server: RedisServer | RedisCluster, prefix: str, blobs: BlobPlace) -> dict[str, int]:
     """What the storm left behind."""
-    client: redis.Redis = redis.Redis.from_url(server.url, decode_responses=True)
-    return {**left_over(client, Keys(prefix)), "blobs": len(list((disk / "blobs").rglob("*.wav")))}
+    return {**left_over(connect(server.url), Keys(prefix)), "blobs": blobs.left()}

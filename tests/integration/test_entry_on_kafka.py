@@ -183,9 +183,10 @@ def test_topics_of_somebody_else_are_told_from_ours_and_their_odd_timestamps_mak
     assert created.returncode == 0, created.stderr
     assert created.stdout == "all topics exist, some with less than is wanted\n"
     assert f"{name} has 1 partition, not 12: only 1 worker of a service can share it." in created.stderr
-    assert f"--alter --topic {name} --partitions 12" in created.stderr
+    assert "tonestream topics create --partitions 12" in created.stderr
+    assert f"{name} keeps the time stamps of clients" in created.stderr
     assert f"{few.name} has 5 partitions, not 12: at most 5 workers of a service can share it." in created.stderr
-    assert len(created.stderr.splitlines()) == 2
+    assert len(created.stderr.splitlines()) == 3
 
     entry.start()
     now_ms = int(time.time() * 1000)

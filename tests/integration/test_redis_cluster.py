@@ -50,7 +50,7 @@ def test_keys_that_are_touched_together_share_a_slot_and_the_others_do_not() -> 
     keys = Keys("t")
     together = {
         keys.request("a"), keys.request("{b}"), keys.waiting(), keys.work("source:a"), keys.owners("ab"),
-        keys.fence("s", "t.requests", 0), keys.in_flight("s"), keys.lock("ab"), keys.layout(),
+        keys.fence("s", "t.requests", 0), keys.in_flight("s"), keys.lock("ab"), keys.layout(), keys.replicated(),
     }  # fmt: skip
     apart = {keys.result("a"), keys.result("b"), keys.source("k"), keys.replayed("0:1")}
     slots = [{key_slot(key.encode()) for key in some} for some in (together, apart)]

@@ -21,10 +21,14 @@ _RESTART_S = 0.3
 
 
 class Fleet:
-    """``size`` workers of each service. A context manager: starts them, and kills them in the end."""
+    """``size`` workers of each service. A context manager: starts them, and kills them in the end.
 
-    def __init__(self, folder: Path, environment: Mapping[str, str], size: int) -> None:
+    They run the code of the folder ``tree``, by default this one; ``upgrade`` brings them to this one.
+    """
+
+    def __init__(self, folder: Path, environment: Mapping[str, str], size: int, tree: Path | None = None) -> None:
         self._folder = folder
+        self._trees: dict[str, Path | None] = dict.fromkeys(SERVICE_NAMES, tree)
         self._environment = dict(environment)
         self._lock = threading.Lock()
         self._wanted = dict.fromkeys(SERVICE_NAMES, size)
@@ -90,6 +94,20 @@ class Fleet:
             leaving.kill()
             raise AssertionError(f"a {service} did not stop in good order") from None
 
+    def upgrade(self, service: str) -> None:
+        """The workers of a service go on with this version, one after the other, as a rolling update has it."""
+        with self._lock:
+            self._trees[service] = None
+            old = list(self._workers[service])
+        for worker in old:
+            worker.terminate()
+            try:
+                worker.wait(40.0)
+            except subprocess.TimeoutExpired:
+                worker.kill()
+                worker.wait()
+            self._closing.wait(2.0)
+
     def fault_points(self) -> Counter[str]:
         """How often a worker died at each named fault point."""
         return Counter(re.findall(r'\{"fault_point": "([^"]+)"\}', self.logs()))
@@ -116,6 +134,7 @@ class Fleet:
                 subprocess.Popen(
                     [sys.executable, "-m", "services.cli.main", "worker", service],
                     env=self._environment,
+                    cwd=self._trees[service],
                     stdout=opened,
                     stderr=opened,
                 )

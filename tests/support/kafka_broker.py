@@ -7,8 +7,8 @@ The first of these that works:
 3. Java 17 or newer and Maven: Kafka's own jars, fetched once into a cache folder (``~/.cache/tonestream``, or where
    ``TONESTREAM_TEST_CACHE`` points).
 
-``TONESTREAM_TEST_KAFKA`` limits the ways, e.g. ``java``. By hand: ``python -m tests.support.kafka_broker --port 9092``
-stays in the foreground until Ctrl-C.
+``TONESTREAM_TEST_KAFKA`` limits the ways, e.g. ``java``; with ``java3`` it is a cluster of three nodes. By hand:
+``python -m tests.support.kafka_broker --port 9092`` stays in the foreground until Ctrl-C.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ import signal
 import subprocess
 import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from kafka import KafkaAdminClient
@@ -41,7 +43,7 @@ from tests.support.processes import (
 )
 
 POM = Path(__file__).parents[2] / "deploy" / "kafka" / "pom.xml"
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 150.0
 
 #: One node, small and quick: no copies, few internal partitions, no waiting for more members.
 _SETTINGS = {
@@ -71,6 +73,33 @@ _SETTINGS = {
     # Preallocated index files of many short-lived topics would fill the disk.
     "log.index.size.max.bytes": "1048576",
 }
+
+
+#: What differs on a cluster of three.
+_REPLICATED = {
+    "default.replication.factor": "3",
+    "min.insync.replicas": "2",
+    "offsets.topic.replication.factor": "3",
+    "transaction.state.log.replication.factor": "3",
+    "transaction.state.log.min.isr": "2",
+    "share.coordinator.state.topic.replication.factor": "3",
+    "share.coordinator.state.topic.min.isr": "2",
+}
+
+
+def _new_id() -> str:
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "A")
+
+
+@dataclass(frozen=True)
+class Node:
+    """Which node of which cluster: ``controllers`` are the ports of all its controllers by their numbers. ``like`` is
+    another one of them, of which nothing runs yet."""
+
+    number: int
+    controllers: Mapping[int, int]
+    cluster: str = field(default_factory=_new_id)
+    like: JavaBroker | None = None
 
 
 def kafka_version() -> str:
@@ -171,6 +200,7 @@ class JavaBroker(KafkaBroker):
         listeners: Sequence[str] = (),
         more: Mapping[str, str] | None = None,
         users: Sequence[str] = (),
+        node: Node | None = None,
     ) -> None:
         self.version = kafka_version()
         java = _java()
@@ -181,34 +211,51 @@ class JavaBroker(KafkaBroker):
         self._log = self._folder / "broker.log"
         self._process: subprocess.Popen[bytes] | None = None
         # The short start matters more here than the speed of a virtual machine that has warmed up.
-        self._java = [java, "-Xmx512m", "-Xms256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
-        self._java += ["-cp", f"{jars}/*"]
-        controller = free_port()
+        heap = ["-Xmx512m", "-Xms256m"] if node is None else ["-Xmx320m", "-Xms128m"]
+        self._java = [java, *heap, "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", f"{jars}/*"]
+        node = node or Node(1, {1: free_port()})
         #: ``host:port`` of each further listener, called by name as certificates have it.
         self.addresses = {name: f"localhost:{free_port()}" for name in listeners}
         advertised = {"PLAINTEXT": self.bootstrap_servers, **self.addresses}
         bound = ",".join(f"{name}://127.0.0.1:{address.split(':')[1]}" for name, address in advertised.items())
         protocols = ",".join(f"{name}:{name}" for name in advertised)
         settings = _SETTINGS | {
-            "listeners": f"{bound},CONTROLLER://127.0.0.1:{controller}",
+            "listeners": f"{bound},CONTROLLER://127.0.0.1:{node.controllers[node.number]}",
             "advertised.listeners": ",".join(f"{name}://{address}" for name, address in advertised.items()),
             "listener.security.protocol.map": f"{protocols},CONTROLLER:PLAINTEXT",
-            "controller.quorum.voters": f"1@127.0.0.1:{controller}",
+            "node.id": str(node.number),
+            "controller.quorum.voters": ",".join(f"{id_}@127.0.0.1:{at}" for id_, at in node.controllers.items()),
             "log.dirs": str(self._folder / "data"),
             **(more or {}),
         }
         self._properties = self._folder / "server.properties"
         self._properties.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
         try:
-            cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "A")
-            storage = ["kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self._properties)]
-            run([*self._java, *storage, *users], timeout_s=60)
-            self.start()
+            if node.like is None:
+                storage = ["kafka.tools.StorageTool", "format", "-t", node.cluster, "-c", str(self._properties)]
+                run([*self._java, *storage, *users], timeout_s=START_TIMEOUT_S)
+            else:
+                self._format_like(node.like, node.number)
+            if len(node.controllers) == 1:  # none answers before most of a cluster run
+                self.start()
         except NotAvailableError:
             self.close()
             raise
 
+    def _format_like(self, other: JavaBroker, number: int) -> None:
+        """Format the storage as Kafka's tool did that of another node: the tool takes seconds."""
+        data = self._folder / "data"
+        shutil.copytree(other._folder / "data", data)
+        meta = data / "meta.properties"
+        kept = [line for line in meta.read_text().splitlines() if not line.startswith(("node.id", "directory.id"))]
+        meta.write_text("\n".join([*kept, f"node.id={number}", f"directory.id={_new_id()}", ""]))
+
     def start(self) -> None:
+        self.launch()
+        self.wait()
+
+    def launch(self) -> None:
+        """Start it without waiting for it."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*self._java, "kafka.Kafka", str(self._properties)],
@@ -217,6 +264,9 @@ class JavaBroker(KafkaBroker):
                 # Its own session: a Ctrl-C in the terminal ends the tests first, then the broker.
                 start_new_session=True,
             )
+
+    def wait(self) -> None:
+        """Until it answers. Raises NotAvailableError."""
         wait_for_port(self._port, self._process, self._log, START_TIMEOUT_S)
         _wait_for_answer(self.bootstrap_servers)
 
@@ -226,7 +276,7 @@ class JavaBroker(KafkaBroker):
 
     def stop(self) -> None:
         if self._process is not None:
-            end(self._process, patience_s=20)
+            end(self._process, patience_s=40)
 
     def kill(self) -> None:
         if self._process is not None:
@@ -243,13 +293,84 @@ class JavaBroker(KafkaBroker):
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
+class KafkaCluster(KafkaBroker):
+    """Three nodes, each a broker and a controller; every partition on all of them, and two hold what is acknowledged.
+
+    Everything else is as Kafka comes: a killed broker is missed after 9 s.
+    """
+
+    way = "java, 3 nodes"
+
+    def __init__(self, port: int | None = None) -> None:
+        controllers = {number: free_port() for number in (1, 2, 3)}
+        cluster = Node(1, controllers).cluster
+        self.nodes: dict[int, JavaBroker] = {}
+        try:
+            for number in controllers:
+                first = port if number == 1 else None
+                node = Node(number, controllers, cluster, like=self.nodes.get(1))
+                self.nodes[number] = JavaBroker(first, more=_REPLICATED, node=node)
+            self.start()
+        except NotAvailableError:
+            self.close()
+            raise
+        self.bootstrap_servers = ",".join(node.bootstrap_servers for node in self.nodes.values())
+        self.version = f"{kafka_version()} (3 nodes)"
+
+    def start(self) -> None:
+        for node in self.nodes.values():
+            node.launch()
+        for node in self.nodes.values():
+            node.wait()
+
+    def stop(self) -> None:
+        # The last ones would wait for a majority that is gone.
+        self.nodes[1].stop()
+        self.kill()
+
+    def kill(self) -> None:
+        for node in self.nodes.values():
+            node.kill()
+
+    def close(self) -> None:
+        for node in self.nodes.values():
+            node.close()
+
+    def log_file(self, topic: str, partition: int) -> Path:
+        raise NotAvailableError("a partition has three logs here")
+
+    def controller(self) -> int:
+        """The number of the node that leads the controllers at the moment."""
+        with KafkaAdminClient(bootstrap_servers=self.bootstrap_servers) as admin:
+            return int(admin.describe_metadata_quorum()["topics"][0]["partitions"][0]["leader_id"])
+
+    def others_behind(self) -> int:
+        """How many partitions have a replica that is not in sync."""
+        with KafkaAdminClient(bootstrap_servers=self.bootstrap_servers) as admin:
+            return sum(
+                len(partition["isr_nodes"]) < len(partition["replica_nodes"])
+                for topic in admin.describe_topics()
+                for partition in topic["partitions"]
+            )
+
+    def wait_until_in_sync(self, timeout_s: float) -> None:
+        """Whoever restarts one node after the other waits for this in between. Raises NotAvailableError."""
+        deadline = time.monotonic() + timeout_s
+        while self.others_behind():
+            if time.monotonic() > deadline:
+                raise NotAvailableError(f"replicas are still behind after {timeout_s:.0f} s")
+            time.sleep(0.5)
+
+
 def start_kafka(port: int | None = None) -> KafkaBroker:
     """The first way that works. NotAvailableError says why each one failed."""
     given = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
     if given and port is None:
         return GivenBroker(given)
     failures = []
-    ways: dict[str, Callable[[int | None], KafkaBroker]] = {"docker": DockerBroker, "java": JavaBroker}
+    ways: dict[str, Callable[[int | None], KafkaBroker]] = {
+        "docker": DockerBroker, "java": JavaBroker, "java3": KafkaCluster,
+    }  # fmt: skip
     for way in os.environ.get("TONESTREAM_TEST_KAFKA", "docker,java").split(","):
         if way not in ways:
             failures.append(f"{way!r}: no such way")

@@ -116,7 +116,7 @@ def _on_kafka(settings: Settings, stack: ExitStack) -> Gateway:
 
     bus = kafka_bus(settings, client_id="tonestream-gateway")
     stack.callback(bus.close)
-    return Gateway(settings, bus, BlobStore(settings.blob_url), default_path(settings), "kafka")
+    return Gateway(settings, bus, BlobStore.of(settings), default_path(settings), "kafka")
 
 
 def _run(gateway: Gateway, listening: socket.socket, address: str, show: bool) -> None:

@@ -146,7 +146,7 @@ class _Maker:
             named = remote_request(Input("url", _whole(given.path).as_uri()), request_id, **self._wishes)
             return named.model_copy(update={"source": shown_source(given)})
         if self._blobs is None:
-            self._blobs = BlobStore(self._settings.blob_url)
+            self._blobs = BlobStore.of(self._settings)
         reference = self._blobs.put(given.path, f"{UPLOADS}/{request_id}")
         upload = remote_request(Input("url", reference), request_id, **self._wishes)
         return upload.model_copy(update={"source": shown_source(given)})

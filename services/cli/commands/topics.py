@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
 from typing import Final
 
 from services.cli import redacted_logs
 from services.cli.output import complain
 from services.cli.status import OK
-from shared.bus.base import Bus, BusError, BusSecurityError, BusUnavailableError, Reader, TopicSpec
-from shared.bus.topics import topic_specs
-from shared.contracts.topics import Topics
+from shared.bus.base import Bus, BusError, BusSecurityError, BusUnavailableError, Reader
+from shared.bus.topics import shortcomings, topic_specs
+from shared.contracts.topics import PARTITIONS, Topics
 from shared.settings import Settings
 
 _HELP: Final = "`tonestream topics create` creates the topics"
+#: More than workers of one service are of use, and each costs every broker files.
+_MOST_PARTITIONS: Final = 1000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The subcommands of ``topics``."""
     topics_commands = parser.add_subparsers(required=True, metavar="COMMAND")
     create = topics_commands.add_parser("create", help="create the topics that are missing")
+    create.add_argument(
+        "--partitions",
+        type=_partitions,
+        metavar="N",
+        help=f"partitions of each topic, the most workers of one service; by default {PARTITIONS} of a new one."
+        " Existing topics with fewer grow, while the services run",
+    )
     create.set_defaults(run=_create)
 
 
@@ -44,40 +52,35 @@ def _create(options: argparse.Namespace, settings: Settings) -> int:
     from shared.bus.connect import kafka_bus
 
     redacted_logs.configure(settings, "text", client_noise=False)
-    wanted = topic_specs(Topics(settings.topic_prefix))
+    wanted = topic_specs(Topics(settings.topic_prefix), options.partitions or PARTITIONS)
     bus = kafka_bus(settings, client_id="tonestream-topics")
     try:
         created = bus.create_topics(wanted)
-        existing = bus.existing([spec.name for spec in wanted if spec.name not in created])
+        existing = bus.existing([spec.name for spec in wanted])
+        small = {spec.name: spec.partitions for spec in wanted if existing[spec.name].partitions < spec.partitions}
+        if options.partitions is not None:
+            bus.grow_topics(small)
+            existing |= bus.existing(list(small))
     finally:
         bus.close()
     for name in created:
         print(f"created {name}")
-    shortcomings = [
-        text for spec in wanted if spec.name in existing for text in _shortcomings(spec, existing[spec.name])
-    ]
-    for text in shortcomings:
+    if options.partitions is not None:
+        for name, partitions in small.items():
+            print(f"{name} has {partitions} partitions now")
+        for spec in wanted:
+            if existing[spec.name].partitions > spec.partitions:
+                complain(f"{spec.name} has {existing[spec.name].partitions} partitions, and Kafka takes none away")
+    faults = [text for spec in wanted for text in shortcomings(spec, existing[spec.name])]
+    for text in faults:
         complain(text)
     if not created:
-        print("all topics exist" + (", some with less than is wanted" if shortcomings else ""))
+        print("all topics exist" + (", some with less than is wanted" if faults else ""))
     # Everything works, although not at every message size. Services that wait for this command may start.
     return OK
 
 
-def _shortcomings(wanted: TopicSpec, found: TopicSpec) -> Iterator[str]:
-    """What an existing topic lacks, what follows from it, and the command that mends it."""
-    if found.partitions < wanted.partitions:
-        has = "1 partition" if found.partitions == 1 else f"{found.partitions} partitions"
-        workers = "only 1 worker" if found.partitions == 1 else f"at most {found.partitions} workers"
-        yield (
-            f"{wanted.name} has {has}, not {wanted.partitions}: {workers} of a service can share it. To grow it:"
-            f" kafka-topics.sh --bootstrap-server SERVER --alter --topic {wanted.name}"
-            f" --partitions {wanted.partitions}"
-        )
-    most, needed = found.max_message_bytes, wanted.max_message_bytes
-    if most is not None and needed is not None and most < needed:
-        yield (
-            f"{wanted.name} takes messages of {most} bytes, not {needed}: larger ones become dead letters, or are cut"
-            f" where this is the topic of the dead letters. To raise it: kafka-configs.sh --bootstrap-server SERVER"
-            f" --alter --topic {wanted.name} --add-config max.message.bytes={needed}"
-        )
+def _partitions(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and 0 < int(text) <= _MOST_PARTITIONS):
+        raise argparse.ArgumentTypeError(f"a whole number from 1 to {_MOST_PARTITIONS} is needed")
+    return int(text)

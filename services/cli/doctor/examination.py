@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from services.cli.doctor import machine, networks, programs, servers
+from services.cli.doctor import blobs, machine, networks, programs, servers
 from services.cli.doctor.finding import Check, Finding, fail
 from shared.settings import Settings
 from shared.system.limited_calls import CallTimeoutError, LimitedCalls
@@ -22,7 +22,7 @@ LOCAL: Final = (
 )
 KAFKA: Final = Check("kafka", servers.kafka, limit_s=30.0)
 REDIS: Final = Check("redis", servers.redis, limit_s=20.0)
-BLOBS: Final = Check("blob store", machine.blob_folder)
+BLOBS: Final = Check("blob store", blobs.blob_store, limit_s=90.0)
 
 
 def checks(settings: Settings, cluster: bool) -> Sequence[Check]:

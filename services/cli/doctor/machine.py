@@ -38,12 +38,9 @@ def data_folder(settings: Settings) -> Iterator[Finding]:
 
 
 def blob_folder(settings: Settings) -> Iterator[Finding]:
-    """Where the workers keep decoded audio, if it is a folder of this machine."""
-    if settings.blob_url.startswith("file://"):
-        folder = Path(settings.blob_url.removeprefix("file://"))
-        yield _room("blob store", folder, "TONESTREAM_BLOB_URL names another folder; all workers need the same one")
-    else:
-        yield ok("blob store", f"{settings.blob_url} is not on this machine; not checked")
+    """Where the workers keep decoded audio, a folder of this machine."""
+    folder = Path(settings.blob_url.removeprefix("file://"))
+    yield _room("blob store", folder, "TONESTREAM_BLOB_URL names another folder; all workers need the same one")
 
 
 def open_files(settings: Settings) -> Iterator[Finding]:

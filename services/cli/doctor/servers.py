@@ -8,8 +8,8 @@ from contextlib import closing
 from typing import Final
 
 from services.cli.doctor.finding import Finding, fail, ok, warn
-from shared.bus.base import BusError, TopicSpec
-from shared.bus.topics import topic_specs
+from shared.bus.base import BusError
+from shared.bus.topics import shortcomings, topic_specs
 from shared.contracts.errors import DependencyError
 from shared.contracts.topics import Topics
 from shared.settings import Settings
@@ -35,22 +35,11 @@ def kafka(settings: Settings) -> Iterator[Finding]:
     missing = [spec.name for spec in wanted if spec.name not in existing]
     if missing:
         yield fail("topics", f"missing: {', '.join(missing)}", _CREATE)
-    faults = [fault for spec in wanted if spec.name in existing for fault in _shortcomings(spec, existing[spec.name])]
+    faults = [fault for spec in wanted if spec.name in existing for fault in shortcomings(spec, existing[spec.name])]
     for fault in faults:
-        yield warn("topics", fault, "`tonestream topics create` says how to change it")
+        yield warn("topics", fault, "change it by that command")
     if not missing and not faults:
-        yield ok("topics", f"all {len(wanted)}, with partitions, sizes and retention as needed")
-
-
-def _shortcomings(wanted: TopicSpec, found: TopicSpec) -> Iterator[str]:
-    if found.partitions < wanted.partitions:
-        yield f"{wanted.name} has {found.partitions} partitions, not {wanted.partitions}"
-    for what, needed, there in (
-        ("messages of {} bytes", wanted.max_message_bytes, found.max_message_bytes),
-        ("a retention of {} ms", wanted.retention_ms, found.retention_ms),
-    ):
-        if needed is not None and there is not None and 0 <= there < needed:
-            yield f"{wanted.name} has {what.format(there)} at most, not {needed}"
+        yield ok("topics", f"all {len(wanted)}, with partitions, sizes, retention and replicas as needed")
 
 
 def redis(settings: Settings) -> Iterator[Finding]:

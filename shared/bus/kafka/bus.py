@@ -6,9 +6,9 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from typing import Any
+from typing import Any, Final
 from weakref import WeakSet
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
@@ -17,8 +17,10 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.structs import TopicPartition
 
 from shared.bus.base import (
+    SAFE_REPLICAS,
     BusError,
     BusUnavailableError,
+    Durability,
     Outgoing,
     Positions,
     Record,
@@ -47,6 +49,13 @@ log = logging.getLogger(__name__)
 _LARGEST_MESSAGE = "max.message.bytes"
 #: The setting of a topic that says how long its records are kept, in ms.
 _RETENTION = "retention.ms"
+_MIN_INSYNC: Final = "min.insync.replicas"
+_CLEANUP: Final = "cleanup.policy"
+_UNCLEAN: Final = "unclean.leader.election.enable"
+_STAMPS: Final = "message.timestamp.type"
+_BROKERS_STAMP: Final = "LogAppendTime"
+#: How often a reader looks whether its topics have more partitions by now, seconds.
+_LOOK_FOR_PARTITIONS_S: Final = 10.0
 #: The most records that are fetched to find out whether a reader is at the end.
 _LOOK_AHEAD_RECORDS = 100
 #: How long a reader waits for open transactions before it reports that it is not at the end.
@@ -63,15 +72,16 @@ class KafkaBus:
     def create_topics(self, topics: Sequence[TopicSpec], timeout_s: float = 30.0) -> list[str]:
         if not topics:
             return []
-        wanted = {
-            spec.name: {
-                "num_partitions": spec.partitions,
-                "replication_factor": self._config.replication_factor,
-                "configs": _topic_configs(spec),
-            }
-            for spec in topics
-        }
         with closing(self._admin()) as admin, translated():
+            replicas = self._replicas(admin)
+            wanted = {
+                spec.name: {
+                    "num_partitions": spec.partitions,
+                    "replication_factor": replicas,
+                    "configs": _topic_configs(spec, replicas),
+                }
+                for spec in topics
+            }
             # There is no check before the attempt. If two clients create a topic at once, the broker tells one of them
             # that it exists, and neither fails.
             answer = admin.create_topics(wanted, timeout_ms=milliseconds(timeout_s), raise_errors=False)
@@ -86,19 +96,38 @@ class KafkaBus:
             admin.wait_for_topics(list(wanted), timeout_ms=milliseconds(timeout_s))
             return created
 
+    def grow_topics(self, partitions: Mapping[str, int], timeout_s: float = 30.0) -> None:
+        """Give each of these topics so many partitions, more than it has. Members and readers find them by themselves,
+        within ``metadata_max_age_s``."""
+        if not partitions:
+            return
+        with closing(self._admin()) as admin, translated():
+            admin.create_partitions(dict(partitions), timeout_ms=milliseconds(timeout_s))
+            admin.wait_for_topics(list(partitions), timeout_ms=milliseconds(timeout_s))
+
     def existing(self, topics: Sequence[str]) -> dict[str, TopicSpec]:
         with closing(self._admin()) as admin, translated():
             described = {
-                topic["name"]: len(topic["partitions"])
+                topic["name"]: topic["partitions"]
                 for topic in admin.describe_topics(list(topics))
                 if not topic["error_code"]
             }
-            configs = _limits(admin, list(described)) if described else {}
-        specs = {}
-        for name, partitions in described.items():
-            limits = configs.get(name, {})
-            specs[name] = TopicSpec(name, partitions, limits.get(_RETENTION), limits.get(_LARGEST_MESSAGE))
-        return specs
+            configs = _found_configs(admin, list(described)) if described else {}
+            brokers = len(admin.describe_cluster()["brokers"]) if described else 0
+        return {
+            name: _found_spec(name, partitions, configs.get(name, {}), brokers)
+            for name, partitions in described.items()
+        }
+
+    def _replicas(self, admin: Any) -> int:
+        """How many replicas a new topic gets. Raises BusError for more than there are brokers."""
+        wanted = self._config.replication_factor
+        if wanted is not None and wanted < 0:
+            return wanted
+        brokers = len(admin.describe_cluster()["brokers"])
+        if wanted is not None and wanted > brokers:
+            raise BusError(f"{wanted} replicas need as many brokers, and {brokers} answer")
+        return min(SAFE_REPLICAS, brokers) if wanted is None else wanted
 
     def join(self, group: str, topics: Sequence[str]) -> KafkaMembership:
         membership = KafkaMembership(self._config, group, topics)
@@ -138,29 +167,52 @@ class KafkaBus:
         ]
 
 
-def _limits(admin: KafkaAdminClient, topics: Sequence[str]) -> dict[str, dict[str, int]]:
-    """The retention and the largest message of each topic, by the names of these settings; empty if this client may not
-    read them."""
-    names = [_RETENTION, _LARGEST_MESSAGE]
+def _found_configs(admin: KafkaAdminClient, topics: Sequence[str]) -> dict[str, dict[str, str]]:
+    """The settings of each topic that matter here, by their names; empty if this client may not read them."""
+    names = [_RETENTION, _LARGEST_MESSAGE, _MIN_INSYNC, _CLEANUP, _UNCLEAN, _STAMPS]
     wanted = [ConfigResource(ConfigResourceType.TOPIC, topic, names) for topic in topics]
     try:
         found = admin.describe_configs(wanted, config_filter="all")["topic"]
     except kafka_errors.AuthorizationError:
         return {}
     return {
-        topic: {name: int(settings[name]["value"]) for name in names if name in settings}
+        topic: {name: str(settings[name]["value"]) for name in names if name in settings}
         for topic, settings in found.items()
     }
 
 
-def _topic_configs(spec: TopicSpec) -> dict[str, str]:
+def _found_spec(name: str, partitions: Sequence[Any], settings: Mapping[str, str], brokers: int) -> TopicSpec:
+    if not settings:
+        return TopicSpec(name, len(partitions))
+    return TopicSpec(
+        name,
+        len(partitions),
+        int(settings[_RETENTION]),
+        int(settings[_LARGEST_MESSAGE]),
+        settings[_STAMPS] == _BROKERS_STAMP,
+        Durability(
+            brokers=brokers,
+            replicas=min(len(partition["replica_nodes"]) for partition in partitions),
+            min_insync_replicas=int(settings[_MIN_INSYNC]),
+            compacted="compact" in settings[_CLEANUP],
+            unclean_elections=settings[_UNCLEAN] == "true",
+        ),
+    )
+
+
+def _topic_configs(spec: TopicSpec, replicas: int) -> dict[str, str]:
     configs: dict[str, str] = {}
+    if replicas > 0:
+        # A record is acknowledged by two of three: one broker may be away, and one that has the record is left.
+        configs[_MIN_INSYNC] = "2" if replicas >= SAFE_REPLICAS else "1"
+        configs[_CLEANUP] = "delete"
+        configs[_UNCLEAN] = "false"
     if spec.retention_ms is not None:
         configs[_RETENTION] = str(spec.retention_ms)
     if spec.max_message_bytes is not None:
         configs[_LARGEST_MESSAGE] = str(spec.max_message_bytes)
     if spec.stamped_by_broker:
-        configs["message.timestamp.type"] = "LogAppendTime"
+        configs[_STAMPS] = _BROKERS_STAMP
     return configs
 
 
@@ -202,7 +254,7 @@ class KafkaPublisher(Closing):
 
 
 class KafkaReader(Closing):
-    """Reads all partitions that the topics had when it was made; leaves no trace on the broker."""
+    """Reads all partitions of the topics, also those that come later; leaves no trace on the broker."""
 
     def __init__(
         self, config: KafkaConfig, partitions: Sequence[TopicPartition], from_beginning: bool, positions: Positions
@@ -211,6 +263,7 @@ class KafkaReader(Closing):
         self._partitions = list(partitions)
         self._ahead: deque[Record] = deque()
         self._returned: dict[tuple[str, int], int] = {}
+        self._next_look = time.monotonic() + _LOOK_FOR_PARTITIONS_S
         self._consumer: KafkaConsumer = build(KafkaConsumer, config.consumer("reader"))
         try:
             # A consumer sees the end offsets of its own isolation level only. This one sees the high watermark.
@@ -233,6 +286,7 @@ class KafkaReader(Closing):
 
     def poll(self, max_records: int, timeout_s: float) -> list[Record]:
         deadline = time.monotonic() + timeout_s
+        self._look_for_partitions()
         records = [self._ahead.popleft() for _ in range(min(max_records, len(self._ahead)))]
         while not records:
             remaining = deadline - time.monotonic()
@@ -245,6 +299,26 @@ class KafkaReader(Closing):
 
     def positions(self) -> Positions:
         return dict(self._returned)
+
+    def _look_for_partitions(self) -> None:
+        """Read partitions that were added since, from their beginning: all in them came after this reader."""
+        if time.monotonic() < self._next_look:
+            return
+        self._next_look = time.monotonic() + _LOOK_FOR_PARTITIONS_S
+        known = set(self._partitions)
+        # The client has looked these up by itself; this asks nobody.
+        found = {
+            TopicPartition(topic, number)
+            for topic in {partition.topic for partition in known}
+            for number in self._consumer.partitions_for_topic(topic)
+        }
+        if new := sorted(found - known):
+            log.info("reads new partitions", extra={"partitions": [f"{one.topic}/{one.partition}" for one in new]})
+            self._partitions += new
+            with translated():
+                self._consumer.assign(self._partitions)
+                for partition in new:
+                    self._consumer.seek(partition, 0)
 
     def at_end(self) -> bool:
         """See the interface. Also False while a transaction before the end is open, because it may be committed.

@@ -78,8 +78,9 @@ class KafkaConfig:
     #: The largest record that any client sends. Topics have smaller limits of their own.
     max_message_bytes: int = 6 * 1024 * 1024
     compression: str | None = "lz4"
-    #: Replicas of the topics that are created; -1 for the broker's default.
-    replication_factor: int = -1
+    #: Replicas of the topics that are created: -1 for the broker's default, None for three, or one a broker where there
+    #: are fewer.
+    replication_factor: int | None = -1
 
     def common(self, role: str) -> dict[str, Any]:
         """The settings that every kind of client takes."""

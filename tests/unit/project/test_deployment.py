@@ -24,7 +24,6 @@ DOCKERFILE = (ROOT / "deploy" / "docker" / "Dockerfile").read_text(encoding="utf
 OURS = [*SERVICE_NAMES, "gateway", "topics", "cli"]
 #: Settings that the files decide themselves, and why.
 FIXED = {
-    "blob_url": "the volume",
     "models_dir": "in the image",
     "ffmpeg": "in the image",
     "health_host": "in the image",
@@ -95,8 +94,18 @@ def test_every_setting_reaches_the_services_it_concerns_and_no_others(name: str)
     # Handed on where it is set and left out where it is not, so that a file of secrets counts.
     if name == "keep_audio_s":  # the page can play what was heard
         assert {service(one)["environment"][variable] for one in reached} == {f"${{{variable}:-86400}}"}
-    elif name not in {"kafka_bootstrap_servers", "redis_url"}:
+    elif name not in {"kafka_bootstrap_servers", "redis_url", "blob_url"}:
         assert {service(one)["environment"][variable] for one in reached} <= {None}
+
+
+def test_every_image_that_touches_audio_can_keep_it_in_s3() -> None:
+    with_s3 = set(re.findall(r"^FROM core-s3 AS needs-(\S+)$", DOCKERFILE, re.MULTILINE))
+    assert with_s3 == {*SERVICE_NAMES, "gateway", "cli"} - {"genre-worker"}
+    locked = (ROOT / "deploy" / "requirements" / "s3.txt").read_text(encoding="utf-8")
+    assert "\ns3fs==" in locked and "COPY deploy/requirements/s3.txt" in DOCKERFILE
+    assert {f"AWS_{name}" for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "REGION")} <= set(
+        service("ingestion")["environment"]
+    )
 
 
 def test_no_variable_is_handed_on_that_is_no_setting() -> None:

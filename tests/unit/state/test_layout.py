@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import time
 
 import pytest
@@ -13,7 +14,8 @@ from shared.contracts.messages import ErrorReport, IngestedTrack, MoodPrediction
 from shared.state.coalescing import Coalescing
 from shared.state.connection import connect
 from shared.state.keys import Keys
-from shared.state.layout import bring_up_to_date
+from shared.state.layout import NewerStateError, bring_up_to_date, require_own_layout
+from shared.state.probe import RedisProbe
 from shared.state.requests import Phase, Requests
 from tests.support.state import left_over
 
@@ -81,3 +83,28 @@ def test_it_is_done_once(client: redis.Redis) -> None:
 def _result() -> TrackResult:
     track = Track(key="k", source="s")
     return TrackResult(request_id="r1", status=Status.FAILED, track=track, errors=(ERROR,))
+
+
+def test_the_state_of_a_newer_version_is_left_alone_and_named() -> None:
+    client = connect(f"memory://{time.monotonic_ns()}")
+    assert bring_up_to_date(client, KEYS) == 0
+    require_own_layout(client, KEYS)
+    client.set(KEYS.layout(), "3")
+    client.set("t:request:r1", "t.requests/0@1")
+    for look in (bring_up_to_date, require_own_layout):
+        with pytest.raises(
+            NewerStateError, match=r"newer version of Tonestream .layout '3', and this one reads 2.: upgrade"
+        ):
+            look(client, KEYS)
+    assert client.get(KEYS.layout()) == "3" and client.exists("t:request:r1")
+
+
+def test_a_worker_that_runs_notices_that_a_newer_version_has_moved_the_state_on() -> None:
+    client = connect(f"memory://{time.monotonic_ns()}")
+    noticed: queue.SimpleQueue[NewerStateError] = queue.SimpleQueue()
+    probe = RedisProbe(client, KEYS, noticed.put, every_s=0.01)
+    time.sleep(0.1)
+    assert noticed.empty() and probe.silent_s() < 5
+    client.set(KEYS.layout(), "3")
+    assert "newer version" in str(noticed.get(timeout=5))
+    probe.close()
