@@ -4,11 +4,15 @@ Features on the wire: ``TSF1``, the length of the header (unsigned 32-bit little
 fields but the matrix, and its ``shape``), then the matrix as little-endian float32 in row-major order. A segment of
 130 x 64 takes 33,280 bytes and a header of some 240.
 
-Packed features take half of that: the matrix is float16, and the header has a field ``packed`` with its encoding, its
-true shape and the true model. Workers of versions that do not know this field fail what they cannot read, and hold what
-names a model that they do not have until a newer worker takes it over. So that they hold packed features, ``model`` in
-the header is the name of no model (`PACKED`), and ``shape`` is that of the same bytes as float32. Two finite float16
-values read as one float32 value are finite too, so an old worker finds nothing wrong with them.
+Packed features take half of that: each coefficient is scaled between its least and its greatest value in the segment to
+whole numbers of 15 bits. The body is the least values and the steps of all coefficients, little-endian float32, and the
+numbers as 16-bit integers, row by row. (float16 would be as short, twenty times as coarse, and takes longer.) The
+header has a field ``packed`` with the encoding, the true shape and the true model.
+
+Workers of versions that do not know this field fail what they cannot read, and hold what names a model that they do not
+have until a newer worker takes it over. So that they hold packed features, ``model`` in the header is the name of no
+model (`PACKED`), and ``shape`` is that of the same bytes as float32. No number is above `_LARGEST`, so any two of them
+read as float32 are finite, and an old worker finds nothing wrong with them.
 """
 
 from __future__ import annotations
@@ -54,9 +58,11 @@ _FAMILY: Final = b"TSF"
 _LENGTH: Final = struct.Struct("<I")
 #: The model that packed features name to workers that cannot unpack them. It stands in their logs and health reports.
 PACKED: Final = "for-a-newer-genre-worker"
-#: The bytes of two float16 values, or of one float32.
-_PAIR: Final = 4
-_FLOAT16: Final = "float16"
+_SCALED: Final = "scaled-15-bit"
+#: The largest number of packed features. Above it, two numbers may look like a float32 that is not finite.
+_LARGEST: Final = 0x7F7F
+_LEAST_STEP: Final = np.float32(1e-30)
+_WORD: Final = 4
 
 #: The topic of every message.
 CHANNEL_OF: Final[dict[type[BaseModel], Channel]] = {
@@ -114,7 +120,7 @@ def channel_of(message: Message) -> Channel:
 def encode_message(message: Message, pack: bool = False) -> bytes:
     """The bytes of a message. Raises MalformedMessageError if it is larger than its topic takes.
 
-    ``pack`` halves features, which are rounded to float16. Other messages stay as they are.
+    ``pack`` halves features, which are rounded to 15 bits. Other messages stay as they are.
     """
     if isinstance(message, SegmentFeatures):
         encoded = _encode_features(message, pack)
@@ -182,32 +188,38 @@ class _Packed(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
-    encoding: Literal["float16"] = _FLOAT16
+    encoding: Literal["scaled-15-bit"] = _SCALED
     shape: tuple[Annotated[int, Field(strict=True, gt=0)], Annotated[int, Field(strict=True, gt=0)]]
     model: ModelId | None = None
 
 
 def _encode_features(features: SegmentFeatures, pack: bool) -> bytes:
     header = json.loads(features.model_dump_json())
-    halves = _halves(features.matrix) if pack else None
-    if halves is None:
+    body = _scaled(features.matrix) if pack else None
+    if body is None:
         header["shape"] = list(features.matrix.shape)
         body = np.ascontiguousarray(features.matrix, dtype="<f4").tobytes()
     else:
-        body = halves.tobytes()
-        body += bytes(len(body) % _PAIR)
         frames, coefficients = features.matrix.shape
         header["packed"] = _Packed(shape=(frames, coefficients), model=features.model).model_dump()
-        header |= {"model": PACKED, "shape": [1, len(body) // _PAIR]}
+        header |= {"model": PACKED, "shape": [1, len(body) // _WORD]}
     head = json.dumps(header, separators=(",", ":")).encode()
     return b"".join((_MAGIC, _LENGTH.pack(len(head)), head, body))
 
 
-def _halves(matrix: npt.NDArray[np.float32]) -> npt.NDArray[np.float16] | None:
-    """The matrix as float16; None if that cannot hold its values, which are decibels or logarithms and far smaller."""
+def _scaled(matrix: npt.NDArray[np.float32]) -> bytes | None:
+    """The matrix as the body of packed features; None if its range is too large for a float32."""
+    least = matrix.min(axis=0)
     with np.errstate(over="ignore"):
-        halves = matrix.astype("<f2")
-    return halves if np.isfinite(halves).all() else None
+        step = (matrix.max(axis=0) - least) / np.float32(_LARGEST)
+    if not np.isfinite(step).all():
+        return None
+    step = np.maximum(step, _LEAST_STEP)
+    numbers = matrix - least
+    numbers /= step
+    np.rint(numbers, out=numbers)
+    body = b"".join((least.astype("<f4").tobytes(), step.astype("<f4").tobytes(), numbers.astype("<u2").tobytes()))
+    return body + bytes(-len(body) % _WORD)
 
 
 def _decode_features(value: bytes) -> SegmentFeatures:
@@ -226,7 +238,7 @@ def _decode_features(value: bytes) -> SegmentFeatures:
     if packed is None:
         fields["matrix"] = _matrix(body, fields.pop("shape", None))
     else:
-        fields |= {"model": packed.model, "matrix": _from_halves(body, packed.shape)}
+        fields |= {"model": packed.model, "matrix": _unscaled(body, packed.shape)}
     try:
         return SegmentFeatures.model_validate(fields)
     except ValidationError as error:
@@ -247,7 +259,7 @@ def _packed(fields: dict[str, Any]) -> _Packed | None:
     """How the features are packed; None if they are not, or in a way that only newer versions know: then the message is
     read as by an old worker, so that it is held."""
     field = fields.get("packed")
-    if field is None or (isinstance(field, dict) and field.get("encoding") not in (None, _FLOAT16)):
+    if field is None or (isinstance(field, dict) and field.get("encoding") not in (None, _SCALED)):
         return None
     try:
         return _Packed.model_validate(field)
@@ -255,12 +267,17 @@ def _packed(fields: dict[str, Any]) -> _Packed | None:
         raise MalformedMessageError(f"packed: {faults(error)}") from None
 
 
-def _from_halves(body: bytes, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
-    size = shape[0] * shape[1] * 2
-    if len(body) != size + size % _PAIR:
+def _unscaled(body: bytes, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
+    frames, coefficients = shape
+    scales, size = 2 * _WORD * coefficients, 2 * frames * coefficients
+    if len(body) != scales + size + -size % _WORD:
         raise MalformedMessageError(
-            f"matrix: {len(body)} bytes do not make a float16 matrix of {shape[0]} x {shape[1]}"
+            f"matrix: {len(body)} bytes do not make a packed matrix of {frames} x {coefficients}"
         )
-    matrix = np.frombuffer(body[:size], dtype="<f2").reshape(shape).astype(np.float32)
+    least, step = np.frombuffer(body, "<f4", 2 * coefficients).reshape(2, coefficients)
+    matrix = np.frombuffer(body, "<u2", frames * coefficients, scales).reshape(shape).astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):  # refused later, as values that are not finite
+        matrix *= step
+        matrix += least
     matrix.flags.writeable = False
     return matrix

@@ -252,8 +252,8 @@ _MATRIX_ON_THE_WIRE = {
     "type": "string",
     "contentEncoding": "binary",
     "description": "Behind the header: little-endian float32 [frames, coefficients], row by row; the header's field"
-    " `shape` holds both numbers. On Kafka the values are float16: then the header's field `packed` holds `encoding`,"
-    " `shape` and `model`, and those beside it are for workers of older versions.",
+    " `shape` holds both numbers. On Kafka they are packed (`shared/contracts/codec.py`): then the header's field"
+    " `packed` holds `encoding`, `shape` and `model`, and those beside it are for workers of older versions.",
 }
 
 

@@ -248,7 +248,7 @@ def test_a_worker_without_work_is_ready_as_soon_as_it_owns_partitions() -> None:
             time.sleep(0.01)
         assert time.monotonic() < began + 4.0
         bench.loop.stop()
-        bench.send(request("ends the poll"))
+        bench.send(request("last"))  # which ends the poll
 
 
 @pytest.mark.parametrize("keep_alive_s", [None, 0.01])
