@@ -1,7 +1,7 @@
 """Fetch the schemas of the custom resources in ``deploy/kubernetes`` anew, into ``deploy/kubernetes/schemas``.
 
 Those of Go projects are files of their modules; Strimzi's are made by its own generator from its API, both on Maven
-Central, with a Java of at least 21 (``JAVA=/path/to/java``). Needs ``go``, ``mvn`` and PyYAML. Descriptions are left out.
+Central, with a Java of at least 21 (``JAVA=/path/to/java``). Needs ``go``, ``mvn`` and PyYAML. Prose is left out.
 """
 
 from __future__ import annotations
@@ -32,7 +32,11 @@ MODULES: Final = (
     ("sigs.k8s.io/gateway-api", "v1.4.0", ("config/crd/standard/gateway.networking.k8s.io_httproutes.yaml",)),
 )
 STRIMZI: Final = "1.2.0"
-STRIMZI_KINDS: Final = {"Kafka": "kafka.Kafka", "KafkaNodePool": "nodepool.KafkaNodePool", "KafkaUser": "user.KafkaUser"}
+STRIMZI_KINDS: Final = {
+    "Kafka": "kafka.Kafka",
+    "KafkaNodePool": "nodepool.KafkaNodePool",
+    "KafkaUser": "user.KafkaUser",
+}
 _POM: Final = """<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>
 <groupId>local</groupId><artifactId>schemas</artifactId><version>1</version><dependencies>
 <dependency><groupId>io.strimzi</groupId><artifactId>crd-generator</artifactId><version>{version}</version></dependency>
