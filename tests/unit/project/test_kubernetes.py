@@ -421,7 +421,8 @@ def test_only_who_needs_it_has_a_way_out(overlay: list[Manifest], extended: list
     ["8.8.8.8", "2606:4700:4700::1111", "10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.1.1", "127.0.0.1",
      "0.0.0.1", "100.64.0.1", "169.254.169.254", "198.18.0.1", "224.0.0.1", "255.255.255.255", "::1", "fe80::1",
      "fd00:ec2::254", "2001:db8::1", "2002:a00:1::", "ff02::1", "64:ff9b::8.8.8.8", "64:ff9b::10.0.0.1",
-     "64:ff9b::169.254.169.254", "64:ff9b::192.168.0.1", "64:ff9b::172.20.0.1", "64:ff9b::127.0.0.1", "::ffff:10.0.0.1"],
+     "64:ff9b::169.254.169.254", "64:ff9b::192.168.0.1", "64:ff9b::172.20.0.1", "64:ff9b::127.0.0.1",
+     "::ffff:10.0.0.1"],
 )  # fmt: skip
 def test_the_way_out_leads_where_ingestion_would_go_and_nowhere_else(overlay: list[Manifest], address: str) -> None:
     labels = workloads(overlay)["ingestion"].labels
