@@ -16,7 +16,7 @@ COMPOSE ?= deploy/setup/compose.sh
 export INPUT RUN
 
 .DEFAULT_GOAL := help
-.PHONY: help run web test recipes chaos fuzz bench capacity lint lock audit test-services up cli down logs scale train docs recording clean
+.PHONY: help run web test recipes chaos fuzz bench capacity lint lock audit sbom test-services up cli down logs scale train docs recording clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -61,6 +61,9 @@ lock: $(VENV)/.test ## resolve the dependencies again and record their versions 
 
 audit: $(VENV)/.test ## known vulnerabilities of the installed packages
 	$(VENV)/bin/python deploy/setup/audit.py $(VENV)
+
+sbom: $(VENV)/.test ## a bill of materials for each image, and the licences of everything in it, in build/sbom
+	$(VENV)/bin/python deploy/setup/sbom.py build/sbom
 
 up: ## Kafka, Redis, the five services and the gateway in Docker: builds, starts, waits, and says where to look
 	@deploy/setup/up.sh $(COMPOSE)

@@ -15,6 +15,8 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsSettingsSource, SettingsConfigDict
 
 _ROOT = Path(__file__).resolve().parent.parent
+#: Where an installed package has its models (setup.py); a checkout has them at its root.
+_PACKAGED_MODELS: Final = _ROOT / "tonestream" / "models"
 
 #: A folder with one file per setting, named like its variable in lower case. A variable overrides its file.
 SECRETS_DIR_VARIABLE: Final = "TONESTREAM_SECRETS_DIR"
@@ -211,7 +213,10 @@ class Settings(BaseSettings):
     spotify_token_url: str | None = Field(None, description="Another address for Spotify's token service.")
 
     # Models and the vote
-    models_dir: Path = Field(_ROOT / "models", description="Folder with the model folders.")
+    models_dir: Path = Field(
+        _PACKAGED_MODELS if _PACKAGED_MODELS.is_dir() else _ROOT / "models",
+        description="Folder with the model folders.",
+    )
     genre_model: str = Field(
         "musicnn-lstm",
         description="Folder name of the genre model: `musicnn-lstm` is the accurate one, `mfcc-lstm` the cheap one.",

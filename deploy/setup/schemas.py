@@ -1,7 +1,7 @@
 """Fetch the schemas of the custom resources in ``deploy/kubernetes`` anew, into ``deploy/kubernetes/schemas``.
 
 Those of Go projects are files of their modules; Strimzi's are made by its own generator from its API, both on Maven
-Central, with a Java of at least 21 (``JAVA=/path/to/java``). Needs ``go``, ``mvn`` and PyYAML. Descriptions are left out.
+Central, with a Java of at least 21 (``JAVA=/path/to/java``). Needs ``go``, ``mvn`` and PyYAML. Prose is left out.
 """
 
 from __future__ import annotations

@@ -52,9 +52,20 @@ def whole_parser() -> argparse.ArgumentParser:
 
 def _parser(complete: Sequence[str]) -> argparse.ArgumentParser:
     parser = Parser(prog="tonestream", description="Genre and mood of music, by message queue.")
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="tonestream_command")
     for name, command in COMMANDS.items():
         added = commands.add_parser(name, help=command.help)
         if name in complete:
             import_module(f"services.cli.commands.{command.module}").add_arguments(added)
     return parser
+
+
+class _Version(argparse.Action):
+    """Looks the version up only when it is asked for: reading it costs more than the rest of a start."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *unused: object) -> None:
+        from importlib.metadata import version
+
+        print(f"tonestream {version('tonestream')}")
+        parser.exit()
