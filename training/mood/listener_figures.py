@@ -47,15 +47,24 @@ _FELT: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Listened:
-    """Clips with their measured features and their listeners' moods.
+    """Clips with what is measured of them, and their listeners' moods.
 
-    ``features`` [n, 10] in ``AUDIO_FEATURES`` order and units; ``shares`` [n, 4] of the listeners who felt a mood, the
-    mean over its emotions, in ``MOODS`` order; ``groups`` are the artists.
+    ``features`` [n, 10] in ``AUDIO_FEATURES`` order and units; ``embeddings`` [n, values] of the tag model; ``shares``
+    [n, 4] of the listeners who felt a mood, the mean over its emotions, in ``MOODS`` order; ``ratings`` [n] how many
+    listeners there were; ``groups`` are the artists.
     """
 
     features: Floats
+    embeddings: Floats
     shares: Floats
+    ratings: Floats
     groups: tuple[str, ...]
+
+    def __getitem__(self, positions: Integers) -> Listened:
+        groups = tuple(self.groups[position] for position in positions)
+        arrays = (self.features, self.embeddings, self.shares, self.ratings)
+        features, embeddings, shares, ratings = (array[positions] for array in arrays)
+        return Listened(features, embeddings, shares, ratings, groups)
 
     @property
     def top(self) -> Integers:
@@ -97,6 +106,12 @@ def correlations(probabilities: Floats, listened: Listened) -> dict[str, Interva
         rows, listened.groups, lambda drawn: float(np.mean([of_mood(mood, drawn) for mood in range(len(MOODS))]))
     )
     return {**found, "mean": mean.rounded()}
+
+
+def mean_correlation(probabilities: Floats, shares: Floats) -> float:
+    """Mean over the moods of Spearman's rank correlation of ``probabilities`` [n, 4] with ``shares`` [n, 4]."""
+    pairs = [np.stack(pair, axis=1) for pair in zip(probabilities.T, shares.T, strict=True)]
+    return float(np.mean([_rank_correlation(one) for one in pairs]))
 
 
 def feature_correlations(listened: Listened) -> tuple[Felt, ...]:

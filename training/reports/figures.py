@@ -336,6 +336,9 @@ class ListenerFigures(ListenerAnswers):
     hidden: int | None = None
     members: int | None = None
     steps: int | None = None
+    penalty: float | None = None
+    embedding: float | None = None
+    flattered: float | None = None
     seed: int | None = None
     taken_from: str | None = None
 
@@ -361,7 +364,8 @@ class MoodAnswers(Figures):
 
 
 class MoodFigures(MoodAnswers):
-    """All figures of a mood model in a manifest or a report. ``repeated`` comes only from a cross-validation."""
+    """All figures of a mood model in a manifest or a report. ``repeated`` comes only from a cross-validation.
+    ``taken_from`` names the model that the part for Spotify's features came with."""
 
     repeated: Repeated | None = None
     folds: int | None = None
@@ -370,6 +374,7 @@ class MoodFigures(MoodAnswers):
     hidden: int | None = None
     steps: int | None = None
     audio: ListenerFigures | None = None
+    taken_from: str | None = None
     trained_on: tuple[str, ...] | None = None
     training_s: int | None = None
     leak: TrackLeak | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +14,20 @@ import training.reports.metrics as metrics
 from shared.contracts.audio_features import AUDIO_FEATURES
 from shared.contracts.labels import GENRES, MOODS
 from training.data.clips import Clip, DataError
+from training.data.splits import fold_of_each
 from training.genre.protocol import Workspace
 from training.mood.feature_checks import orders, tempo_agreement
 from training.mood.listener_figures import Listened, clear_clips, clear_clips_by_deviation, correlations
-from training.mood.listeners import cross_validate, fit_audio_mood, scaler_for, targets, train
+from training.mood.listener_rule import RuleSettings
+from training.mood.listeners import cross_validate, fit_audio_mood, fitted, held_out_logits, targets
 
+SETTINGS = RuleSettings(penalty=1e-3, embedding=0.3)
 COLUMNS = ("calmness", "tenderness", "power", "tension", "joyful_activation", "sadness")
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listeners, "_STEPS", 60)
+    monkeypatch.setattr(listeners, "_CHOICES", (SETTINGS, RuleSettings(1e-2, 0.0)))
     monkeypatch.setattr(metrics, "_RESAMPLES", 50)
 
 
@@ -35,7 +39,8 @@ def clips(artists: int = 12, each: int = 4) -> Listened:
     features[np.arange(len(mood)), 3 + mood] += 3.0
     shares = np.full((len(mood), 4), 0.1) + random.uniform(0, 0.02, (len(mood), 4))
     shares[np.arange(len(mood)), mood] = 0.7
-    return Listened(features, shares, tuple(f"artist {i // each}" for i in range(len(mood))))
+    groups = tuple(f"artist {i // each}" for i in range(len(mood)))
+    return Listened(features, random.normal(size=(len(mood), 12)), shares, np.full(len(mood), 20.0), groups)
 
 
 def test_a_mood_is_clear_where_its_part_of_the_shares_leads_the_next() -> None:
@@ -59,39 +64,76 @@ def test_targets_add_up_to_one_and_give_a_rare_mood_more_than_its_share() -> Non
     assert row[3] > usual[3] and row[0] < usual[0]
 
 
-def test_a_network_learns_the_shares_and_ignores_the_duration() -> None:
+def test_a_rule_learns_the_shares_and_ignores_the_duration() -> None:
     listened = clips()
-    scaler = scaler_for(listened.features)
-    network = train(scaler.standardise(listened.features), targets(listened.shares, np.full(4, 0.25)), seed=1)
-    logits = network(scaler.standardise(listened.features)).numpy()
+    rule = fitted(listened, SETTINGS)
+    logits = rule.logits(listened.features, listened.embeddings)
     assert (logits.argmax(axis=1) == listened.shares.argmax(axis=1)).all()
     longer = listened.features + np.eye(10)[AUDIO_FEATURES.index("duration_ms")] * 1e6
-    np.testing.assert_array_equal(scaler.standardise(longer), scaler.standardise(listened.features))
+    np.testing.assert_array_equal(rule.logits(longer, listened.embeddings), logits)
 
 
-def test_no_artist_is_trained_on_and_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mood_that_only_the_embedding_shows_is_learnt_from_it() -> None:
+    shown = clips()
+    listened = replace(shown, features=shown.embeddings[:, :10], embeddings=shown.features)
+    fold_of = fold_of_each([MOODS[mood] for mood in listened.top], listened.groups, 3, 1)
+    told = held_out_logits(listened, fold_of, RuleSettings(1e-3, 1.0))
+    assert (told.argmax(axis=1) == listened.top).mean() > 0.9
+    untold = held_out_logits(listened, fold_of, RuleSettings(1e-3, 0.0))
+    assert (untold.argmax(axis=1) == listened.top).mean() < 0.6
+
+
+def test_a_clip_with_more_ratings_weighs_more() -> None:
     listened = clips()
-    seen: list[int] = []
+    features, embeddings = np.repeat(listened.features[:1], 2, axis=0), np.repeat(listened.embeddings[:1], 2, axis=0)
+    torn = Listened(features, embeddings, np.array([[0.9, 0, 0, 0], [0, 0.9, 0, 0]]), np.array([50.0, 5.0]), ("a", "b"))
+    calm, energetic, *_ = fitted(torn, SETTINGS).logits(features, embeddings)[0]
+    assert calm > energetic
+
+
+def test_the_network_gives_the_logits_of_the_rule() -> None:
+    listened = clips()
+    rule = fitted(listened, SETTINGS)
+    inputs = np.hstack([rule.scaler.standardise(listened.features), 2.0 * listened.embeddings]).astype(np.float32)
+    np.testing.assert_allclose(
+        rule.network()(inputs).numpy(), rule.logits(listened.features, 2.0 * listened.embeddings), atol=1e-4
+    )
+
+
+def test_no_artist_is_fitted_to_and_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    listened = clips()
+    known: list[set[str]] = []
+    judged: list[set[str]] = []
 
     class Nothing:
-        def __call__(self, features: np.ndarray) -> Nothing:
-            seen.append(len(features))
-            return self
+        def logits(self, features: np.ndarray, embeddings: np.ndarray) -> np.ndarray:
+            own = np.isin(listened.features[:, 0], features[:, 0])
+            judged.append({listened.groups[row] for row in np.flatnonzero(own)})
+            return np.zeros((len(features), 4))
 
-        def numpy(self) -> np.ndarray:
-            return np.zeros((seen[-1], 4))
-
-    trained: list[int] = []
-
-    def counted(features: np.ndarray, labels: object, seed: int) -> Nothing:
-        trained.append(len(features))
+    def noted(part: Listened, settings: RuleSettings) -> Nothing:
+        known.append(set(part.groups))
         return Nothing()
 
-    monkeypatch.setattr(listeners, "train", counted)
+    monkeypatch.setattr(listeners, "fitted", noted)
     cross_validate(listened, 3, 1, 1, Workspace(Path(), 1))
-    assert sum(seen) == len(listened.groups)
-    assert all(count % 4 == 0 for count in seen + trained)
-    assert [a + b for a, b in zip(seen, trained, strict=True)] == [len(listened.groups)] * 3
+    assert len(known) == len(judged) > 3
+    assert not any(fitted_to & tested for fitted_to, tested in zip(known, judged, strict=True))
+
+
+def test_the_settings_of_a_fold_are_chosen_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    listened = clips()
+    seen: list[set[str]] = []
+
+    def noted(part: Listened, seed: int) -> RuleSettings:
+        seen.append(set(part.groups))
+        return SETTINGS
+
+    monkeypatch.setattr(listeners, "chosen", noted)
+    fold_of = fold_of_each([MOODS[mood] for mood in listened.top], listened.groups, 3, 1)
+    held_out_logits(listened, fold_of, None)
+    tested = [{listened.groups[row] for row in np.flatnonzero(fold_of == fold)} for fold in range(3)]
+    assert [set(listened.groups) - known for known in seen] == tested
 
 
 def test_the_figures_of_what_can_be_told_are_good_and_have_intervals() -> None:
@@ -113,7 +155,7 @@ def test_the_figures_of_what_can_be_told_are_good_and_have_intervals() -> None:
 
 def test_a_probability_that_follows_what_was_felt_correlates_fully_and_a_constant_one_not_at_all() -> None:
     listened = clips()
-    listened = Listened(listened.features, np.random.default_rng(3).random((48, 4)), listened.groups)
+    listened = replace(listened, shares=np.random.default_rng(3).random((48, 4)))
     assert correlations(np.stack([listened.shares] * 2), listened)["mean"].as_json() == {
         "value": 1.0,
         "low": 1.0,
@@ -132,7 +174,7 @@ def test_a_mood_is_learnt_from_a_folder_of_recordings(tmp_path: Path) -> None:
         lines.append(",".join((str(number), f"artist {number // 2}", *map(str, felt))))
     (tmp_path / "index.csv").write_text("\n".join(lines))
     mood = fit_audio_mood(tmp_path, Workspace(tmp_path / "cache", 1), folds=2, repeats=1)
-    assert mood.network(np.zeros((3, 10), np.float32)).shape == (3, 4)
+    assert mood.network(np.zeros((3, 210), np.float32)).shape == (3, 4)
     assert mood.scaler.ignored == ("duration_ms",)
     assert mood.temperature == mood.figures.temperature
     assert mood.figures.clear_clips["calm"] == 4
