@@ -33,7 +33,7 @@ def moved(one: Declaration, before: Samples, after: Samples) -> bool:
 def trace_of(span: ReadableSpan) -> int:
     """The ID of its trace."""
     assert span.context is not None
-    return span.context.trace_id
+    return int(span.context.trace_id)
 
 
 def in_trace(spans: Iterable[ReadableSpan], trace_id: int) -> list[ReadableSpan]:

@@ -129,7 +129,8 @@ def test_lines_of_log_name_request_and_trace(spans: Spans) -> None:
     handler.setFormatter(JsonFormatter())
     logger = logging.getLogger("shared.runtime.settling")
     logger.addHandler(handler)
-    level, _ = logger.level, logger.setLevel("INFO")
+    level = logger.level
+    logger.setLevel("INFO")
     try:
         bench = Bench(Scripted(lambda _: TonestreamError(ErrorCode.TOO_LONG, "it never ends")))
         bench.send(sent("a", CONTEXT))
