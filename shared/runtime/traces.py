@@ -73,6 +73,13 @@ class _InHand:
 _in_hand: ContextVar[Mapping[str, _InHand]] = ContextVar("tonestream_spans", default={})  # noqa: B039 (never mutated)
 
 
+_NOTHING: Final = nullcontext()
+
+
+def _of(record: Record) -> _InHand | None:
+    return None if _tracing is None else _in_hand.get().get(record.coordinates)
+
+
 # Turning it on and off
 
 
@@ -166,26 +173,26 @@ def processing(records: Sequence[Record], group: str) -> Iterator[None]:
 
 def current(record: Record) -> AbstractContextManager[None]:
     """Within the block the span of the record is the current one, and lines of log carry its IDs."""
-    in_hand = _in_hand.get().get(record.coordinates)
-    return nullcontext() if in_hand is None else _current(in_hand.span)
+    in_hand = _of(record)
+    return _NOTHING if in_hand is None else _current(in_hand.span)
 
 
 def headers(record: Record, request_id: str) -> Headers:
     """The context for what leaves for a request because of the record. Empty where nothing is traced."""
-    in_hand = _in_hand.get().get(record.coordinates)
+    in_hand = _of(record)
     return () if in_hand is None else in_hand.others.get(request_id, in_hand.headers)
 
 
 def concluded(record: Record, request_id: str, attempts: int) -> None:
     """What became of the record, after so many tries."""
-    if (in_hand := _in_hand.get().get(record.coordinates)) is not None:
+    if (in_hand := _of(record)) is not None:
         in_hand.span.set_attribute("tonestream.request_id", request_id)
         in_hand.span.set_attribute("tonestream.attempts", attempts)
 
 
 def failed(record: Record, error_type: str, message: str) -> None:
     """The record ended in an error: one of our codes, or the type of an exception."""
-    if (in_hand := _in_hand.get().get(record.coordinates)) is not None:
+    if (in_hand := _of(record)) is not None:
         _fail(in_hand.span, error_type, message)
 
 
@@ -194,14 +201,14 @@ def failed(record: Record, error_type: str, message: str) -> None:
 
 def noted(record: Record) -> str:
     """The context of the record as a text, to be written down and joined later; empty where nothing is traced."""
-    in_hand = _in_hand.get().get(record.coordinates)
+    in_hand = _of(record)
     return "" if in_hand is None else dict(in_hand.headers)["traceparent"].decode()
 
 
 def answers(record: Record, request_id: str, context: str) -> None:
     """The record completes the request whose ``context`` was noted. Of another trace than the record's, its result
     goes on in that trace, and the two are linked."""
-    in_hand = _in_hand.get().get(record.coordinates)
+    in_hand = _of(record)
     if _tracing is None or in_hand is None or not context:
         return
     if (found := _tracing.answer(in_hand.span, request_id, context)) is not None:
@@ -227,7 +234,7 @@ def sending(records: Sequence[Outgoing]) -> Iterator[list[Outgoing]]:
 
 def asked(fields: Mapping[str, str]) -> AbstractContextManager[None]:
     """The block does what an HTTP request with these header fields (names in lower case) asks for, in its context."""
-    return nullcontext() if _tracing is None or "traceparent" not in fields else _tracing.asked(fields)
+    return _NOTHING if _tracing is None or "traceparent" not in fields else _tracing.asked(fields)
 
 
 def context_fields() -> dict[str, str]:

@@ -316,6 +316,21 @@ def test_a_member_is_told_what_its_group_has_committed_and_nothing_else(bus: Bus
         assert parsed_coordinates(record.coordinates) == (record.topic, record.partition, record.offset)
 
 
+def test_the_lag_is_what_is_not_committed_of_the_partitions_that_a_member_owns(
+    bus: Bus, source: str, target: str, names: Names
+) -> None:
+    group = names.group("workers")
+    with bus.join(group, [source]) as member:
+        _until(lambda: len(member.assigned()) == PARTITIONS, member)
+        _publish(bus, _numbered(source, 20))
+        records = _take(member, 20)
+        _until(lambda: sum(member.lag().values()) == 20, member)
+        member.commit([Outgoing(target, b"k", b"1")], records)
+        assert set(member.lag()) == {(source, partition) for partition in range(PARTITIONS)}
+        # A transaction leaves a marker behind its last record, which an idle member passes.
+        _until(lambda: not member.poll(1, 0.1) and sum(member.lag().values()) == 0)
+
+
 def test_nothing_of_a_refused_unit_is_visible_and_its_records_come_again(
     bus: Bus, source: str, target: str, names: Names
 ) -> None:

@@ -40,7 +40,7 @@ def test_without_a_key_only_the_page_and_what_says_whether_the_gateway_lives_are
     for path in ("/livez", "/readyz", "/v1/info", "/", "/static/nothing.js"):
         assert bench.client.get(path).status_code in (200, 404), path
     closed = ["/v1/results", "/v1/summary", "/v1/events", "/v1/webhooks", "/v1/tracks/x", "/openapi.json", "/nowhere"]
-    for path in [*closed, "/static/../v1/results", "//v1/results", "/v1/info/", "/v1/session/x"]:
+    for path in [*closed, "/metrics", "/static/../v1/results", "//v1/results", "/v1/info/", "/v1/session/x"]:
         found = bench.client.get(path)
         assert problem_of(found) == (401, "unauthorized"), path
         assert found.headers["www-authenticate"].startswith("Bearer")
@@ -51,6 +51,7 @@ def test_without_a_key_only_the_page_and_what_says_whether_the_gateway_lives_are
 def test_every_key_opens_as_bearer_and_as_x_api_key(bench: GatewayBench, key: str) -> None:
     for headers in (bearer(key), {"X-API-Key": key}, {"Authorization": f"bearer  {key}"}):
         assert bench.client.get("/v1/summary", headers=headers).status_code == 200
+        assert "tonestream_view_results" in bench.client.get("/metrics", headers=headers).text
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,8 @@ def selectors(node: Any) -> Iterator[Any]:
 def grouped(node: Any) -> Iterator[str]:
     """Every label by which the expression groups."""
     modifier = getattr(node, "modifier", None)
-    yield from getattr(modifier, "labels", None) or () if modifier is not None else ()
+    for labels in (modifier, getattr(modifier, "matching", None), getattr(modifier, "group_labels", None)):
+        yield from getattr(labels, "labels", labels if isinstance(labels, list) else ())
     for name in ("expr", "lhs", "rhs", "param"):
         child = getattr(node, name, None)
         if child is not None and not isinstance(child, str | int | float):
