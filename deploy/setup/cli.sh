@@ -3,7 +3,10 @@
 # else in it is special, so that a URL keeps its & and ;. The arguments are the Compose command.
 set -euf
 compose="$*"
-words=$(printf '%s\n' "${RUN:---help}" | xargs -n 1 printf '%s\n') || exit 2
+words=$(printf '%s\n' "${RUN:---help}" | xargs -n 1 printf '%s\n' 2>/dev/null) || {
+    echo "RUN has a quote without its counterpart: $RUN" >&2
+    exit 2
+}
 IFS='
 '
 set -- $words

@@ -19,7 +19,7 @@ fi
 if ! said=$(docker version --format '{{.Server.Version}}' 2>&1); then
     case $said in
         *"permission denied"*) fail "this user may not use Docker: sudo usermod -aG docker \$USER, then log in again" ;;
-        *) fail "the Docker engine does not answer, is it started? It said: $said" ;;
+        *) fail "the Docker engine does not answer: $(echo "$said" | tail -n 1)" ;;
     esac
 fi
 exec "$@"

@@ -75,6 +75,9 @@ waiting() {
     done
 }
 
+# Whatever is missing is said once.
+$compose ps -q >/dev/null || exit 1
+
 # A second `up` keeps the number of workers that `make scale` chose.
 scales=
 for service in ingestion feature-extraction genre-worker mood-worker aggregator; do
@@ -87,7 +90,7 @@ if ! $compose up --build --detach $scales; then
     exit 1
 fi
 
-patience=${UP_WAIT_S:-180}
+patience=${UP_WAIT_S:-300}
 started=$(date +%s)
 said=
 while not_yet=$(waiting) && [ -n "$not_yet" ]; do
