@@ -197,8 +197,7 @@ def test_each_request_has_exactly_one_result_and_the_right_one_whatever_fails(
             fetch_allow="127.0.0.1", blob_url=f"file://{blob_disk}/blobs", batch_records="8", max_unfinished="60",
             kafka_session_timeout_s=f"{SESSION_S:g}", kafka_transaction_timeout_s="5", **PATIENCE,
         )  # fmt: skip
-        created = pipeline.command("topics", "create")
-        assert created.returncode == 0, created.stderr
+        pipeline.create_topics()
         pipeline.environment[VARIABLE] = ",".join(f"{point}={PLAN.fault_chance}" for point in FAULT_POINTS)
         requests = [
             # Half of them forced, so that there is work to do; the others come from the cache or follow.

@@ -16,7 +16,10 @@ from typing import Any, Self
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 
 from services.topology import SERVICE_NAMES
+from shared.bus.connect import kafka_bus
+from shared.bus.topics import topic_specs
 from shared.contracts.topics import Channel, Topics
+from shared.settings import Settings
 from tests.support.environment import worker_environment
 
 _STOP_S = 40.0
@@ -44,8 +47,7 @@ class Pipeline:
         self._services = services
 
     def __enter__(self) -> Self:
-        created = self.command("topics", "create")
-        assert created.returncode == 0, created.stderr
+        self.create_topics()
         for service in self._services:
             self.start(service)
         return self
@@ -58,6 +60,15 @@ class Pipeline:
                 process.kill()
         for _, process in self.workers:
             process.wait()
+
+    def create_topics(self) -> None:
+        """What ``tonestream topics create`` does, without a process of its own."""
+        settings = Settings(kafka_bootstrap_servers=self.bootstrap_servers)
+        bus = kafka_bus(settings, client_id="tests")
+        try:
+            bus.create_topics(topic_specs(self.topics))
+        finally:
+            bus.close()
 
     def start(self, service: str, **variables: str) -> subprocess.Popen[bytes]:
         """One more worker of that service, with more environment variables."""
