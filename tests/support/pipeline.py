@@ -8,12 +8,14 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.errors import KafkaError
 
 from services.topology import SERVICE_NAMES
 from shared.bus.connect import kafka_bus
@@ -178,6 +180,21 @@ class Pipeline:
         finally:
             admin.close()
 
+    @contextmanager
+    def _asking(self) -> Iterator[tuple[KafkaConsumer, KafkaAdminClient]]:
+        """Clients that ask for offsets. The consumer sees what is committed, and belongs to no group."""
+        consumer = KafkaConsumer(
+            bootstrap_servers=self.bootstrap_servers, isolation_level="read_committed", enable_auto_commit=False
+        )
+        try:
+            admin = KafkaAdminClient(bootstrap_servers=self.bootstrap_servers)
+            try:
+                yield consumer, admin
+            finally:
+                admin.close()
+        finally:
+            consumer.close()
+
     def lag(self) -> Counter[str]:
         """How far each group is behind the ends of its topics, as a dashboard shows it; empty when none is."""
         inputs = {
@@ -189,20 +206,26 @@ class Pipeline:
             "aggregator": [Channel.TRACKS, Channel.PREDICTIONS, Channel.MOODS],
         }
         lag: Counter[str] = Counter()
-        for service, channels in inputs.items():
-            consumer = KafkaConsumer(
-                bootstrap_servers=self.bootstrap_servers,
-                group_id=self.topics.group(service),
-                isolation_level="read_committed",
-                enable_auto_commit=False,
-            )
-            try:
-                for channel in channels:
-                    name = self.topics.name(channel)
-                    partitions = [TopicPartition(name, p) for p in consumer.partitions_for_topic(name) or ()]
-                    ends = consumer.end_offsets(partitions)
-                    for partition in partitions:
-                        lag[service] += ends[partition] - (consumer.committed(partition) or 0)
-            finally:
-                consumer.close()
+        with self._asking() as (consumer, admin):
+            for service, channels in inputs.items():
+                names = [self.topics.name(channel) for channel in channels]
+                partitions = [
+                    TopicPartition(name, p) for name in names for p in consumer.partitions_for_topic(name) or ()
+                ]
+                ends = consumer.end_offsets(partitions)
+                committed = _committed(admin, self.topics.group(service))
+                lag[service] += sum(ends[one] - committed.get(one, 0) for one in partitions)
         return +lag
+
+
+def _committed(admin: KafkaAdminClient, group: str) -> dict[TopicPartition, int]:
+    """The offsets that the group has committed. A broker that has just started first has to find its coordinator."""
+    deadline = time.monotonic() + _STOP_S
+    while True:
+        try:
+            found = admin.list_group_offsets(group)[group]
+            return {partition: committed.offset for partition, committed in found.items() if committed.offset > 0}
+        except KafkaError as error:
+            if not error.retriable or time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
