@@ -8,11 +8,11 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
@@ -25,6 +25,8 @@ from shared.settings import Settings
 from tests.support.environment import worker_environment
 
 _STOP_S = 40.0
+
+Answer = TypeVar("Answer")
 
 
 class Pipeline:
@@ -174,8 +176,7 @@ class Pipeline:
         """How many workers of a service share its partitions at the moment."""
         admin = KafkaAdminClient(bootstrap_servers=self.bootstrap_servers)
         try:
-            group = self.topics.group(service)
-            described = admin.describe_groups([group])[group]
+            described = _patiently(lambda group: admin.describe_groups([group]), self.topics.group(service))
             return sum(bool(member["member_assignment"]) for member in described["members"])
         finally:
             admin.close()
@@ -213,18 +214,19 @@ class Pipeline:
                     TopicPartition(name, p) for name in names for p in consumer.partitions_for_topic(name) or ()
                 ]
                 ends = consumer.end_offsets(partitions)
-                committed = _committed(admin, self.topics.group(service))
-                lag[service] += sum(ends[one] - committed.get(one, 0) for one in partitions)
+                committed = _patiently(admin.list_group_offsets, self.topics.group(service))
+                lag[service] += sum(
+                    ends[one] - (committed[one].offset if one in committed else 0) for one in partitions
+                )
         return +lag
 
 
-def _committed(admin: KafkaAdminClient, group: str) -> dict[TopicPartition, int]:
-    """The offsets that the group has committed. A broker that has just started first has to find its coordinator."""
+def _patiently(ask: Callable[[str], dict[str, Answer]], group: str) -> Answer:
+    """What the broker says of a group. One that has just started has no coordinator of groups yet."""
     deadline = time.monotonic() + _STOP_S
     while True:
         try:
-            found = admin.list_group_offsets(group)[group]
-            return {partition: committed.offset for partition, committed in found.items() if committed.offset > 0}
+            return ask(group)[group]
         except KafkaError as error:
             if not error.retriable or time.monotonic() > deadline:
                 raise
