@@ -28,7 +28,8 @@ web: $(VENV)/.run ## the page and the HTTP API on this machine; says where to lo
 	@$(VENV)/bin/tonestream serve $(SERVE)
 
 test: $(VENV)/.test test-services ## every test: unit, contract and integration, on real Kafka and Redis
-	$(VENV)/bin/python -m pytest --numprocesses 2 $(if $(CI),--cov --cov-report=term)
+	@# Hundreds of processes import the same modules: they keep the bytecode, also where the environment forbids it.
+	PYTHONDONTWRITEBYTECODE= $(VENV)/bin/python -m pytest --numprocesses 2 $(if $(CI),--cov --cov-report=term)
 
 recipes: $(VENV)/.test test-services ## set up what recipes/ needs (Node, Go, beets, MCP), and run each of them
 	@deploy/setup/recipes.sh $(VENV)
@@ -39,7 +40,7 @@ chaos: $(VENV)/.test test-services ## the long storm: everything fails, and each
 
 fuzz: $(VENV)/.test ## messages and audio files made at random, tens of thousands of them
 	TONESTREAM_FUZZ=long $(VENV)/bin/python -m pytest tests/unit/contracts/test_fuzz_messages.py tests/unit/ingestion/test_fuzz_entry.py \
-		tests/unit/audio/test_fuzz_decoder.py \
+		tests/unit/audio/test_fuzz_decoder.py tests/unit/audio/test_file_tags.py \
 		--timeout 7200 --durations 0
 
 bench: $(VENV)/.test test-services ## what a track costs, beside the limit, the tutorial and other tools (DATA: a folder of clips)

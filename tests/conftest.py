@@ -1,7 +1,8 @@
 """Real servers for the tests that need them, and a report that leaves no doubt about which tests ran.
 
 ``make test`` runs two processes. A folder of tests that share servers goes to one of them, so that each process starts
-a server once at most. The other tests are given out file by file.
+a server once at most. The longest folders are given out first, and the other tests then fill up both processes, file by
+file.
 
 A server that cannot be had skips the tests marked with it, one by one and with the reason. Where ``CI`` is set they
 fail: nobody reads a skip there.
@@ -27,8 +28,8 @@ from tests.support.s3_server import S3Server, start_s3
 from tests.support.secure_kafka import SecureBroker
 from tests.support.secure_redis import SecureRedis
 
-#: The folders of the tests that share servers.
-_ON_SERVERS = frozenset({"contract", "integration", "chaos", "recipes"})
+#: The folders of the tests that share servers, the longest first.
+_ON_SERVERS = ("integration", "chaos", "contract", "recipes")
 
 Server = TypeVar("Server", KafkaBroker, RedisServer, RedisCluster, S3Server)
 
@@ -46,6 +47,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             file = nodeid.split("::")[0]
             folder = Path(file).parts[1]
             return folder if folder in _ON_SERVERS else file
+
+        def _assign_work_unit(self, node: Any) -> None:
+            # xdist sorts by the number of tests, but there are few of the longest ones.
+            for folder in reversed(_ON_SERVERS):
+                if folder in self.workqueue:
+                    self.workqueue.move_to_end(folder, last=False)
+            super()._assign_work_unit(node)
 
     return _Scheduling(config, log)
 

@@ -214,8 +214,7 @@ def test_each_request_has_exactly_one_result_and_the_right_one_whatever_fails(
             kafka_session_timeout_s=f"{SESSION_S:g}", kafka_transaction_timeout_s="5", **PATIENCE,
         )  # fmt: skip
         pipeline.environment.update(blobs.variables)
-        created = pipeline.command("topics", "create")
-        assert created.returncode == 0, created.stderr
+        pipeline.create_topics()
         pipeline.environment[VARIABLE] = ",".join(f"{point}={PLAN.fault_chance}" for point in FAULT_POINTS)
         requests = [
             # Half of them forced, so that there is work to do; the others come from the cache or follow.

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from services.topology import SERVICE_NAMES
 from shared.audio.decode import find_ffmpeg
 from shared.contracts.topics import Channel
 from tests.support.names import Names
@@ -173,12 +174,10 @@ def test_without_mood_workers_a_request_ends_partial_when_its_time_is_up(
     tmp_path: Path, bootstrap_servers: str, redis_url: str, names: Names, web: str
 ) -> None:
     with Pipeline(
-        tmp_path, bootstrap_servers, redis_url, names.prefix, fetch_allow="127.0.0.1", result_deadline_s="10"
-    ) as pipeline:
-        ((_, mood_worker),) = [worker for worker in pipeline.workers if worker[0] == "mood-worker"]
-        mood_worker.kill()
-        mood_worker.wait()
-        pipeline.workers = [worker for worker in pipeline.workers if worker[1] is not mood_worker]
+        tmp_path, bootstrap_servers, redis_url, names.prefix,
+        services=[name for name in SERVICE_NAMES if name != "mood-worker"], fetch_allow="127.0.0.1",
+        result_deadline_s="10",
+    ) as pipeline:  # fmt: skip
         for service in ("feature-extraction", "genre-worker"):
             wait_until(partial(_has_one_member, pipeline, service))
         pipeline.publish([{"request_id": "late", "audio_url": f"{web}/{SAMPLES[0].name}"}])
@@ -186,19 +185,25 @@ def test_without_mood_workers_a_request_ends_partial_when_its_time_is_up(
         assert result["status"] == "partial"
         assert result["genre"] is not None and result["mood"] is None
         assert [(error["code"], error["stage"]) for error in result["errors"]] == [("internal", "aggregator")]
-        # The worker is back: its mood comes too late, and makes no second result.
+        # Now there is a worker: its mood comes too late, and makes no second result.
         pipeline.start("mood-worker")
         wait_until(lambda: not pipeline.lag())
         assert len(pipeline.results(1, PATIENCE_S)) == 1
 
 
-def test_ten_requests_for_the_same_audio_at_once_are_one_piece_of_work(
-    tmp_path: Path, bootstrap_servers: str, redis_url: str, names: Names
-) -> None:
-    with (
-        WebServer() as site,
-        Pipeline(tmp_path, bootstrap_servers, redis_url, names.prefix, fetch_allow="127.0.0.1") as pipeline,
-    ):
+@pytest.fixture(scope="module")
+def common_pipeline(
+    tmp_path_factory: pytest.TempPathFactory, bootstrap_servers: str, redis_url: str
+) -> Iterator[Pipeline]:
+    """For the tests that leave all workers alive. Each finds the results of those before it."""
+    folder, names = tmp_path_factory.mktemp("common"), Names.unique("common")
+    with Pipeline(folder, bootstrap_servers, redis_url, names.prefix, fetch_allow="127.0.0.1") as pipeline:
+        yield pipeline
+
+
+def test_ten_requests_for_the_same_audio_at_once_are_one_piece_of_work(common_pipeline: Pipeline) -> None:
+    pipeline = common_pipeline
+    with WebServer() as site:
         site.add("/song.mp3", SAMPLES[0].read_bytes())
         site.add("/same.mp3", SAMPLES[0].read_bytes())
         paths = ["/song.mp3"] * 8 + ["/same.mp3"] * 2
@@ -233,34 +238,33 @@ def test_a_killed_genre_worker_costs_time_and_no_results(
         assert {result["status"] for result in results} == {"ok"}
 
 
-def test_the_command_line_submits_and_reads_and_a_worker_tells_its_health(
-    tmp_path: Path, bootstrap_servers: str, redis_url: str, names: Names, web: str
-) -> None:
+def test_the_command_line_submits_and_reads_and_a_worker_tells_its_health(common_pipeline: Pipeline, web: str) -> None:
     from tests.support.processes import free_port
 
     port = free_port()
-    with Pipeline(tmp_path, bootstrap_servers, redis_url, names.prefix, fetch_allow="127.0.0.1") as pipeline:
-        pipeline.environment["TONESTREAM_HEALTH_PORT"] = str(port)
-        pipeline.start("aggregator")
-        submitted = pipeline.command("submit", "-", stdin=f"{web}/{SAMPLES[0].name}\n{web}/missing.mp3\n")
-        assert submitted.returncode == 0, submitted.stderr
-        good, missing = (line.split("\t")[0] for line in submitted.stdout.splitlines())
+    pipeline = common_pipeline
+    pipeline.start("aggregator", TONESTREAM_HEALTH_PORT=str(port))
+    before = {json.loads(line)["request_id"] for line in pipeline.command("results").stdout.splitlines()}
+    # Another track than those of the tests before it.
+    submitted = pipeline.command("submit", "-", stdin=f"{web}/{SAMPLES[1].name}\n{web}/missing.mp3\n")
+    assert submitted.returncode == 0, submitted.stderr
+    good, missing = (line.split("\t")[0] for line in submitted.stdout.splitlines())
 
-        followed = pipeline.command("results", "--follow", "--timeout", "120", "--request-id", good, "--json")
-        assert followed.returncode == 0, followed.stderr + pipeline.logs()
-        (result,) = map(json.loads, followed.stdout.splitlines())
-        assert (result["request_id"], result["status"]) == (good, "ok")
+    followed = pipeline.command("results", "--follow", "--timeout", "120", "--request-id", good, "--json")
+    assert followed.returncode == 0, followed.stderr + pipeline.logs()
+    (result,) = map(json.loads, followed.stdout.splitlines())
+    assert (result["request_id"], result["status"], result["cached"]) == (good, "ok", False)
 
-        pipeline.results(2, PATIENCE_S)
-        both = pipeline.command("results")
-        assert {json.loads(line)["request_id"] for line in both.stdout.splitlines()} == {good, missing}
+    pipeline.results(len(before) + 2, PATIENCE_S)
+    now = pipeline.command("results")
+    assert {json.loads(line)["request_id"] for line in now.stdout.splitlines()} == before | {good, missing}
 
-        unknown = pipeline.command("results", "--request-id", "nobody")
-        assert unknown.returncode == 1 and "no result (yet) for nobody" in unknown.stderr
-        wrong = pipeline.command("submit", "spotify:album:1234")
-        assert wrong.returncode == 2 and "only single tracks" in wrong.stderr
+    unknown = pipeline.command("results", "--request-id", "nobody")
+    assert unknown.returncode == 1 and "no result (yet) for nobody" in unknown.stderr
+    wrong = pipeline.command("submit", "spotify:album:1234")
+    assert wrong.returncode == 2 and "only single tracks" in wrong.stderr
 
-        well = pipeline.command("health", "--port", str(port))
-        assert well.returncode == 0 and json.loads(well.stdout)["live"] is True
-        well = pipeline.command("health", "--ready", "--port", str(port))
-        assert well.returncode == 0 and "Kafka and Redis answer" in json.loads(well.stdout)["because"]
+    well = pipeline.command("health", "--port", str(port))
+    assert well.returncode == 0 and json.loads(well.stdout)["live"] is True
+    well = pipeline.command("health", "--ready", "--port", str(port))
+    assert well.returncode == 0 and "Kafka and Redis answer" in json.loads(well.stdout)["because"]

@@ -64,8 +64,7 @@ def site(
         )  # fmt: skip
 
         def made(**settings: str) -> Site:
-            created = pipeline.command("topics", "create")
-            assert created.returncode == 0, created.stderr
+            pipeline.create_topics()
             pipeline.start("ingestion", **{f"TONESTREAM_{name.upper()}": value for name, value in settings.items()})
             return Site(pipeline, proxy, kafka_broker, web)
 

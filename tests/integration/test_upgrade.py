@@ -27,12 +27,15 @@ from shared.settings import Settings
 from tests.support.names import Names
 from tests.support.pipeline import Pipeline
 from tests.support.samples import SAMPLES
+from tests.support.sources import frame_at
 from tests.support.web_server import WebServer
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.timeout(420)]
 
 PATIENCE_S = 180.0
 UNDER_WAY = 8
+#: Of MP3 at 112 kb/s: about 10 s.
+_PIECE = 140 * 1024
 MODELS = Settings().models_dir
 #: What is in the pipeline: names of folders, and the model IDs that results name.
 ACCURATE, CHEAP = "musicnn-lstm", "mfcc-lstm"
@@ -52,7 +55,8 @@ class Upgrade:
         requests = []
         for number in range(count):
             path = f"/{prefix}-{number}.mp3"
-            self.site.add(path, SAMPLES[number % len(SAMPLES)].read_bytes())
+            data = SAMPLES[number % len(SAMPLES)].read_bytes()
+            self.site.add(path, data[frame_at(data, 1) :][:_PIECE])
             requests.append(
                 {"request_id": f"{prefix}-{number}", "audio_url": self.site.url(path), "force": True, **more}
             )

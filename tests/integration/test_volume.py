@@ -20,8 +20,8 @@ TOLERANCE = {-10: 0.02, -20: 0.02, -30: 0.02, -40: 0.05}
 
 
 @pytest.mark.parametrize("model", ["musicnn-lstm", "mfcc-lstm"])
-def test_the_answer_does_not_depend_on_the_volume(tmp_path: Path, model: str) -> None:
-    results = classified(tmp_path, model)
+def test_the_answer_does_not_depend_on_the_volume(files: dict[tuple[str, int], Path], model: str) -> None:
+    results = classified(files, model)
     for track, gains in GAINS_DB.items():
         original, *quiet = (results[track, gain] for gain in gains)
         assert original.genre is not None and original.mood is not None
@@ -40,12 +40,18 @@ def test_the_answer_does_not_depend_on_the_volume(tmp_path: Path, model: str) ->
             assert told == pytest.approx(max(original.mood.features["loudness"] + gain, -60.0), abs=0.5)
 
 
-def classified(folder: Path, model: str) -> dict[tuple[str, int], TrackResult]:
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int], Path]:
     """Each track at each gain, as a 16-bit file."""
+    folder = tmp_path_factory.mktemp("volumes")
     files = {(track, gain): folder / f"{track}{gain}.flac" for track, gains in GAINS_DB.items() for gain in gains}
     for (track, gain), file in files.items():
         command = [find_ffmpeg(), "-v", "error", "-i", str(SAMPLES / f"{track}.mp3"), "-af", f"volume={gain}dB"]
         subprocess.run([*command, "-sample_fmt", "s16", str(file)], check=True)
+    return files
+
+
+def classified(files: dict[tuple[str, int], Path], model: str) -> dict[tuple[str, int], TrackResult]:
     with EmbeddedPipeline(Settings(genre_model=model)) as pipeline:
         requests = [
             TrackRequest(request_id=f"{track}{gain}", audio_url=pipeline.upload(file))

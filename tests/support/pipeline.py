@@ -8,18 +8,25 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.errors import KafkaError
 
 from services.topology import SERVICE_NAMES
+from shared.bus.connect import kafka_bus
+from shared.bus.topics import topic_specs
 from shared.contracts.topics import Channel, Topics
+from shared.settings import Settings
 from tests.support.environment import worker_environment
 
 _STOP_S = 40.0
+
+Answer = TypeVar("Answer")
 
 
 class Pipeline:
@@ -44,8 +51,7 @@ class Pipeline:
         self._services = services
 
     def __enter__(self) -> Self:
-        created = self.command("topics", "create")
-        assert created.returncode == 0, created.stderr
+        self.create_topics()
         for service in self._services:
             self.start(service)
         return self
@@ -58,6 +64,15 @@ class Pipeline:
                 process.kill()
         for _, process in self.workers:
             process.wait()
+
+    def create_topics(self) -> None:
+        """What ``tonestream topics create`` does, without a process of its own."""
+        settings = Settings(kafka_bootstrap_servers=self.bootstrap_servers)
+        bus = kafka_bus(settings, client_id="tests")
+        try:
+            bus.create_topics(topic_specs(self.topics))
+        finally:
+            bus.close()
 
     def start(self, service: str, **variables: str) -> subprocess.Popen[bytes]:
         """One more worker of that service, with more environment variables."""
@@ -161,11 +176,25 @@ class Pipeline:
         """How many workers of a service share its partitions at the moment."""
         admin = KafkaAdminClient(bootstrap_servers=self.bootstrap_servers)
         try:
-            group = self.topics.group(service)
-            described = admin.describe_groups([group])[group]
+            described = _patiently(lambda group: admin.describe_groups([group]), self.topics.group(service))
             return sum(bool(member["member_assignment"]) for member in described["members"])
         finally:
             admin.close()
+
+    @contextmanager
+    def _asking(self) -> Iterator[tuple[KafkaConsumer, KafkaAdminClient]]:
+        """Clients that ask for offsets. The consumer sees what is committed, and belongs to no group."""
+        consumer = KafkaConsumer(
+            bootstrap_servers=self.bootstrap_servers, isolation_level="read_committed", enable_auto_commit=False
+        )
+        try:
+            admin = KafkaAdminClient(bootstrap_servers=self.bootstrap_servers)
+            try:
+                yield consumer, admin
+            finally:
+                admin.close()
+        finally:
+            consumer.close()
 
     def lag(self) -> Counter[str]:
         """How far each group is behind the ends of its topics, as a dashboard shows it; empty when none is."""
@@ -178,20 +207,27 @@ class Pipeline:
             "aggregator": [Channel.TRACKS, Channel.PREDICTIONS, Channel.MOODS],
         }
         lag: Counter[str] = Counter()
-        for service, channels in inputs.items():
-            consumer = KafkaConsumer(
-                bootstrap_servers=self.bootstrap_servers,
-                group_id=self.topics.group(service),
-                isolation_level="read_committed",
-                enable_auto_commit=False,
-            )
-            try:
-                for channel in channels:
-                    name = self.topics.name(channel)
-                    partitions = [TopicPartition(name, p) for p in consumer.partitions_for_topic(name) or ()]
-                    ends = consumer.end_offsets(partitions)
-                    for partition in partitions:
-                        lag[service] += ends[partition] - (consumer.committed(partition) or 0)
-            finally:
-                consumer.close()
+        with self._asking() as (consumer, admin):
+            for service, channels in inputs.items():
+                names = [self.topics.name(channel) for channel in channels]
+                partitions = [
+                    TopicPartition(name, p) for name in names for p in consumer.partitions_for_topic(name) or ()
+                ]
+                ends = consumer.end_offsets(partitions)
+                committed = _patiently(admin.list_group_offsets, self.topics.group(service))
+                lag[service] += sum(
+                    ends[one] - (committed[one].offset if one in committed else 0) for one in partitions
+                )
         return +lag
+
+
+def _patiently(ask: Callable[[str], dict[str, Answer]], group: str) -> Answer:
+    """What the broker says of a group. One that has just started has no coordinator of groups yet."""
+    deadline = time.monotonic() + _STOP_S
+    while True:
+        try:
+            return ask(group)[group]
+        except KafkaError as error:
+            if not error.retriable or time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)

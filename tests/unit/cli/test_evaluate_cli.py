@@ -14,6 +14,8 @@ from services.cli.main import main
 from services.cli.status import FAILED, OK, WRONG_USAGE
 from shared.models.manifest import load_manifest
 from tests.unit.training.test_genre_training import TinyProtocol, write_clips
+from training.data.variations import VARIATIONS
+from training.genre import training
 from training.genre.protocol import PROTOCOLS
 from training.reports.figures import ClipLeak
 
@@ -23,18 +25,31 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_clips(tmp_path_factory.mktemp("data") / "clips", artists=2, length_s=3.2)
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All runs share the features of the clips: a run of ffmpeg each."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture(autouse=True)
-def tiny_recipe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(PROTOCOLS, "tiny", TinyProtocol)
-    monkeypatch.chdir(tmp_path)
+def tiny_recipe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cache: Path) -> None:
+    use_tiny_recipe(monkeypatch, tmp_path, cache)
+
+
+def use_tiny_recipe(patch: pytest.MonkeyPatch, folder: Path, cache: Path) -> None:
+    """Work in ``folder``, where the default folder of features is ``cache``."""
+    patch.setitem(PROTOCOLS, "tiny", TinyProtocol)
+    patch.setattr(training, "VARIATIONS", VARIATIONS[:1])
+    patch.chdir(folder)
+    (folder / ".cache").mkdir()
+    (folder / ".cache" / "features").symlink_to(cache)
 
 
 @pytest.fixture(scope="module")
-def model(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model(clips: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "tiny-genre"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(PROTOCOLS, "tiny", TinyProtocol)
-        patch.chdir(folder.parent)
+        use_tiny_recipe(patch, folder.parent, cache)
         arguments = ["--data", clips, "--model", "tiny", "--out", folder, "--folds", "2", "--threads", "1"]
         assert main(["train", "genre", *map(str, arguments)]) == OK
     return folder

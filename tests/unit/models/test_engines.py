@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from shared.audio.segment_features.extraction import segment_features
+from shared.audio.spec import FeatureSpec
 from shared.contracts.audio_features import AUDIO_FEATURES
 from shared.models import engine as engines
 from shared.models.engine import load_engine
@@ -25,7 +27,11 @@ def inputs(manifest: ModelManifest) -> np.ndarray:
     if manifest.feature_spec is None:
         width = len(AUDIO_FEATURES) + (manifest.embedding or 0)
         return np.random.default_rng(0).normal(size=(9, width)).astype(np.float32)
-    spec = manifest.feature_spec
+    return features_of_samples(manifest.feature_spec)
+
+
+@cache
+def features_of_samples(spec: FeatureSpec) -> np.ndarray:
     return np.concatenate([segment_features(read_segments(sample, spec)[:3], spec) for sample in SAMPLES])
 
 

@@ -137,7 +137,7 @@ def test_the_settings_of_a_fold_are_chosen_without_it(monkeypatch: pytest.Monkey
 
 
 def test_the_figures_of_what_can_be_told_are_good_and_have_intervals() -> None:
-    figures = cross_validate(clips(), 3, 2, 1, Workspace(Path(), 1)).as_json()
+    figures = cross_validate(clips(), 2, 2, 1, Workspace(Path(), 1)).as_json()
     assert figures["clips"] == 48 and figures["groups"] == 12
     assert sum(figures["clear_clips"].values()) == 48
     assert figures["clear_accuracy"]["value"] > 0.9
