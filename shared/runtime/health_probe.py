@@ -48,7 +48,7 @@ def main() -> int:
         print(f"TONESTREAM_HEALTH_PORT is {port!r}, and no port", file=sys.stderr)
         return 2
     try:
-        ok, report = ask(int(port), *sys.argv[1:2])
+        ok, report = ask(int(port), sys.argv[1] if len(sys.argv) > 1 else LIVE)
     except OSError as error:
         print(f"no worker answers on port {port}: {str(error) or type(error).__name__}", file=sys.stderr)
         return 1

@@ -86,8 +86,8 @@ def fit_audio_mood(
     figures = cross_validate(listened, folds, repeats, seed, data)
     if genres is not None:
         figures = figures.with_more(features=check_features(genres, tagger, data))
-    settings = chosen(listened, seed)
-    rule = fitted(listened, settings)
+    rule_settings = chosen(listened, seed)
+    rule = fitted(listened, rule_settings)
     return AudioMood(
         rule.network(),
         rule.scaler,
@@ -95,8 +95,8 @@ def fit_audio_mood(
         figures.with_more(
             tag_model=tagger.manifest.model_id,
             tag_segments=TAG_SEGMENTS,
-            penalty=settings.penalty,
-            embedding=settings.embedding,
+            penalty=rule_settings.penalty,
+            embedding=rule_settings.embedding,
             seed=seed,
         ),
     )

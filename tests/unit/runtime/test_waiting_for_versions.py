@@ -72,8 +72,13 @@ def test_nothing_is_committed_while_replicas_lack_what_it_rests_on() -> None:
 
 def test_a_worker_that_cleans_up_slowly_stays_in_its_group(monkeypatch: pytest.MonkeyPatch) -> None:
     kept_alive = threading.Event()
-    service = Scripted(lambda name: Outcome((announced(name),), (lambda: (kept_alive.wait(5), cleaned.set()),)))  # type: ignore[arg-type,return-value]
     cleaned = threading.Event()
+
+    def clean_up_slowly() -> None:
+        kept_alive.wait(5)
+        cleaned.set()
+
+    service = Scripted(lambda name: Outcome((announced(name),), (clean_up_slowly,)))
     bench = Bench(service)
     monkeypatch.setattr(bench.loop._membership, "keep_alive", kept_alive.set)
     bench.send(request("a"))
