@@ -53,7 +53,7 @@ MAPPED: Final = {
 }
 _EXPORTED_AT_ONCE: Final = 500
 #: Of more rows, a page is soon found by reading in the order of the sort.
-_FEW: Final = 10_000
+_FEW: Final = 25_000
 
 
 ON_THE_MAP: Final = Condition("tracks.energy IS NOT NULL AND tracks.valence IS NOT NULL", ())
