@@ -16,6 +16,7 @@ from services.gateway.submissions import Submissions
 from services.gateway.uploads import INCOMING
 from services.gateway.view import records
 from services.gateway.view.database import Database
+from services.gateway.view.library_map import LibraryMap
 from services.gateway.view.records import Change
 from services.gateway.view.similar import Neighbours
 from services.gateway.webhooks.service import Webhooks, beside
@@ -58,6 +59,7 @@ class Gateway:
         #: process ends with it, so there an upload stays until its answer is in the view.
         self.uploads = INCOMING if mode == "embedded" else UPLOADS
         self.neighbours = Neighbours()
+        self.library_map = LibraryMap()
         self._pipeline_fault = pipeline_fault
         self.database = Database(view)
         with self.database.reading() as connection:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from playwright.sync_api import expect
+from pathlib import Path
+
+import numpy as np
+from playwright.sync_api import Browser, expect
 
 from tests.support.page_visit import Visit
 from tests.support.samples import ROOT
+from tests.support.served import Served
+from tests.support.sounds import RATE, noise
+from tests.support.wav_files import wav_bytes
 
 SAMPLE = ROOT / "samples" / "bay.mp3"
 NOT_AUDIO: dict[str, object] = {"name": "notes.mp3", "mimeType": "audio/mpeg", "buffer": b"these are only words\n" * 99}
@@ -76,6 +82,33 @@ def test_what_is_no_audio_says_so_and_can_be_sent_again(visit: Visit) -> None:
     expect(failed).to_have_count(2)
     failed.first.locator("a.name").click()
     expect(page.locator(".card.errors")).to_contain_text("unsupported_media (ingestion)")
+
+
+def test_one_click_on_an_empty_page_leads_to_a_track_that_plays_and_gaps_are_told_apart(
+    chromium: Browser, tmp_path: Path
+) -> None:
+    """The samples are heard whole. A long track has parts that were not heard, and this one is silent in between."""
+    with Served(tmp_path) as served, Visit(chromium, str(served.client.base_url)) as visit:
+        page = visit.page
+        page.get_by_role("button", name="Try the samples").click()
+        page.wait_for_selector(".play:not([disabled])")
+        expect(page.get_by_role("heading", level=1)).to_have_text("Bay")
+        expect(page.locator(".legend")).not_to_contain_text("not heard")
+        sound = noise(0.1, 54.0)
+        gap = np.zeros(18 * RATE, np.float32)
+        pcm = (np.concatenate((sound, gap, sound)) * 32767).astype("<i2")
+        (tmp_path / "gap.wav").write_bytes(wav_bytes(pcm, RATE))
+        accepted = served.upload(tmp_path / "gap.wav")
+        served.finished(accepted)
+        visit.open_track(accepted["request_id"])
+        expect(page.locator(".silence")).to_have_count(1)
+        expect(page.locator(".legend")).to_contain_text("not heard: 20 segments stand for the track")
+        expect(page.locator(".legend")).to_contain_text("silent: 0:54–1:12")
+        page.locator(".wave").focus()
+        for _ in range(20):
+            page.keyboard.press("ArrowRight")
+        expect(page.locator(".moment")).to_have_text("This part is silent.")
+        assert visit.faults == []
 
 
 def test_links_that_are_none_are_named_and_the_others_go_out(visit: Visit) -> None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, Field, create_model
 from starlette.responses import Response, StreamingResponse
 
@@ -204,10 +204,18 @@ def similar(
 
 
 @router.get("/map", summary="The library as points", response_model=None, responses=responses())
-def as_map(gateway: LivingGateway, wanted: Filters) -> Response:
+def as_map(request: Request, gateway: LivingGateway, wanted: Filters) -> Response:
     """Columns of the same length: one entry a track with energy and valence."""
     with gateway.database.reading() as connection:
-        return _json(search.columns(connection, wanted))
+        if wanted.conditions:
+            return _json(search.columns(connection, wanted))
+        if "gzip" not in request.headers.get("accept-encoding", ""):
+            return Response(gateway.library_map.text(connection), media_type="application/json")
+        return Response(
+            gateway.library_map.compressed(connection),
+            media_type="application/json",
+            headers={"Content-Encoding": "gzip", "Vary": "Accept-Encoding"},
+        )
 
 
 def _json(text: str) -> Response:

@@ -80,6 +80,10 @@ CREATE INDEX IF NOT EXISTS requests_awaited ON requests(track_key) WHERE stage I
 CREATE INDEX IF NOT EXISTS requests_by_leader ON requests(follows) WHERE follows IS NOT NULL;
 """
 
+#: The columns of numbers, flags and words of our own, and the index that has them all.
+NUMBERS: Final = frozenset(column.name for column in COLUMNS if column.kind not in {"text", "words"} or column.choices)
+NUMBERS_INDEX: Final = "tracks_by_numbers"
+
 #: What follows from the answers: made again where ``Row`` has other columns than when it was made.
 _DERIVED: Final = f"""
 DROP TABLE IF EXISTS tracks;
@@ -96,6 +100,7 @@ CREATE INDEX tracks_by_valence ON tracks(valence, seq);
 CREATE INDEX tracks_by_genre_confidence ON tracks(genre_confidence, seq);
 CREATE INDEX tracks_by_genre ON tracks(genre, mood, status);
 CREATE INDEX tracks_by_mood ON tracks(mood);
+CREATE INDEX {NUMBERS_INDEX} ON tracks({", ".join(f'"{name}"' for name in sorted(NUMBERS))});
 CREATE INDEX tracks_by_status ON tracks(status);
 CREATE INDEX tracks_by_error ON tracks(error) WHERE error IS NOT NULL;
 CREATE VIRTUAL TABLE words USING fts5(title, artist, source, tags, tokenize = 'unicode61 remove_diacritics 2');

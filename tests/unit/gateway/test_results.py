@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from services.gateway.view import search
 from services.gateway.view.search import SORTS
 from shared.contracts.labels import GENRES, MOODS
 from shared.contracts.messages import TrackResult
@@ -176,3 +177,40 @@ def test_a_second_answer_replaces_the_first(tmp_path: Path) -> None:
         assert page["total"] == 1 and page["results"][0]["title"] == "Mended"
         assert own.results(q="noise")["total"] == 0 and own.results(q="mended")["total"] == 1
         assert json.loads(own.client.get("/v1/tracks/r").text)["stage"] == "ok"
+
+
+def test_the_map_of_all_tracks_follows_what_comes_and_what_goes(tmp_path: Path) -> None:
+    with GatewayBench(tmp_path) as bench:
+        _map_follows(bench)
+
+
+def _map_follows(bench: GatewayBench) -> None:
+    def ids(**headers: str) -> list[str]:
+        found = bench.client.get("/v1/map", headers=headers).json()
+        assert {len(column) for column in found.values()} == {len(found["id"])}
+        return sorted(found["id"])
+
+    assert ids() == []
+    for number in range(3):
+        bench.answered(answer(f"r{number}"), failed_result(f"f{number}"))
+        assert ids() == [f"r{count}" for count in range(number + 1)] == ids(**{"Accept-Encoding": "identity"})
+    assert bench.client.get("/v1/map").content == bench.client.get("/v1/map?min_confidence=0").content
+    bench.client.delete("/v1/tracks/r1")
+    assert ids() == ["r0", "r2"]
+    bench.client.delete("/v1/tracks/r2")
+    bench.answered(answer("r3"))
+    assert ids() == ["r0", "r3"]
+    bench.answered(answer("r0"))  # replayed
+    assert ids() == ["r0", "r3"]
+
+
+def test_what_only_compares_numbers_is_read_from_their_index(bench: GatewayBench) -> None:
+    """Else SQLite looks up row after row, which takes several times as long."""
+    every = search.Wanted.of(where="not (genre in (jazz, blues)) and bpm between 90 and 120").and_()
+    with bench.gateway.database.reading() as connection:
+        hint = search._by_numbers(every.sql)
+        plan = connection.execute(
+            f"EXPLAIN QUERY PLAN SELECT count(*) FROM tracks {hint} WHERE {every.sql}", every.values
+        ).fetchall()
+    assert "COVERING INDEX tracks_by_numbers" in plan[0][3]
+    assert search._by_numbers(search.Wanted.of(where="title contains x and bpm < 90").and_().sql) == ""

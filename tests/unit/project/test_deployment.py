@@ -55,6 +55,7 @@ CONCERNED: dict[str, set[str]] = {
     "spotify_": {"ingestion", "mood-worker"},
     "keep_audio_s": {"ingestion", "aggregator", "gateway"},
     "keep_audio_bytes": {"ingestion", "aggregator"},
+    "library_keep_": {"gateway"},
     "gateway_": {"gateway"},
 }
 #: Who has a way out: one fetches audio, one asks Spotify, one sends webhooks.
