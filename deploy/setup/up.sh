@@ -109,7 +109,7 @@ if complain; then exit 1; fi
 page=$($compose port gateway 8080 | sed 's/.*://')
 cat <<END
 Tonestream works, after $(($(date +%s) - began)) s.
-    the page         http://localhost:$page/    (the HTTP API: http://localhost:$page/docs)
+    the page         http://localhost:$page/    (the HTTP API: http://localhost:$page/openapi.json)
     submit a track   make cli RUN="submit https://example.org/song.mp3"
     the results      make cli RUN="results --follow"
     the logs         make logs

@@ -47,8 +47,9 @@ def main() -> int:
     if not is_port(port):
         print(f"TONESTREAM_HEALTH_PORT is {port!r}, and no port", file=sys.stderr)
         return 2
+    path = sys.argv[1] if len(sys.argv) > 1 else LIVE
     try:
-        ok, report = ask(int(port), sys.argv[1] if len(sys.argv) > 1 else LIVE)
+        ok, report = ask(int(port), path)
     except OSError as error:
         print(f"no worker answers on port {port}: {str(error) or type(error).__name__}", file=sys.stderr)
         return 1

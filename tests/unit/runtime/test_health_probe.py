@@ -22,9 +22,11 @@ from shared.runtime.health import HealthServer, Pulses
 PROBE = [sys.executable, "-I", "-S", health_probe.__file__]
 
 
-def probe(port: object) -> tuple[int, str, str]:
+def probe(port: object, *arguments: str) -> tuple[int, str, str]:
     environment = {**os.environ, "TONESTREAM_HEALTH_PORT": str(port)}
-    done = subprocess.run(PROBE, env=environment, capture_output=True, text=True, check=False, timeout=30)
+    done = subprocess.run(
+        [*PROBE, *arguments], env=environment, capture_output=True, text=True, check=False, timeout=30
+    )
     return done.returncode, done.stdout, done.stderr
 
 
@@ -51,6 +53,7 @@ def test_a_worker_that_is_alive_is_healthy_and_one_that_is_stuck_is_not(stall_s:
         assert (found, complained) == (status, "") and json.loads(said)["live"] is (status == 0)
         assert health_probe.ask(server.port)[0] is (status == 0)
         assert not health_probe.ask(server.port, health_probe.READY)[0]  # it has not polled yet
+        assert probe(server.port, health_probe.READY)[0] == 1
     finally:
         server.close()
 
