@@ -14,6 +14,11 @@ if [ -z "${KAFKA_BOOTSTRAP_SERVERS:-}" ] && ! docker info >/dev/null 2>&1; then
     command -v java >/dev/null || missing="$missing default-jre-headless"
     command -v mvn >/dev/null || missing="$missing maven"
 fi
+# The manifests of deploy/kubernetes are rendered by kustomize, which kubectl has, too.
+if ! command -v kubectl >/dev/null && ! command -v kustomize >/dev/null && [ ! -x .cache/bin/kustomize ]; then
+    GOBIN="$PWD/.cache/bin" go install sigs.k8s.io/kustomize/kustomize/v5@v5.7.1 ||
+        echo "the tests would like kubectl or kustomize" >&2
+fi
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     echo "installing for the tests:$missing" >&2
