@@ -37,7 +37,7 @@ from shared.runtime.dead_letters import DeadLetterLimit, DeadLetterLimitError
 from shared.runtime.envelope import outgoing
 from shared.runtime.health import Pulse
 from shared.runtime.logs import REPEATING
-from shared.runtime.metrics import CommitOutcome
+from shared.runtime.metrics import CommitOutcome, RewindReason
 from shared.runtime.policy import LoopPolicy
 from shared.runtime.redaction import Redactor
 from shared.runtime.service import AnyService
@@ -143,26 +143,26 @@ class ServiceLoop:
                         failures = 0
                 except FencedError as error:
                     # Once is usual when a group changes. Again and again is not, and must not become a busy loop.
-                    self._drop_batch("fenced", error)
+                    self._drop_batch(RewindReason.FENCED, error)
                     if failures:
                         self._stop.wait(self._policy.wait_s(failures))
                     failures += 1
                 except BusUnavailableError as error:
                     failures += 1
                     self._pulse.waiting(f"the bus cannot be used: {error}")
-                    self._drop_batch("bus_unavailable", error)
+                    self._drop_batch(RewindReason.BUS_UNAVAILABLE, error)
                     self._stop.wait(self._policy.wait_s(failures))
                 except HeldError as error:
                     self._put_aside(error)
                 except DependencyError as error:
                     failures += 1
                     self._pulse.waiting(str(error))
-                    self._drop_batch("dependency", error)
+                    self._drop_batch(RewindReason.DEPENDENCY, error)
                     self._stop.wait(self._policy.wait_s(failures))
                 except DeadLetterLimitError as error:
                     self._pulse.stopped(str(error))
                     self._give_up_what_is_in_hand()
-                    metrics.REWINDS.labels(self._name, "dead_letter_limit").inc()
+                    metrics.REWINDS.labels(self._name, RewindReason.DEAD_LETTER_LIMIT).inc()
                     raise
                 except StoppedError:
                     log.info("stopped; what is not committed goes to another worker")
@@ -323,7 +323,7 @@ class ServiceLoop:
         seconds = self._hold_s()
         self._held_because, self._held_until = str(error), time.monotonic() + seconds
         self._pulse.waiting(self._held_because)
-        self._drop_batch("held", error)
+        self._drop_batch(RewindReason.HELD, error)
         self._membership.put_aside(self._held_partitions, seconds)
 
     # Committing
@@ -420,8 +420,8 @@ class ServiceLoop:
             metrics.COMMIT_SECONDS.labels(self._name).observe(time.perf_counter() - started)
             metrics.COMMITS.labels(self._name, outcome).inc()
 
-    def _drop_batch(self, reason: str, error: Exception) -> None:
-        log.warning("batch dropped uncommitted, to be redone: %s", error, extra={"reason": reason, **REPEATING})
+    def _drop_batch(self, reason: RewindReason, error: Exception) -> None:
+        log.warning("batch dropped uncommitted, to be redone: %s", error, extra={"reason": reason.value, **REPEATING})
         self._give_up_what_is_in_hand()
         metrics.REWINDS.labels(self._name, reason).inc()
         if self._epochs is not None:

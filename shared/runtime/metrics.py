@@ -41,6 +41,16 @@ class DeadLetterReason(StrEnum):
     TOO_LARGE = "too_large"
 
 
+class RewindReason(StrEnum):
+    """Why a batch was dropped uncommitted."""
+
+    FENCED = "fenced"
+    BUS_UNAVAILABLE = "bus_unavailable"
+    DEPENDENCY = "dependency"
+    HELD = "held"
+    DEAD_LETTER_LIMIT = "dead_letter_limit"
+
+
 class CommitOutcome(StrEnum):
     """How one attempt to commit ended."""
 
@@ -194,7 +204,7 @@ REWINDS: Final = _counter(
     "events",
     "Batches that were dropped uncommitted and done again.",
     _SERVICE,
-    Label("reason", frozenset({"fenced", "bus_unavailable", "dependency", "held", "dead_letter_limit"})),
+    Label("reason", _values(RewindReason)),
 )
 DEAD_LETTERS: Final = _counter(
     "tonestream_dead_letters_total",
@@ -423,7 +433,15 @@ def begin(service: str, runs: str) -> None:
         DEAD_LETTERS.labels(service, reason)
     for how in CommitOutcome:
         COMMITS.labels(service, how)
+    for because in RewindReason:
+        REWINDS.labels(service, because)
     RETRIES.labels(service)
+    if service == Stage.INGESTION:
+        for found in ("hit", "miss"):
+            CACHE_LOOKUPS.labels("source", found)
+            CACHE_LOOKUPS.labels("audio", found)
+        COALESCED.labels("source")
+        COALESCED.labels("audio")
     if service == Stage.AGGREGATOR:
         for status in Status:
             RESULTS.labels(status, "false")

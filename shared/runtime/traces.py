@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import SpanExporter
     from opentelemetry.trace import Span
-    from opentelemetry.trace import TracerProvider as AnyProvider
 
 log = logging.getLogger(__name__)
 
@@ -96,11 +95,10 @@ def start(service: str, system: str = "kafka") -> None:
 
     Raises SettingsError for an exporter that is not installed.
     """
-    global _tracing
     if not wanted():
         return
     try:
-        _tracing = _Tracing(_provider(service, _exporter()), system)
+        start_with(_exporter(), service, system)
     except ModuleNotFoundError as error:
         raise SettingsError(
             f"traces are turned on (OTEL_TRACES_EXPORTER), and {error.name} is not installed: pip install"
@@ -111,17 +109,20 @@ def start(service: str, system: str = "kafka") -> None:
 def start_with(exporter: SpanExporter, service: str, system: str = "kafka") -> None:
     """Trace this process from now on, whatever the environment says, to that exporter."""
     global _tracing
-    _tracing = _Tracing(_provider(service, exporter), system)
+    _tracing = _Tracing(_provider(service, exporter), system, exporter)
 
 
 def stop() -> None:
     """Trace no more. The last spans have a moment to leave; a collector that does not take them is left alone."""
     global _tracing
     stopped, _tracing = _tracing, None
-    if stopped is not None and stopped.provider is not None:
-        ending = threading.Thread(target=stopped.provider.shutdown, name="last-spans", daemon=True)
-        ending.start()
-        ending.join(_STOP_S)
+    if stopped is None or stopped.exporter is None:
+        return
+    ending = threading.Thread(target=stopped.provider.shutdown, name="last-spans", daemon=True)
+    ending.start()
+    ending.join(_STOP_S)
+    if ending.is_alive():  # it would go on trying
+        threading.Thread(target=stopped.exporter.shutdown, name="no-more-spans", daemon=True).start()
 
 
 def _exporter() -> SpanExporter:
@@ -244,12 +245,13 @@ def context_fields() -> dict[str, str]:
 
 
 class _Tracing:
-    """Makes the spans. ``provider`` is the one to be shut down, None for one that belongs to the program around us."""
+    """Makes the spans. ``exporter`` is None where the ``provider`` belongs to the program around us."""
 
-    def __init__(self, provider: AnyProvider, system: str, ours: bool = True) -> None:
+    def __init__(self, provider: TracerProvider, system: str, exporter: SpanExporter | None = None) -> None:
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-        self.provider: TracerProvider | None = provider if ours else None  # type: ignore[assignment]
+        self.provider = provider
+        self.exporter = exporter
         self._tracer = provider.get_tracer("tonestream", version("tonestream"))
         self._propagator = TraceContextTextMapPropagator()
         self._system = system
@@ -386,7 +388,7 @@ def _of_this_program() -> _Tracing | None:
     from opentelemetry.trace import get_tracer_provider
 
     provider = get_tracer_provider()
-    return _Tracing(provider, "kafka", ours=False) if isinstance(provider, TracerProvider) else None
+    return _Tracing(provider, "kafka") if isinstance(provider, TracerProvider) else None
 
 
 @contextmanager

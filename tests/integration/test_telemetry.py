@@ -12,7 +12,6 @@ import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
-from prometheus_client import REGISTRY
 
 from services.cli.embedded import EmbeddedPipeline
 from services.topology import TOPOLOGY
@@ -134,9 +133,7 @@ def run(folder: Path, web: WebServer, exporter: InMemorySpanExporter, before: Sa
             publisher.publish([Outgoing(bench.topics.name(Channel.TRACKS), b"k", b"no message")])
             announced = next(track for track in map(_track, tracks.poll(100, 1.0)) if track and track.audio)
             publisher.publish([_held(announced, bench.topics.name(Channel.TRACKS))])
-        until(lambda: REGISTRY.get_sample_value(
-            "tonestream_rewinds_total", {"service": "mood-worker", "reason": "held"}
-        ) is not None)  # fmt: skip
+        until(lambda: bool(metrics.REWINDS.labels("mood-worker", "held")._value.get()))
         until(lambda: bool(metrics.WEBHOOK_ATTEMPTS.labels("failed")._value.get()))
         with bench.events():
             scraped = bench.client.get("/metrics")

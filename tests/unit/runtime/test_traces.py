@@ -10,6 +10,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 
@@ -211,6 +212,7 @@ def test_a_collector_that_is_dead_holds_up_no_record_and_no_end(
         if collector == "nobody listens":
             listening.close()
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
         monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "10")
         monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "8")
         monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "4")
@@ -223,3 +225,8 @@ def test_a_collector_that_is_dead_holds_up_no_record_and_no_end(
         traces.stop()
         # Two seconds for the last spans, and some for a machine that is busy.
         assert time.monotonic() - started < 10.0
+        # Its threads end as well, where nothing ends the process.
+        deadline = time.monotonic() + 30.0
+        while any(thread.name.startswith("OtelBatch") for thread in threading.enumerate()):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
