@@ -100,7 +100,8 @@ def test_every_setting_reaches_the_services_it_concerns_and_no_others(name: str)
 
 
 def test_every_image_that_touches_audio_can_keep_it_in_s3() -> None:
-    with_s3 = set(re.findall(r"^FROM core-s3 AS needs-(\S+)$", DOCKERFILE, re.MULTILINE))
+    assert "\nFROM core-s3 AS with-ffmpeg\n" in DOCKERFILE
+    with_s3 = set(re.findall(r"^FROM (?:core-s3|with-ffmpeg) AS needs-(\S+)$", DOCKERFILE, re.MULTILINE))
     assert with_s3 == {*SERVICE_NAMES, "gateway", "cli"} - {"genre-worker"}
     locked = (ROOT / "deploy" / "requirements" / "s3.txt").read_text(encoding="utf-8")
     assert "\ns3fs==" in locked and "COPY deploy/requirements/s3.txt" in DOCKERFILE
