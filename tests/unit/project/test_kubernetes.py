@@ -162,7 +162,11 @@ def test_every_variable_is_a_setting_and_all_together_are_valid(
     overlay: list[Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # What `docs/kubernetes.md` has operators write, and Strimzi.
-    secrets = {"tonestream-secrets/": "tonestream_redis_url", "gateway-secrets/": "tonestream_gateway_api_keys"}
+    secrets = {
+        "tonestream-secrets/": "tonestream_redis_url",
+        "gateway-secrets/": "tonestream_gateway_api_keys",
+        "spotify-secrets/": "tonestream_spotify_client_secret",
+    }
     values = {"tonestream_redis_url": "redis://:password@redis:6379/0"}
     known = {f"TONESTREAM_{name.upper()}" for name in Settings.model_fields}
     for workload in ours(overlay):
