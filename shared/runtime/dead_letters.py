@@ -63,8 +63,7 @@ def dead_letter(
     trace = "".join(traceback.format_exception(error))
     why = {
         "exception": type(error).__name__,
-        # Redacted first and cut then: half a secret would not be recognised.
-        "message": redact(_said(error)[:_MAX_SEARCHED])[:_MAX_MESSAGE],
+        "message": said(error, redact),
         "stacktrace": redact(trace[-_MAX_SEARCHED:])[-_MAX_TRACE:],
         "topic": record.topic,
         "partition": str(record.partition),
@@ -121,11 +120,14 @@ def _parted(headers: Headers) -> tuple[Headers, Headers]:
     return headers[:first], headers[first:]
 
 
-def _said(error: Exception) -> str:
+def said(error: Exception, redact: Callable[[str], str]) -> str:
+    """What the error says, without secrets."""
     try:
-        return str(error)
+        text = str(error)
     except Exception:
-        return "(the error cannot be put into words)"
+        text = "(the error cannot be put into words)"
+    # Redacted first and cut then: half a secret would not be recognised.
+    return redact(text[:_MAX_SEARCHED])[:_MAX_MESSAGE]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from threading import Event
 from typing import Any, Final
 
@@ -23,7 +24,7 @@ from shared.contracts.messages import TrackResult
 from shared.contracts.topics import Channel, Topics, comes_from_outside
 from shared.runtime import metrics, traces
 from shared.runtime.crash_guard import CrashLoop
-from shared.runtime.dead_letters import cut_to, dead_letter
+from shared.runtime.dead_letters import cut_to, dead_letter, said
 from shared.runtime.envelope import outgoing, salvaged_request_id
 from shared.runtime.logs import about
 from shared.runtime.metrics import DeadLetterReason
@@ -292,7 +293,7 @@ class Settler:
                     result = error
             if isinstance(result, TonestreamError):
                 log.info("failed: %s", result.message, extra={"code": result.code.value, "attempts": attempts})
-                traces.failed(record, result.code.value, self._redact(result.message))
+                traces.failed(record, result.code.value, partial(self._redact, result.message))
                 answered = self._give_up(origin, result, attempts, "failed")
                 return answered or self._to_dead_letters(origin, result, attempts)
             return self._to_dead_letters(origin, result, attempts)
@@ -310,7 +311,7 @@ class Settler:
             outside = self._service.answers_invalid_input
             log.log(logging.INFO if outside else logging.WARNING, "not a message: %s", error.reason)
             code = ErrorCode.INVALID_REQUEST if outside else ErrorCode.INTERNAL
-            traces.failed(record, code.value, self._redact(error.reason))
+            traces.failed(record, code.value, partial(self._redact, error.reason))
             if outside:
                 reason = TonestreamError(ErrorCode.INVALID_REQUEST, error.reason)
                 if answered := self._give_up(origin, reason, 1, "failed"):
@@ -331,7 +332,7 @@ class Settler:
     def _unreadable_to_dead_letters(self, record: Record) -> Settled:
         """Nobody can read the batch, so nobody is answered: what looks like a request ID in its bytes may be none."""
         batch = UnreadableBatch(record)
-        traces.failed(record, type(batch).__name__, str(batch))
+        traces.failed(record, type(batch).__name__, partial(str, batch))
         log.error("goes to the dead letters: %s", batch)
         letter = dead_letter(self._topics, record, self._service.stage, batch, 1, self._redact)
         # At the entry it is a stranger's mistake, and no sign that this worker is a bad one.
@@ -342,7 +343,7 @@ class Settler:
     def _to_dead_letters(self, origin: Origin, defect: Exception, attempts: int, answered: bool = True) -> Settled:
         """A defect in our code or in the record: keep the record for an operator, and answer the request."""
         log.error("defect; the record goes to the dead letters", exc_info=defect)
-        traces.failed(origin.record, type(defect).__name__, self._redact(str(defect)))
+        traces.failed(origin.record, type(defect).__name__, partial(said, defect, self._redact))
         letter = dead_letter(self._topics, origin.record, self._service.stage, defect, attempts, self._redact)
         reason = TonestreamError(
             ErrorCode.INTERNAL, f"{self._name} failed on this track ({type(defect).__name__}); {KEPT_FOR_OPERATORS}"

@@ -15,7 +15,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -191,10 +191,11 @@ def concluded(record: Record, request_id: str, attempts: int) -> None:
         in_hand.span.set_attribute("tonestream.attempts", attempts)
 
 
-def failed(record: Record, error_type: str, message: str) -> None:
-    """The record ended in an error: one of our codes, or the type of an exception."""
+def failed(record: Record, error_type: str, message: Callable[[], str]) -> None:
+    """The record ended in an error: one of our codes, or the type of an exception. ``message`` puts it into words that
+    hold no secrets."""
     if (in_hand := _of(record)) is not None:
-        _fail(in_hand.span, error_type, message)
+        _fail(in_hand.span, error_type, message())
 
 
 # What services say
@@ -288,7 +289,7 @@ class _Tracing:
         except BaseException as error:
             # The batch is dropped and done again, or left to another worker.
             for span in spans:
-                _fail(span, type(error).__name__, str(error))
+                _fail(span, type(error).__name__)
             raise
         finally:
             _in_hand.reset(token)
@@ -320,7 +321,7 @@ class _Tracing:
             yield traced
         except BaseException as error:
             for span in spans:
-                _fail(span, type(error).__name__, str(error))
+                _fail(span, type(error).__name__)
             raise
         finally:
             for span in spans:
@@ -403,8 +404,8 @@ def _current(span: Span) -> Iterator[None]:
         yield
 
 
-def _fail(span: Span, error_type: str, message: str) -> None:
+def _fail(span: Span, error_type: str, message: str = "") -> None:
     from opentelemetry.trace import Status, StatusCode
 
     span.set_attribute("error.type", error_type)
-    span.set_status(Status(StatusCode.ERROR, message[:_LONGEST_TEXT]))
+    span.set_status(Status(StatusCode.ERROR, message[:_LONGEST_TEXT] or None))

@@ -230,3 +230,16 @@ def test_a_collector_that_is_dead_holds_up_no_record_and_no_end(
         while any(thread.name.startswith("OtelBatch") for thread in threading.enumerate()):
             assert time.monotonic() < deadline
             time.sleep(0.05)
+
+
+def test_an_error_that_cannot_be_put_into_words_is_traced_without_them(spans: Spans) -> None:
+    class Unspeakable(Exception):  # noqa: N818 (the name says what it is)
+        def __str__(self) -> str:
+            raise ValueError
+
+    bench = Bench(Scripted(lambda _: Unspeakable()))
+    bench.send(sent("a"))
+    with running(bench):
+        bench.tracks(1)
+    (span,) = spans.all()
+    assert (span.attributes or {})["error.type"] == "Unspeakable"

@@ -72,7 +72,7 @@ def genre_worker() -> GenreWorker:
     def predict(batch: np.ndarray) -> np.ndarray:
         return np.full((len(batch), len(GENRES)), 0.1)
 
-    manifest: Any = SimpleNamespace(model_id="m", require_feature_spec=lambda: MFCC13, calibration=None)
+    manifest: Any = SimpleNamespace(model_id="m", name="m", require_feature_spec=lambda: MFCC13, calibration=None)
     model: Any = SimpleNamespace(manifest=manifest, predict=predict)
     return GenreWorker(CATALOGUE, loaded("genre", model, Settings().genre_model))
 
@@ -288,7 +288,7 @@ def test_a_model_that_never_comes_is_waited_for_once_and_its_segments_fail_while
     def predict(batch: np.ndarray) -> np.ndarray:
         return np.full((len(batch), len(GENRES)), 0.1)
 
-    manifest: Any = SimpleNamespace(model_id="m", require_feature_spec=lambda: MFCC13, calibration=None)
+    manifest: Any = SimpleNamespace(model_id="m", name="m", require_feature_spec=lambda: MFCC13, calibration=None)
     catalogue = Catalogue(Settings().models_dir, wait_s=1.0)
     mill = Mill(
         GenreWorker(catalogue, loaded("genre", SimpleNamespace(manifest=manifest, predict=predict), "mfcc-lstm")),
