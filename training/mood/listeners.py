@@ -77,9 +77,10 @@ def fit_audio_mood(
 ) -> AudioMood:
     """Cross-validate by artist on the clips in ``folder``, then train on all of them.
 
-    ``folder`` holds recordings and an index.csv (track_id, group, a share of listeners for each emotion). ``genres`` is
-    a folder of clips by genre (`read_clips`), for the feature checks of the figures; without it they are those of the
-    installed mood model, if it has the same tags. Measures with the installed tag model. Raises DataError, SplitError, ModelError, TonestreamError for a clip that cannot be decoded.
+    ``folder`` holds recordings and an index.csv (track_id, group, a share of listeners for each emotion). ``genres``
+    is a folder of clips by genre (`read_clips`), for the feature checks of the figures; without it they are those of
+    the installed mood model, if it has the same tags. Measures with the installed tag model. Raises DataError,
+    SplitError, ModelError, TonestreamError for a clip that cannot be decoded.
     """
     settings = Settings()
     tagger = TagModel.load(settings.models_dir / settings.tag_model, data.threads)
