@@ -164,8 +164,8 @@ def _learner(f: ListenerFigures) -> str:
     )
     return (
         f"One linear layer learns from them and from {weight} of the same segments how the listeners of a clip share "
-        f"out among the moods: maximum likelihood with an L2 penalty of {f.penalty:g}, clips with more ratings weigh "
-        "more."
+        f"out among the moods: ridge regression to the logarithms of their shares, penalty {f.penalty:g}; clips with "
+        "more ratings weigh more."
     )
 
 

@@ -1,7 +1,7 @@
 """The rule for measured features: logits of the moods, linear in the ten features and the embedding of the tag model.
 
-Fitted to soft labels by maximum likelihood with L2 regularisation. With some hundred clips by a hundred artists,
-kernels on the same inputs order held-out clips no better.
+Ridge regression to the logarithms of soft labels: a share of listeners that doubles counts the same for a rare mood as
+for a frequent one. It is solved exactly, so cross-validation can be nested.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from typing import Any, Final, Self
 import keras
 import numpy as np
 import numpy.typing as npt
-import scipy.optimize
-import scipy.special
 
 from shared.contracts.audio_features import AUDIO_FEATURES
 from shared.contracts.labels import MOODS
@@ -25,7 +23,6 @@ Floats = npt.NDArray[np.floating]
 _IGNORED: Final = ("duration_ms",)
 #: Embeddings are clipped this many standard deviations from their mean, like the features by their scaler.
 _CLIP: Final = 3.0
-_ITERATIONS: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +57,8 @@ class ListenerRule:
     ) -> Self:
         """The rule fitted to n clips.
 
-        ``features`` [n, 10] as measured, ``embeddings`` [n, values], ``soft_labels`` [n, 4] with rows that add up to 1,
-        ``importance`` [n].
+        ``features`` [n, 10] as measured, ``embeddings`` [n, values], ``soft_labels`` [n, 4] above 0, ``importance``
+        [n].
         """
         scaler = scaler_for(features)
         mean, deviation = embeddings.mean(axis=0), embeddings.std(axis=0) + 1e-6
@@ -69,7 +66,9 @@ class ListenerRule:
         values = embeddings.shape[1]
         scale = np.sqrt(np.r_[np.full(len(AUDIO_FEATURES), 1 / used), np.full(values, settings.embedding / values)])
         inputs = _inputs(scaler, mean, deviation, features, embeddings) * scale
-        weights, bias = _regression(inputs, soft_labels, importance / importance.sum(), settings.penalty)
+        wanted = np.log(soft_labels)
+        wanted -= wanted.mean(axis=1, keepdims=True)
+        weights, bias = _regression(inputs, wanted, importance / importance.sum(), settings.penalty)
         return cls(scaler, mean, deviation, scale[:, None] * weights, bias)
 
     def logits(self, features: Floats, embeddings: Floats) -> Floats:
@@ -109,19 +108,11 @@ def _inputs(scaler: Scaler, mean: Floats, deviation: Floats, features: Floats, e
     return inputs
 
 
-def _regression(inputs: Floats, soft_labels: Floats, importance: Floats, penalty: float) -> tuple[Floats, Floats]:
-    """Weights [inputs, 4] and bias [4] with the least cross-entropy to ``soft_labels`` plus the penalty."""
-    # The best weights are combinations of the clips, of which there may be fewer than inputs.
-    left, spread, right = np.linalg.svd(inputs, full_matrices=False)
-    turned, moods = left * spread, soft_labels.shape[1]
-
-    def loss(flat: Floats) -> tuple[float, Floats]:
-        weights, bias = flat[:-moods].reshape(-1, moods), flat[-moods:]
-        log_probabilities = scipy.special.log_softmax(turned @ weights + bias, axis=1)
-        error = (np.exp(log_probabilities) - soft_labels) * importance[:, None]
-        value = -(importance[:, None] * soft_labels * log_probabilities).sum() + penalty * (weights**2).sum() / 2
-        return float(value), np.concatenate([(turned.T @ error + penalty * weights).ravel(), error.sum(axis=0)])
-
-    start = np.zeros((turned.shape[1] + 1) * moods)
-    flat = scipy.optimize.minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": _ITERATIONS}).x
-    return right.T @ flat[:-moods].reshape(-1, moods), flat[-moods:]
+def _regression(inputs: Floats, wanted: Floats, importance: Floats, penalty: float) -> tuple[Floats, Floats]:
+    """Weights [inputs, 4] and bias [4] with the least squared error of the logits plus the penalty."""
+    middle, level = importance @ inputs, importance @ wanted
+    root = np.sqrt(importance)[:, None]
+    left, spread, right = np.linalg.svd(root * (inputs - middle), full_matrices=False)
+    shrunk = spread / (spread**2 + penalty)
+    weights: Floats = right.T @ (shrunk[:, None] * (left.T @ (root * (wanted - level))))
+    return weights, level - middle @ weights
