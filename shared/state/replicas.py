@@ -31,7 +31,7 @@ class ReplicaBarrier:
     def wait(self) -> None:
         """Raises DependencyError if too few replicas have it in time: what rests on it must not be committed."""
         with redis_faults():
-            pipeline = self._master().pipeline(transaction=False)
+            pipeline: Any = self._master().pipeline(transaction=False)
             pipeline.set(self._key, "1", ex=_MARK_S)
             pipeline.execute_command("WAIT", self._replicas, round(_TIMEOUT_S * 1000))
             try:
@@ -47,13 +47,13 @@ class ReplicaBarrier:
 
     def _master(self) -> redis.Redis:
         """A client of the one server that holds the mark."""
-        client: Any = self._client
-        if isinstance(client, redis.RedisCluster):
-            master: redis.Redis = client.get_redis_connection(client.get_node_from_key(self._key))
+        if isinstance(self._client, redis.RedisCluster):
+            cluster: Any = self._client
+            master: redis.Redis = cluster.get_redis_connection(cluster.get_node_from_key(self._key))
             return master
         return self._client
 
     def _look_again(self) -> None:
-        client: Any = self._client
-        if isinstance(client, redis.RedisCluster):
-            client.nodes_manager.initialize()
+        if isinstance(self._client, redis.RedisCluster):
+            cluster: Any = self._client
+            cluster.nodes_manager.initialize()
