@@ -159,7 +159,9 @@ def test_topics_are_made_for_three_brokers_and_grow_while_they_are_read(
         assert main(["topics", "create", "--partitions", "6"]) == 0
         assert f"{topic} has 6 partitions now" in capsys.readouterr().out
         with bus.publisher() as publisher:
-            deadline, number, read, polled = time.monotonic() + PATIENCE_S, 0, set(), set()
+            deadline, number = time.monotonic() + PATIENCE_S, 0
+            read: set[int] = set()
+            polled: set[int] = set()
             while (len(read) < 6 or len(polled) < 6) and time.monotonic() < deadline:
                 publisher.publish([Outgoing(topic, str(number).encode(), b"x")])
                 number += 1
