@@ -47,14 +47,13 @@ class ReplicaBarrier:
 
     def _master(self) -> redis.Redis:
         """A client of the one server that holds the mark."""
-        client: Any = self._client
-        if isinstance(client, redis.RedisCluster):
-            cluster: Any = client
+        if isinstance(self._client, redis.RedisCluster):
+            cluster: Any = self._client
             master: redis.Redis = cluster.get_redis_connection(cluster.get_node_from_key(self._key))
             return master
         return self._client
 
     def _look_again(self) -> None:
-        client: Any = self._client
-        if isinstance(client, redis.RedisCluster):
-            client.nodes_manager.initialize()
+        if isinstance(self._client, redis.RedisCluster):
+            cluster: Any = self._client
+            cluster.nodes_manager.initialize()
