@@ -1,7 +1,6 @@
 """The mood worker: from ten audio features, Spotify's or measured from the audio, to one mood.
 
-The measured features need music tags, which the tag model hears in a few segments. The mood model judges them beside
-the embedding from the same pass.
+The measured features need music tags, which the tag model hears in a few segments.
 """
 
 from __future__ import annotations
@@ -105,7 +104,7 @@ class MoodWorker(TrackByTrackService[IngestedTrack, MoodPrediction]):
         heard = self._features(track)
         features = heard.features.as_dict()
         model = self._models.own if track.answer_key is None else self._models.get(track.answer_key.mood_model)
-        probabilities = model.predict(heard.judged.as_dict(), heard.source, heard.track.embedding)
+        probabilities = model.predict(heard.judged.as_dict(), heard.source)
         return Outcome(
             (
                 MoodPrediction(
@@ -132,7 +131,7 @@ class MoodWorker(TrackByTrackService[IngestedTrack, MoodPrediction]):
         segments = []
         for part in heard.track.segments:
             features = measure_segment(part.samples, part.tags, heard.level_dbfs, heard.features.duration_ms)
-            probabilities = model.predict(features.as_dict(), "audio", part.embedding)
+            probabilities = model.predict(features.as_dict(), "audio")
             label = max(probabilities, key=lambda name: probabilities[name])
             segments.append(
                 MoodSegment(

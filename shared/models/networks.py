@@ -16,7 +16,6 @@ from shared.models.engine import Engine, EngineName, load_engine
 from shared.models.manifest import ModelManifest, load_manifest
 
 Array = npt.NDArray[np.float32]
-Floats = npt.NDArray[np.floating]
 
 #: Each batch is padded to one of these sizes, so that an engine sees few shapes; a larger batch is split. Wide
 #: convolutions are fastest while their activations fit into the CPU's cache.
@@ -123,8 +122,7 @@ class TagModel:
 
 
 class MoodModel:
-    """The ten audio features of a track, and what a tag model heard in it, to calibrated probabilities. Safe from many
-    threads."""
+    """The ten audio features of a track to calibrated probabilities. Safe from many threads."""
 
     def __init__(self, manifest: ModelManifest, engine: Engine) -> None:
         self.manifest = manifest
@@ -138,37 +136,23 @@ class MoodModel:
         manifest.require_scalers()
         return cls(manifest, load_engine(engine, folder, manifest, threads))
 
-    def predict(
-        self, features: Mapping[str, float], source: Literal["spotify", "audio"], embedding: Floats | None = None
-    ) -> dict[str, float]:
+    def predict(self, features: Mapping[str, float], source: Literal["spotify", "audio"]) -> dict[str, float]:
         """Probabilities by mood, adding up to 1, of the ten features in Spotify's units.
 
-        ``source`` names their origin, because the scales differ. Features measured from audio come with the
-        ``embedding`` of the tag model; a model without use for it ignores it. Raises ValueError if a feature is missing
-        or not finite, or for an embedding of another size than the model takes.
+        ``source`` names their origin, because the scales differ. Raises ValueError if one is missing or not finite.
         """
         values = [features.get(name, np.nan) for name in AUDIO_FEATURES]
         if not np.isfinite(values).all():
             raise ValueError(f"a mood needs a finite number for each of {', '.join(AUDIO_FEATURES)}: {dict(features)}")
         row = self._scalers[source].standardise(values)
-        logits = self._engine.run(np.concatenate([row, self._heard(source, embedding)])[None, :])[source]
+        logits = self._engine.run(row[None, :])[source]
         probabilities = _softmax(logits, self.manifest.temperature_of(source))[0]
         return {label: float(p) for label, p in zip(self.manifest.labels, probabilities, strict=True)}
 
-    def _heard(self, source: Literal["spotify", "audio"], embedding: Floats | None) -> Array:
-        size = self.manifest.embedding or 0
-        if source == "spotify" or not size:
-            return np.zeros(size, np.float32)
-        if embedding is None or embedding.shape != (size,):
-            given = "none" if embedding is None else f"one of the shape {embedding.shape}"
-            raise ValueError(f"{self.manifest.model_id} needs an embedding of {size} values, not {given}")
-        return embedding.astype(np.float32)
-
     def warm_up(self) -> None:
         """Run once for each source, so that the first track does not pay for it."""
-        silent = np.zeros(self.manifest.embedding or 0, np.float32)
         for source in self._scalers:
-            self.predict(dict.fromkeys(AUDIO_FEATURES, 0.0), source, silent)
+            self.predict(dict.fromkeys(AUDIO_FEATURES, 0.0), source)
 
 
 def _softmax(logits: Array, temperature: float = 1.0) -> Array:
