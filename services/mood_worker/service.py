@@ -1,7 +1,6 @@
 """The mood worker: from ten audio features, Spotify's or measured from the audio, to one mood.
 
-The measured features need music tags, which the tag model hears in a few segments. The mood model judges them beside
-the embedding from the same pass.
+The measured features need music tags, which the tag model hears in a few segments.
 """
 
 from __future__ import annotations
@@ -110,7 +109,7 @@ class MoodWorker(TrackByTrackService[IngestedTrack, MoodPrediction]):
         heard = self._features(track)
         features = heard.features.as_dict()
         model = self._models.own if track.answer_key is None else self._models.get(track.answer_key.mood_model)
-        probabilities = model.predict(heard.judged.as_dict(), heard.source, heard.track.embedding)
+        probabilities = model.predict(heard.judged.as_dict(), heard.source)
         metrics.MOODS_FOUND.labels(heard.source).inc()
         return Outcome(
             (
@@ -140,9 +139,7 @@ class MoodWorker(TrackByTrackService[IngestedTrack, MoodPrediction]):
             measure_segment(part.samples, part.tags, heard.level_dbfs, heard.features.duration_ms)
             for part in heard.track.segments
         ]
-        moods = model.predict_all(
-            [features.as_dict() for features in measured], "audio", [part.embedding for part in heard.track.segments]
-        )
+        moods = model.predict_all([features.as_dict() for features in measured], "audio")
         for part, features, probabilities in zip(heard.track.segments, measured, moods, strict=True):
             label = max(probabilities, key=lambda name: probabilities[name])
             segments.append(

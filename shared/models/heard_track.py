@@ -27,14 +27,12 @@ _BATCHES: Final[Mapping[str, int]] = {"mfcc": TAG_SEGMENTS, "log_mel": 1}
 
 @dataclass(frozen=True, slots=True)
 class HeardSegment:
-    """A segment with the probabilities of its tags, by name, and its ``embedding`` [200]. ``samples`` [n] are at the
-    level of the track."""
+    """A segment with the probabilities of its tags, by name. ``samples`` [n] are at the level of the track."""
 
     start_s: float
     end_s: float
     samples: npt.NDArray[np.float32]
     tags: Mapping[str, float]
-    embedding: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +72,10 @@ def hear_track(
         if not audible:
             continue
         heard.append(model.predict(segment_features(segments[audible], spec, track_level_dbfs)))
-        for row, tags, embedding in zip(audible, heard[-1].tags, heard[-1].embedding, strict=True):
+        for row, tags in zip(audible, heard[-1].tags, strict=True):
             start_s = positions[row] * spec.segment_s
             named = dict(zip(model.labels, map(float, tags), strict=True))
-            parts.append(HeardSegment(start_s, start_s + spec.segment_s, segments[row], named, embedding))
+            parts.append(HeardSegment(start_s, start_s + spec.segment_s, segments[row], named))
     if not heard:
         return HeardTrack()
     means = np.concatenate([part.tags for part in heard]).mean(axis=0)

@@ -1,13 +1,12 @@
 """Model folders: a manifest, weights, a card. This module reads manifests and needs no TensorFlow.
 
-A genre model maps the features of its own spec, [frames, coefficients], to one logit a label; a mood model maps the
-ten audio features, standardised, to one logit a label for each source of them (spotify, audio). With ``embedding``
-its input is longer: that many values of the tag model's embedding follow, zeros for spotify. Logits divided by
-``temperature`` and put through a softmax are the calibrated probabilities. A tag model maps the features of its spec
-to an embedding and one logit a label, each put through a sigmoid: any number of tags may fit. A genre model with
-``tags`` is both: it has the outputs ``genres``, ``embedding`` and ``tags``, by name. It may have two more: ``fit``,
-the log odds that a track is of one of the genres (the mean over its segments counts), and ``content``, logits of
-CONTENTS. Only the manifest knows the numbers of frames and coefficients.
+A genre model maps the features of its own spec, [frames, coefficients], to one logit a label; a mood model maps
+the ten audio features, standardised, to one logit a label for each source of them (spotify, audio). Logits
+divided by ``temperature`` and put through a softmax are the calibrated probabilities. A tag model maps the
+features of its spec to an embedding and one logit a label, each put through a sigmoid: any number of tags may fit. A
+genre model with ``tags`` is both: it has the outputs ``genres``, ``embedding`` and ``tags``, by name. It may have two
+more: ``fit``, the log odds that a track is of one of the genres (the mean over its segments counts), and ``content``,
+logits of CONTENTS. Only the manifest knows the numbers of frames and coefficients.
 """
 
 from __future__ import annotations
@@ -81,12 +80,11 @@ class ModelManifest(_Frozen):
     ``feature_spec`` is set for genre and tag models, ``scalers`` (by source of the features: spotify, audio) for mood
     models, and ``temperature_audio`` where the features measured from audio have a temperature of their own. The
     probabilities of a whole track, raised to 1 / ``track_temperature`` (genre models) and normalised, are calibrated;
-    if the best is below ``uncertain_below``, the label is a guess. ``embedding`` (mood models) is the number of
-    values of the tag model's embedding that the network takes beside the ten features measured from audio, None for
-    none. ``max_segments`` (genre models) limits the analysed segments of a track, because each one costs time. It is
-    advice: a setting overrides it, and it is not part of the model ID. ``tags`` are the labels of a genre model's
-    second head. A track whose fit is below ``unfit_below`` probably belongs to none of the genres. ``onnx`` is the
-    same network for ONNX Runtime; models of older versions have none. ``figures`` are the measurements that the card
+    if the best is below ``uncertain_below``, the label is a guess. ``max_segments`` (genre models) limits the analysed
+    segments of a track, because each one costs time. It is advice: a setting overrides it, and it is not part of the
+    model ID. ``tags`` are the labels of a genre model's second head. A track whose fit is below
+    ``unfit_below`` probably belongs to none of the genres. ``onnx`` is the same network for ONNX Runtime; models of
+    older versions have none. ``figures`` are the measurements that the card
     explains.
     """
 
@@ -97,7 +95,6 @@ class ModelManifest(_Frozen):
     labels: tuple[str, ...]
     tags: tuple[str, ...] | None = None
     unfit_below: float | None = Field(None, ge=0.0, le=1.0)
-    embedding: int | None = Field(None, ge=1)
     feature_spec: FeatureSpec | None = None
     scalers: dict[Literal["spotify", "audio"], Scaler] | None = None
     temperature: float = Field(gt=0.0)
@@ -124,8 +121,6 @@ class ModelManifest(_Frozen):
             raise ValueError("a mood model has scalers for spotify and audio, and no feature spec")
         if self.kind != "mood" and self.temperature_audio is not None:
             raise ValueError("only a mood model has a temperature for audio: only moods have two sources")
-        if self.kind != "mood" and self.embedding is not None:
-            raise ValueError("only a mood model takes an embedding beside its features")
         if self.tags is not None and (self.kind != "genre" or not self.tags or len(set(self.tags)) < len(self.tags)):
             raise ValueError("only a genre model has tags beside its labels, at least one, and each once")
         if self.kind != "genre" and self.track_temperature != 1.0:
@@ -168,8 +163,6 @@ class ModelManifest(_Frozen):
             parts["tags"] = self.tags
         if self.unfit_below is not None:
             parts["unfit_below"] = self.unfit_below
-        if self.embedding is not None:
-            parts["embedding"] = self.embedding
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:_HASH_DIGITS]
 
     def temperature_of(self, source: Literal["spotify", "audio"]) -> float:

@@ -16,7 +16,6 @@ from shared.models.engine import Engine, EngineName, load_engine
 from shared.models.manifest import ModelManifest, load_manifest
 
 Array = npt.NDArray[np.float32]
-Floats = npt.NDArray[np.floating]
 
 #: Each batch is padded to one of these sizes, so that an engine sees few shapes; a larger batch is split. Wide
 #: convolutions are fastest while their activations fit into the CPU's cache.
@@ -125,8 +124,7 @@ class TagModel:
 
 
 class MoodModel:
-    """The ten audio features of a track, and what a tag model heard in it, to calibrated probabilities. Safe from many
-    threads."""
+    """The ten audio features of a track to calibrated probabilities. Safe from many threads."""
 
     def __init__(self, manifest: ModelManifest, engine: Engine) -> None:
         self.manifest = manifest
@@ -141,52 +139,33 @@ class MoodModel:
         manifest.require_scalers()
         return cls(manifest, load_engine(engine, folder, manifest, threads))
 
-    def predict(
-        self, features: Mapping[str, float], source: Literal["spotify", "audio"], embedding: Floats | None = None
-    ) -> dict[str, float]:
+    def predict(self, features: Mapping[str, float], source: Literal["spotify", "audio"]) -> dict[str, float]:
         """Probabilities by mood, adding up to 1, of the ten features in Spotify's units.
 
-        ``source`` names their origin, because the scales differ. Features measured from audio come with the
-        ``embedding`` of the tag model; a model without use for it ignores it. Raises ValueError if a feature is missing
-        or not finite, or for an embedding of another size than the model takes.
+        ``source`` names their origin, because the scales differ. Raises ValueError if one is missing or not finite.
         """
-        return self.predict_all([features], source, [embedding])[0]
+        return self.predict_all([features], source)[0]
 
     def predict_all(
-        self,
-        rows: Sequence[Mapping[str, float]],
-        source: Literal["spotify", "audio"],
-        embeddings: Sequence[Floats | None],
+        self, rows: Sequence[Mapping[str, float]], source: Literal["spotify", "audio"]
     ) -> list[dict[str, float]]:
-        """``predict`` of each of ``rows`` with its one of ``embeddings``, in one run of the network."""
+        """``predict`` of each of ``rows``, in one run of the network."""
         if not rows:
             return []
         values = [[features.get(name, np.nan) for name in AUDIO_FEATURES] for features in rows]
         if not np.isfinite(values).all():
             wrong = next(row for row, one in zip(rows, values, strict=True) if not np.isfinite(one).all())
             raise ValueError(f"a mood needs a finite number for each of {', '.join(AUDIO_FEATURES)}: {dict(wrong)}")
-        heard = [self._heard(source, embedding) for _, embedding in zip(rows, embeddings, strict=True)]
-        inputs = np.concatenate([self._scalers[source].standardise(values), np.stack(heard)], axis=1)
-        logits = self._engine.run(inputs)[source]
+        logits = self._engine.run(self._scalers[source].standardise(values))[source]
         return [
             {label: float(p) for label, p in zip(self.manifest.labels, probabilities, strict=True)}
             for probabilities in _softmax(logits, self.manifest.temperature_of(source))
         ]
 
-    def _heard(self, source: Literal["spotify", "audio"], embedding: Floats | None) -> Array:
-        size = self.manifest.embedding or 0
-        if source == "spotify" or not size:
-            return np.zeros(size, np.float32)
-        if embedding is None or embedding.shape != (size,):
-            given = "none" if embedding is None else f"one of the shape {embedding.shape}"
-            raise ValueError(f"{self.manifest.model_id} needs an embedding of {size} values, not {given}")
-        return embedding.astype(np.float32)
-
     def warm_up(self) -> None:
         """Run once for each source, so that the first track does not pay for it."""
-        silent = np.zeros(self.manifest.embedding or 0, np.float32)
         for source in self._scalers:
-            self.predict(dict.fromkeys(AUDIO_FEATURES, 0.0), source, silent)
+            self.predict(dict.fromkeys(AUDIO_FEATURES, 0.0), source)
 
 
 def _softmax(logits: Array, temperature: float = 1.0) -> Array:

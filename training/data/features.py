@@ -111,41 +111,28 @@ def _varied_segments(path: Path, spec: FeatureSpec, variation: Variation | None)
         return read_segments(varied_file(path, variation, Path(folder)), spec)
 
 
-@dataclass(frozen=True, slots=True)
-class MeasuredFiles:
-    """What the mood network takes of n files.
-
-    ``features`` [n, 10] in ``AUDIO_FEATURES`` order and units, with the loudness at the reference level;
-    ``embeddings`` [n, 200] of the tag model.
-    """
-
-    features: npt.NDArray[np.float64]
-    embeddings: npt.NDArray[np.float64]
-
-
 def measured_features(
     paths: Sequence[Path], cache: Path, threads: int, tagger: TagModel, progress: Progress = _SILENT
-) -> MeasuredFiles:
-    """What is measured from each file. ``tagger`` provides tags and embeddings.
+) -> npt.NDArray[np.float64]:
+    """The ten features measured from each file, [n, 10] in ``AUDIO_FEATURES`` order and units.
 
-    Cached like the others. Raises TonestreamError for a file that cannot be decoded, or is silent.
+    The loudness is that at the reference level, as the mood network takes it. ``tagger`` provides the tags.
+    Cached like the others. Raises TonestreamError for a file that cannot be decoded.
     """
 
     def compute(path: Path) -> Array:
         with _decoded(path) as decoded, decoded.path.open("rb") as opened:
             level_dbfs = track_level(decoded.levels_dbfs)
-            heard = hear_track(opened, tagger, track_level_dbfs=level_dbfs)
-            if heard.embedding is None:
-                raise TonestreamError(ErrorCode.SILENT_AUDIO, f"{path.name} is silent from beginning to end")
+            tags = hear_track(opened, tagger, track_level_dbfs=level_dbfs).tags
             opened.seek(0)
-            measured = measure_wav(opened, heard.tags, track_level_dbfs=level_dbfs).levelled.as_dict()
-        return np.concatenate([[measured[name] for name in AUDIO_FEATURES], heard.embedding]).astype(np.float32)
+            measured = measure_wav(opened, tags, track_level_dbfs=level_dbfs).levelled.as_dict()
+        return np.array([measured[name] for name in AUDIO_FEATURES], np.float32)
 
-    computation = f"measures and embedding|{tagger.manifest.model_id}|{TAG_SEGMENTS}"
+    computation = f"measures|{tagger.manifest.model_id}|{TAG_SEGMENTS}"
     with ThreadPoolExecutor(threads) as pool:
         computed = pool.map(lambda path: _cached(cache, computation, path, compute), paths)
-        rows = np.array(list(progress.track(computed, "measured features", len(paths))), np.float64)
-    return MeasuredFiles(rows[:, : len(AUDIO_FEATURES)], rows[:, len(AUDIO_FEATURES) :])
+        rows = list(progress.track(computed, "measured features", len(paths)))
+    return np.array(rows, np.float64).reshape(-1, len(AUDIO_FEATURES))
 
 
 def read_segments(path: Path, spec: FeatureSpec) -> Array:

@@ -157,15 +157,10 @@ def _learner(f: ListenerFigures) -> str:
             f"of one hidden layer ({f.hidden} units, ReLU, noise, dropout; {f.steps} steps of AdamW), and their logits "
             "are averaged."
         )
-    weight = (
-        f"the embedding (together it weighs {f.embedding:g} times as much as the features together)"
-        if f.embedding
-        else "the embedding, which was given no weight"
-    )
     return (
-        f"One linear layer learns from them and from {weight} of the same segments how the listeners of a clip share "
-        f"out among the moods: ridge regression to the logarithms of their shares, penalty {f.penalty:g}; clips with "
-        "more ratings weigh more."
+        "One linear layer learns from them how the listeners of a clip share out among the moods: ridge regression to "
+        f"the logarithms of their shares, penalty {f.penalty:g}; clips with more ratings weigh more. The shares are "
+        "evened out first: those of few listeners are noisy."
     )
 
 
@@ -186,8 +181,8 @@ def _nested(f: ListenerFigures) -> str:
     if f.flattered is None:
         return ""
     return (
-        "So are the penalty and the weight of the embedding: inner folds by artist choose them, outer folds measure. "
-        f"Chosen on the measured folds they would show a mean correlation that is {f.flattered:.3f} higher. "
+        "Inner folds by artist choose the penalty, outer folds measure. Chosen on the measured folds it would show a "
+        f"mean correlation that is {f.flattered:.3f} higher. "
     )
 
 

@@ -46,8 +46,7 @@ def check_features(folder: Path, tagger: TagModel, data: Workspace) -> FeatureCh
     Raises DataError, TonestreamError.
     """
     clips = read_clips(folder)
-    paths = [clip.path for clip in clips]
-    measured = measured_features(paths, data.cache, data.threads, tagger, data.progress).features
+    measured = measured_features([clip.path for clip in clips], data.cache, data.threads, tagger, data.progress)
     found = FeatureChecks(clips=len(clips), orders=orders(clips, measured))
     bpm = known_tempi(folder / "index.csv", clips)
     if np.isfinite(bpm).any():

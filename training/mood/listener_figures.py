@@ -49,22 +49,19 @@ _FELT: Final = (
 class Listened:
     """Clips with what is measured of them, and their listeners' moods.
 
-    ``features`` [n, 10] in ``AUDIO_FEATURES`` order and units; ``embeddings`` [n, values] of the tag model; ``shares``
-    [n, 4] of the listeners who felt a mood, the mean over its emotions, in ``MOODS`` order; ``ratings`` [n] how many
-    listeners there were; ``groups`` are the artists.
+    ``features`` [n, 10] in ``AUDIO_FEATURES`` order and units; ``shares`` [n, 4] of the listeners who felt a mood, the
+    mean over its emotions, in ``MOODS`` order; ``ratings`` [n] how many listeners there were; ``groups`` are the
+    artists.
     """
 
     features: Floats
-    embeddings: Floats
     shares: Floats
     ratings: Floats
     groups: tuple[str, ...]
 
     def __getitem__(self, positions: Integers) -> Listened:
         groups = tuple(self.groups[position] for position in positions)
-        arrays = (self.features, self.embeddings, self.shares, self.ratings)
-        features, embeddings, shares, ratings = (array[positions] for array in arrays)
-        return Listened(features, embeddings, shares, ratings, groups)
+        return Listened(self.features[positions], self.shares[positions], self.ratings[positions], groups)
 
     @property
     def top(self) -> Integers:

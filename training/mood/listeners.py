@@ -3,7 +3,7 @@
 Listeners of Emotify (Aljanaki, Wiering and Veltkamp 2016, "Studying emotion induced by music through a crowdsourcing
 game") ticked which of nine emotions they felt. Six of those correspond to the four moods (`EMOTIONS`). A linear rule
 (`training.mood.listener_rule`) learns to predict the distribution of a clip's listeners over the moods from its ten
-features and the embedding of the tag model, which are measured by the code that serves.
+features, which are measured by the code that serves.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from training.data.splits import fold_of_each, train_and_test
 from training.genre.protocol import Workspace
 from training.mood.feature_checks import check_features
 from training.mood.listener_figures import Listened, listener_figures, mean_correlation
-from training.mood.listener_rule import ListenerRule, RuleSettings
+from training.mood.listener_rule import ListenerRule
 from training.reports.figures import ListenerFigures, MoodFigures
 from training.reports.metrics import softmax
 
@@ -51,10 +51,8 @@ _SMALLEST_SHARE: Final = 0.1
 _EVENING_OUT: Final = 0.5
 #: A clip weighs n / (n + this) with n ratings: the answers of few listeners are noisy.
 _HALF_TRUSTED: Final = 15.0
-#: What cross-validation chooses from.
-_CHOICES: Final = tuple(
-    RuleSettings(penalty, embedding) for embedding in (0.0, 0.3, 1.0) for penalty in (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
-)
+#: The penalties that cross-validation chooses from.
+_PENALTIES: Final = (0.001, 0.003, 0.01, 0.03, 0.1)
 _INNER_FOLDS: Final = 5
 
 
@@ -62,8 +60,7 @@ _INNER_FOLDS: Final = 5
 class AudioMood:
     """The part of a mood model for measured features.
 
-    ``network`` is a Keras network, standardised features and the tag model's embedding, float32 [n, 10 + values], to
-    logits [n, 4] in ``MOODS`` order.
+    ``network`` is a Keras network, standardised features float32 [n, 10] to logits [n, 4] in ``MOODS`` order.
     """
 
     network: Any
@@ -90,8 +87,8 @@ def fit_audio_mood(
         figures = figures.with_more(features=check_features(genres, tagger, data))
     elif (installed := _installed_figures()) and installed.tag_model == tagger.manifest.model_id:
         figures = figures.with_more(features=installed.features)
-    rule_settings = chosen(listened, seed)
-    rule = fitted(listened, rule_settings)
+    penalty = chosen(listened, seed)
+    rule = fitted(listened, penalty)
     return AudioMood(
         rule.network(),
         rule.scaler,
@@ -99,8 +96,7 @@ def fit_audio_mood(
         figures.with_more(
             tag_model=tagger.manifest.model_id,
             tag_segments=TAG_SEGMENTS,
-            penalty=rule_settings.penalty,
-            embedding=rule_settings.embedding,
+            penalty=penalty,
             seed=seed,
         ),
     )
@@ -152,7 +148,7 @@ def read_listened(folder: Path, tagger: TagModel, data: Workspace) -> Listened:
     if not files:
         raise DataError(f"{index} names no recording beside it")
     measured = measured_features(files, data.cache, data.threads, tagger, data.progress)
-    return Listened(measured.features, measured.embeddings, np.array(shares), np.array(ratings), groups)
+    return Listened(measured, np.array(shares), np.array(ratings), groups)
 
 
 def targets(shares: Floats, usual: Floats) -> Floats:
@@ -165,29 +161,29 @@ def targets(shares: Floats, usual: Floats) -> Floats:
     return rows
 
 
-def fitted(listened: Listened, settings: RuleSettings) -> ListenerRule:
+def fitted(listened: Listened, penalty: float) -> ListenerRule:
     """The rule fitted to all clips of ``listened``."""
     importance = listened.ratings / (listened.ratings + _HALF_TRUSTED)
     soft_labels = targets(listened.shares, listened.shares.mean(axis=0))
-    return ListenerRule.fit(listened.features, listened.embeddings, soft_labels, importance, settings)
+    return ListenerRule.fit(listened.features, soft_labels, importance, penalty)
 
 
-def chosen(listened: Listened, seed: int) -> RuleSettings:
-    """The settings that order held-out clips best, in folds by artist of ``listened`` alone."""
+def chosen(listened: Listened, seed: int) -> float:
+    """The penalty that orders held-out clips best, in folds by artist of ``listened`` alone."""
     fold_of = fold_of_each(_moods(listened), listened.groups, _INNER_FOLDS, seed)
-    return max(_CHOICES, key=lambda settings: _agreement(held_out_logits(listened, fold_of, settings), listened))
+    return max(_PENALTIES, key=lambda penalty: _agreement(held_out_logits(listened, fold_of, penalty), listened))
 
 
-def held_out_logits(listened: Listened, fold_of: Integers, settings: RuleSettings | None, seed: int = 0) -> Floats:
+def held_out_logits(listened: Listened, fold_of: Integers, penalty: float | None, seed: int = 0) -> Floats:
     """Logits [n, 4] of each clip from a rule without its artist.
 
-    Without ``settings`` they are chosen for each fold, on the clips of the other folds.
+    Without a ``penalty`` it is chosen for each fold, on the clips of the other folds.
     """
     logits = np.zeros_like(listened.shares)
     for train_on, test_on in train_and_test(fold_of):
         known, tested = listened[train_on], listened[test_on]
-        rule = fitted(known, chosen(known, seed) if settings is None else settings)
-        logits[test_on] = rule.logits(tested.features, tested.embeddings)
+        rule = fitted(known, chosen(known, seed) if penalty is None else penalty)
+        logits[test_on] = rule.logits(tested.features)
     return logits
 
 
@@ -202,7 +198,7 @@ def _moods(listened: Listened) -> list[str]:
 def cross_validate(listened: Listened, folds: int, repeats: int, seed: int, data: Workspace) -> ListenerFigures:
     """Figures of rules that are fitted to all folds but one and evaluated on that one, ``repeats`` times.
 
-    Nested: their settings are chosen on the same folds as they are fitted to. ``flattered`` is how much higher the mean
+    Nested: the penalty is chosen on the folds that a rule is fitted to. ``flattered`` is how much higher the mean
     correlation is if all folds take part in the choice.
     """
     moods = _moods(listened)
@@ -212,7 +208,7 @@ def cross_validate(listened: Listened, folds: int, repeats: int, seed: int, data
     nested = float(np.mean([_agreement(run, listened) for run in runs]))
     known = max(
         float(np.mean([_agreement(held_out_logits(listened, fold_of, one), listened) for fold_of in assignments]))
-        for one in _CHOICES
+        for one in _PENALTIES
     )
     found = listener_figures(listened, runs, assignments)
     measured = {name: getattr(found, name) for name in found.model_fields_set}

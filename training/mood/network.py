@@ -69,12 +69,9 @@ def scaler_of(features: Floats) -> Scaler:
 
 
 def joined(spotify: Any, audio: Any) -> Any:
-    """One network of two: standardised features and, if one of them takes it, an embedding, [n, 10 + values], to
-    ``{"spotify": logits, "audio": logits}``, both [n, 4]."""
-    widths = {name: part.input_shape[1] for name, part in (("spotify", spotify), ("audio", audio))}
-    inputs = keras.Input((max(widths.values()),), name="features")
-    outputs = {"spotify": spotify(inputs[:, : widths["spotify"]]), "audio": audio(inputs[:, : widths["audio"]])}
-    return keras.Model(inputs, outputs)
+    """One network of two: standardised features [n, 10] to ``{"spotify": logits, "audio": logits}``, both [n, 4]."""
+    inputs = keras.Input((len(AUDIO_FEATURES),), name="features")
+    return keras.Model(inputs, {"spotify": spotify(inputs), "audio": audio(inputs)})
 
 
 def _ranks(inputs: Any, features: Floats) -> Any:

@@ -142,7 +142,6 @@ def train_model(
         scalers={"spotify": spotify.scaler, "audio": audio.scaler},
         temperature=spotify.temperature,
         temperature_audio=audio.temperature,
-        embedding=network.input_shape[1] - len(AUDIO_FEATURES) or None,
         uncertain_below=UNCERTAIN_BELOW,
         weights=_WEIGHTS,
         onnx=export_onnx(network, out),

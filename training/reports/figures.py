@@ -337,7 +337,6 @@ class ListenerFigures(ListenerAnswers):
     members: int | None = None
     steps: int | None = None
     penalty: float | None = None
-    embedding: float | None = None
     flattered: float | None = None
     seed: int | None = None
     taken_from: str | None = None

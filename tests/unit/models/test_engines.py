@@ -23,10 +23,9 @@ FOLDERS = sorted(folder.parent for folder in Settings().models_dir.glob("*/manif
 
 
 def inputs(manifest: ModelManifest) -> np.ndarray:
-    """Features of real music, or rows of standardised audio features with an embedding."""
+    """Features of real music, or rows of standardised audio features."""
     if manifest.feature_spec is None:
-        width = len(AUDIO_FEATURES) + (manifest.embedding or 0)
-        return np.random.default_rng(0).normal(size=(9, width)).astype(np.float32)
+        return np.random.default_rng(0).normal(size=(9, len(AUDIO_FEATURES))).astype(np.float32)
     return features_of_samples(manifest.feature_spec)
 
 

@@ -255,15 +255,13 @@ def test_spotifys_features_of_a_plain_case_give_its_mood(mood: Any, expected: st
 
 def test_the_length_of_a_file_does_not_change_the_mood_of_its_music(mood: Any) -> None:
     music = dict(zip(AUDIO_FEATURES, PLAIN_CASES["happy"], strict=True))
-    heard = np.zeros(mood.manifest.embedding or 0)
-    preview, album = (mood.predict({**music, "duration_ms": ms}, "audio", heard) for ms in (30e3, 400e3))
+    preview, album = (mood.predict({**music, "duration_ms": ms}, "audio") for ms in (30e3, 400e3))
     assert preview == album
 
 
 def test_the_source_of_the_features_matters(mood: Any) -> None:
     music = dict(zip(AUDIO_FEATURES, PLAIN_CASES["sad"], strict=True))
-    heard = np.zeros(mood.manifest.embedding or 0)
-    assert mood.predict(music, "audio", heard) != mood.predict(music, "spotify")
+    assert mood.predict(music, "audio") != mood.predict(music, "spotify")
 
 
 @pytest.mark.parametrize("broken", [{"valence": float("nan")}, {"tempo": float("inf")}, {"energy": None}])

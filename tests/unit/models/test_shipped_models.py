@@ -100,8 +100,8 @@ def test_a_mood_model_answers_for_real_clips(name: str, tmp_path: Path) -> None:
     model = MoodModel.load(FOLDERS[name])
     measured = measured_features(SAMPLES, tmp_path, 1, TagModel.load(FOLDERS[Settings().tag_model]))
     labels = set()
-    for row, embedding in zip(measured.features, measured.embeddings, strict=True):
-        answer = model.predict(dict(zip(AUDIO_FEATURES, row.tolist(), strict=True)), "audio", embedding)
+    for row in measured:
+        answer = model.predict(dict(zip(AUDIO_FEATURES, row.tolist(), strict=True)), "audio")
         assert tuple(answer) == MOODS
         assert sum(answer.values()) == pytest.approx(1.0, abs=1e-5)
         labels.add(max(answer, key=answer.__getitem__))

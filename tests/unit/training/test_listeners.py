@@ -18,16 +18,14 @@ from training.data.splits import fold_of_each
 from training.genre.protocol import Workspace
 from training.mood.feature_checks import orders, tempo_agreement
 from training.mood.listener_figures import Listened, clear_clips, clear_clips_by_deviation, correlations
-from training.mood.listener_rule import RuleSettings
 from training.mood.listeners import cross_validate, fit_audio_mood, fitted, held_out_logits, targets
 
-SETTINGS = RuleSettings(penalty=1e-3, embedding=0.3)
+PENALTY = 0.01
 COLUMNS = ("calmness", "tenderness", "power", "tension", "joyful_activation", "sadness")
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listeners, "_CHOICES", (SETTINGS, RuleSettings(1e-2, 0.0)))
     monkeypatch.setattr(metrics, "_RESAMPLES", 50)
 
 
@@ -40,7 +38,7 @@ def clips(artists: int = 12, each: int = 4) -> Listened:
     shares = np.full((len(mood), 4), 0.1) + random.uniform(0, 0.02, (len(mood), 4))
     shares[np.arange(len(mood)), mood] = 0.7
     groups = tuple(f"artist {i // each}" for i in range(len(mood)))
-    return Listened(features, random.normal(size=(len(mood), 12)), shares, np.full(len(mood), 20.0), groups)
+    return Listened(features, shares, np.full(len(mood), 20.0), groups)
 
 
 def test_a_mood_is_clear_where_its_part_of_the_shares_leads_the_next() -> None:
@@ -66,38 +64,26 @@ def test_targets_add_up_to_one_and_give_a_rare_mood_more_than_its_share() -> Non
 
 def test_a_rule_learns_the_shares_and_ignores_the_duration() -> None:
     listened = clips()
-    rule = fitted(listened, SETTINGS)
-    logits = rule.logits(listened.features, listened.embeddings)
+    rule = fitted(listened, PENALTY)
+    logits = rule.logits(listened.features)
     assert (logits.argmax(axis=1) == listened.shares.argmax(axis=1)).all()
     longer = listened.features + np.eye(10)[AUDIO_FEATURES.index("duration_ms")] * 1e6
-    np.testing.assert_array_equal(rule.logits(longer, listened.embeddings), logits)
-
-
-def test_a_mood_that_only_the_embedding_shows_is_learnt_from_it() -> None:
-    shown = clips()
-    listened = replace(shown, features=shown.embeddings[:, :10], embeddings=shown.features)
-    fold_of = fold_of_each([MOODS[mood] for mood in listened.top], listened.groups, 3, 1)
-    told = held_out_logits(listened, fold_of, RuleSettings(1e-3, 1.0))
-    assert (told.argmax(axis=1) == listened.top).mean() > 0.9
-    untold = held_out_logits(listened, fold_of, RuleSettings(1e-3, 0.0))
-    assert (untold.argmax(axis=1) == listened.top).mean() < 0.6
+    np.testing.assert_array_equal(rule.logits(longer), logits)
 
 
 def test_a_clip_with_more_ratings_weighs_more() -> None:
     listened = clips()
-    features, embeddings = np.repeat(listened.features[:1], 2, axis=0), np.repeat(listened.embeddings[:1], 2, axis=0)
-    torn = Listened(features, embeddings, np.array([[0.9, 0, 0, 0], [0, 0.9, 0, 0]]), np.array([50.0, 5.0]), ("a", "b"))
-    calm, energetic, *_ = fitted(torn, SETTINGS).logits(features, embeddings)[0]
+    features = np.repeat(listened.features[:1], 2, axis=0)
+    torn = Listened(features, np.array([[0.9, 0, 0, 0], [0, 0.9, 0, 0]]), np.array([50.0, 5.0]), ("a", "b"))
+    calm, energetic, *_ = fitted(torn, PENALTY).logits(features)[0]
     assert calm > energetic
 
 
 def test_the_network_gives_the_logits_of_the_rule() -> None:
     listened = clips()
-    rule = fitted(listened, SETTINGS)
-    inputs = np.hstack([rule.scaler.standardise(listened.features), 2.0 * listened.embeddings]).astype(np.float32)
-    np.testing.assert_allclose(
-        rule.network()(inputs).numpy(), rule.logits(listened.features, 2.0 * listened.embeddings), atol=1e-4
-    )
+    rule = fitted(listened, PENALTY)
+    found = rule.network()(rule.scaler.standardise(listened.features)).numpy()
+    np.testing.assert_allclose(found, rule.logits(listened.features), atol=1e-4)
 
 
 def test_no_artist_is_fitted_to_and_judged(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,12 +92,12 @@ def test_no_artist_is_fitted_to_and_judged(monkeypatch: pytest.MonkeyPatch) -> N
     judged: list[set[str]] = []
 
     class Nothing:
-        def logits(self, features: np.ndarray, embeddings: np.ndarray) -> np.ndarray:
+        def logits(self, features: np.ndarray) -> np.ndarray:
             own = np.isin(listened.features[:, 0], features[:, 0])
             judged.append({listened.groups[row] for row in np.flatnonzero(own)})
             return np.zeros((len(features), 4))
 
-    def noted(part: Listened, settings: RuleSettings) -> Nothing:
+    def noted(part: Listened, penalty: float) -> Nothing:
         known.append(set(part.groups))
         return Nothing()
 
@@ -121,13 +107,13 @@ def test_no_artist_is_fitted_to_and_judged(monkeypatch: pytest.MonkeyPatch) -> N
     assert not any(fitted_to & tested for fitted_to, tested in zip(known, judged, strict=True))
 
 
-def test_the_settings_of_a_fold_are_chosen_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_penalty_of_a_fold_is_chosen_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
     listened = clips()
     seen: list[set[str]] = []
 
-    def noted(part: Listened, seed: int) -> RuleSettings:
+    def noted(part: Listened, seed: int) -> float:
         seen.append(set(part.groups))
-        return SETTINGS
+        return PENALTY
 
     monkeypatch.setattr(listeners, "chosen", noted)
     fold_of = fold_of_each([MOODS[mood] for mood in listened.top], listened.groups, 3, 1)
@@ -174,7 +160,7 @@ def test_a_mood_is_learnt_from_a_folder_of_recordings(tmp_path: Path) -> None:
         lines.append(",".join((str(number), f"artist {number // 2}", *map(str, felt))))
     (tmp_path / "index.csv").write_text("\n".join(lines))
     mood = fit_audio_mood(tmp_path, Workspace(tmp_path / "cache", 1), folds=2, repeats=1)
-    assert mood.network(np.zeros((3, 210), np.float32)).shape == (3, 4)
+    assert mood.network(np.zeros((3, 10), np.float32)).shape == (3, 4)
     assert mood.scaler.ignored == ("duration_ms",)
     assert mood.temperature == mood.figures.temperature
     assert mood.figures.clear_clips["calm"] == 4
