@@ -15,7 +15,7 @@ from services.gateway.view import removal, requests
 from services.gateway.view.database import Database, ViewUnavailableError
 from services.gateway.view.records import fingerprint
 from services.gateway.view.requests import Asked, Known, Published, TrackStage
-from shared.bus.base import Bus, BusError, Publisher
+from shared.bus.base import Bus, BusError, BusUnavailableError, Publisher
 from shared.contracts.messages import TrackRequest
 from shared.contracts.topics import Topics
 from shared.runtime import traces
@@ -40,6 +40,20 @@ class Submitted:
     repeated: bool = False
 
 
+class UnconfirmedError(Problem):
+    """The broker did not say whether it has the requests. It may answer them yet, so they and their files are kept.
+
+    They are published again until it does. A client that repeats them under the same ID gets the one answer.
+    """
+
+    def __init__(self, error: BusUnavailableError) -> None:
+        super().__init__(
+            GatewayCode.UNAVAILABLE,
+            f"the broker has not confirmed the request, which is kept and sent again: {error}. "
+            "Repeat it with the same Idempotency-Key",
+        )
+
+
 class Submissions:
     """Publishes requests. Safe from many threads."""
 
@@ -50,13 +64,15 @@ class Submissions:
         self._lock = threading.Lock()
         self._publisher: Publisher | None = None
         self._closing = threading.Event()
+        self._left_lock = threading.Lock()
+        self._left: list[TrackRequest] = []
         self._resuming: threading.Thread | None = None
 
     def submit(self, wanted: Sequence[TrackRequest], fingerprints: Sequence[str] | None = None) -> list[Submitted]:
         """Have the requests answered. One whose ID is known is not published again.
 
         Raises Problem: conflict if an ID belongs to another request or to a removed one, unavailable if the bus takes
-        nothing. Then nothing of it is entered.
+        nothing. Then nothing of it is entered. UnconfirmedError if the bus may have taken some: then all stay entered.
         """
         now = time.time()
         marks = [fingerprint(one) for one in wanted] if fingerprints is None else fingerprints
@@ -75,10 +91,11 @@ class Submissions:
         new = [
             one.request if known is None else known.spec or one.request
             for one, known in zip(asked, before, strict=True)
-            if known is None or known.published is Published.ENTERED
+            if known is None or (known.published is Published.ENTERED and not known.stage.finished)
         ]
         try:
-            self._publish(new)
+            self._connect()
+            self._publish_or_keep(new)
         except BusError as error:
             self._withdraw(new)
             raise unavailable(f"the request could not be published: {error}") from error
@@ -100,41 +117,65 @@ class Submissions:
             self._database.write(requests.queue_again)
         if left:
             log.info("%d requests of the last run go on", len(left))
-            self._resuming = threading.Thread(target=self._resume, args=(left,), name="resume", daemon=True)
-            self._resuming.start()
+            self._send_again([known.spec for known in left if known.spec is not None])
 
     def close(self) -> None:
         """Release the connection."""
         self._closing.set()
-        if self._resuming is not None:
-            self._resuming.join(_PAUSE_S)
+        with self._left_lock:
+            resuming = self._resuming
+        if resuming is not None:
+            resuming.join(_PAUSE_S)
         with self._lock:
             if self._publisher is not None:
                 self._publisher.close()
                 self._publisher = None
 
-    def _resume(self, left: Sequence[Known]) -> None:
-        specs = [known.spec for known in left if known.spec is not None]
-        while specs and not self._closing.is_set():
-            some = specs[:_RESUMED_AT_ONCE]
+    def _send_again(self, wanted: Sequence[TrackRequest]) -> None:
+        """Publish them in a thread of its own, for as long as it takes."""
+        with self._left_lock:
+            self._left.extend(wanted)
+            if self._resuming is None and self._left:
+                self._resuming = threading.Thread(target=self._resume, name="resume", daemon=True)
+                self._resuming.start()
+
+    def _resume(self) -> None:
+        while not self._closing.is_set():
+            with self._left_lock:
+                some = self._left[:_RESUMED_AT_ONCE]
+                if not some:
+                    self._resuming = None
+                    return
             try:
                 self._publish(some, timeout_s=_PAUSE_S)
                 self._confirm(some)
-                specs = specs[_RESUMED_AT_ONCE:]
             except (BusError, ViewUnavailableError) as error:
                 log.debug("the bus takes nothing at the moment: %s", error)
                 self._closing.wait(_PAUSE_S)
+            else:
+                with self._left_lock:
+                    del self._left[: len(some)]
+
+    def _publish_or_keep(self, wanted: Sequence[TrackRequest]) -> None:
+        try:
+            self._publish(wanted)
+        except BusUnavailableError as error:
+            self._send_again(wanted)
+            raise UnconfirmedError(error) from error
 
     def _publish(self, wanted: Sequence[TrackRequest], timeout_s: float = _PUBLISH_S) -> None:
         if not wanted:
             return
-        with self._lock:
-            if self._publisher is None:
-                self._publisher = self._bus.publisher()
-            publisher = self._publisher
+        publisher = self._connect()
         records = [outgoing(self._topics, one) for one in wanted]
         with traces.sending(records) as traced:
             publisher.publish(traced, timeout_s)
+
+    def _connect(self) -> Publisher:
+        with self._lock:
+            if self._publisher is None:
+                self._publisher = self._bus.publisher()
+            return self._publisher
 
     def _confirm(self, wanted: Sequence[TrackRequest]) -> None:
         ids = [one.request_id for one in wanted]

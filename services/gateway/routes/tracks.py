@@ -18,7 +18,7 @@ from services.gateway.gateway import Gateway
 from services.gateway.problems import GatewayCode, Problem, ProblemDetail, responses, unavailable
 from services.gateway.routes import Asking, LivingGateway, TakingGateway
 from services.gateway.sources import MOST_TRACKS, checked_track
-from services.gateway.submissions import Submitted
+from services.gateway.submissions import Submitted, UnconfirmedError
 from services.gateway.uploads import Receiver, Refused, Upload, Wishes, too_large
 from services.gateway.view import requests, search
 from services.gateway.view.requests import Known, TrackStage
@@ -171,6 +171,9 @@ async def submit(
                 "send application/json, multipart/form-data, or a file as audio/* or application/octet-stream",
             )
         return await run_in_threadpool(submit_files, gateway, client, receiver, wishes, request_id)
+    except UnconfirmedError:
+        receiver.hand_over()  # it may be read yet
+        raise
     except ClientDisconnect:
         await run_in_threadpool(receiver.discard)
         raise Problem(GatewayCode.UPLOAD_INCOMPLETE, "the connection was closed before the upload was whole") from None

@@ -6,6 +6,7 @@ import sqlite3
 import threading
 import time
 from pathlib import Path
+from typing import NoReturn
 
 import httpx
 import pytest
@@ -171,10 +172,22 @@ def test_requests_of_other_clients_are_seen_too(bench: GatewayBench) -> None:
     assert problem_of(bench.post({"audio_url": f"{URL}?2"}, **{"Idempotency-Key": "theirs"})) == (409, "conflict")
 
 
-def test_nothing_is_entered_while_the_bus_takes_nothing(bench: GatewayBench, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench.post({"audio_url": URL})  # the publisher is made
-    bench.asked()
+def test_nothing_is_entered_while_there_is_no_bus(bench: GatewayBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away() -> NoReturn:
+        raise BusUnavailableError("Kafka is away")
 
+    with monkeypatch.context() as patched:
+        patched.setattr(bench.bus, "publisher", away)
+        refused = bench.post({"audio_url": URL}, **{"Idempotency-Key": "r"})
+        assert problem_of(refused) == (503, "unavailable") and refused.headers["retry-after"]
+        assert problem_of(bench.client.get("/v1/tracks/r")) == (404, "not_found")
+    assert bench.post({"audio_url": URL}, **{"Idempotency-Key": "r"}).status_code == 202
+    assert bench.asked()[0].request_id == "r"
+
+
+def test_what_the_bus_may_have_taken_is_kept_and_sent_again(
+    bench: GatewayBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def away(*arguments: object) -> None:
         raise BusUnavailableError("Kafka is away")
 
@@ -182,9 +195,9 @@ def test_nothing_is_entered_while_the_bus_takes_nothing(bench: GatewayBench, mon
         patched.setattr(bench.bus, "_publish", away)
         refused = bench.post({"audio_url": URL}, **{"Idempotency-Key": "r"})
         assert problem_of(refused) == (503, "unavailable") and refused.headers["retry-after"]
-        assert problem_of(bench.client.get("/v1/tracks/r")) == (404, "not_found")
+        assert bench.stage("r") == "queued"
+    assert bench.asked()[0].request_id == "r", "nobody had to ask again"
     assert bench.post({"audio_url": URL}, **{"Idempotency-Key": "r"}).status_code == 202
-    assert bench.asked()[0].request_id == "r"
 
 
 def test_a_dead_pipeline_or_reader_is_said_in_every_answer(bench: GatewayBench) -> None:

@@ -6,13 +6,16 @@ import errno
 import hashlib
 import os
 import socket
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
 from services.gateway import uploads
+from services.gateway.submissions import Submissions
+from shared.bus.base import BusUnavailableError
 from shared.contracts.messages import TrackRequest, TrackResult
 from tests.support.gateway_bench import GatewayBench, answer, problem_of
 
@@ -37,6 +40,34 @@ def test_a_body_is_stored_and_named_by_its_header(bench: GatewayBench) -> None:
     (request,) = bench.asked()
     assert stored(bench, request) == BODY
     assert (request.source, request.model, request.force) == ("album/söng #1.wav", "mfcc-lstm", True)
+
+
+def test_an_upload_that_the_broker_took_without_saying_so_is_kept_and_has_one_answer(
+    bench: GatewayBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submissions, publish, silent = bench.gateway.submissions, Submissions._publish, threading.Event()
+
+    def published_without_a_word(self: Submissions, wanted: Sequence[TrackRequest], timeout_s: float = 8.0) -> None:
+        if not wanted:
+            return
+        if not silent.is_set():
+            publish(self, wanted, timeout_s)
+            silent.set()
+        raise BusUnavailableError("no answer in time")
+
+    monkeypatch.setattr(Submissions, "_publish", published_without_a_word)
+    headers = {**WAV, "Idempotency-Key": "my-1"}
+    refused = bench.client.post("/v1/tracks", content=BODY, headers=headers)
+    assert problem_of(refused) == (503, "unavailable") and "sent again" in refused.json()["detail"]
+    (request,) = bench.asked()
+    assert stored(bench, request) == BODY
+    bench.answered(answer("my-1"))
+    repeated = bench.client.post("/v1/tracks", content=BODY, headers=headers)
+    assert (repeated.status_code, repeated.json().get("stage")) == (202, "ok"), repeated.json()
+    monkeypatch.setattr(Submissions, "_publish", publish)
+    bench.until(lambda: submissions._resuming is None)
+    assert {one.audio_url for one in bench.asked()} == {request.audio_url}, "it is published until it is confirmed"
+    assert len(left(bench)) <= 1
 
 
 def test_a_form_with_one_file_is_answered_like_a_track(bench: GatewayBench) -> None:
