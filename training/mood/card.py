@@ -121,8 +121,6 @@ def _split(f: MoodFigures) -> str:
         )
     else:
         text += "A finished model, on all of them."
-    if f.taken_from:
-        text += f"\n\n**This part is that of `{f.taken_from}`, unchanged, and so are its figures.**"
     if not f.artists_known:
         text += (
             "\n**No artists are given: each track counts as an artist of its own. Songs of one artist may be in both "
@@ -143,25 +141,12 @@ def _how_learnt(f: ListenerFigures) -> str:
     return f"""\
 The network for measured features never sees Spotify's numbers. The ten are measured from the signal of up to a minute
 and the tags of up to {f.tag_segments} segments (`{f.tag_model}`), both spread evenly over the track;
-`shared/audio/track_features/measures.py` says what each one is. {_learner(f)}
-The share of a mood is that of the listeners who felt
+`shared/audio/track_features/measures.py` says what each one is. The network learns from them how the listeners of a
+clip share out among the moods: {f.members} members of one hidden layer ({f.hidden} units, ReLU, noise, dropout;
+{f.steps} steps of AdamW), and their logits are averaged. The share of a mood is that of the listeners who felt
 the emotions next to it (calm: calmness and tenderness; energetic: power and tension; happy: joyful activation; sad:
 sadness), divided by the square root of its mean, because some are ticked more readily than others. Duration is
 ignored: a file may be an excerpt."""
-
-
-def _learner(f: ListenerFigures) -> str:
-    if f.penalty is None:  # a part of an older version
-        return (
-            f"The network learns from them how the listeners of a clip share out among the moods: {f.members} members "
-            f"of one hidden layer ({f.hidden} units, ReLU, noise, dropout; {f.steps} steps of AdamW), and their logits "
-            "are averaged."
-        )
-    return (
-        "One linear layer learns from them how the listeners of a clip share out among the moods: ridge regression to "
-        f"the logarithms of their shares, penalty {f.penalty:g}; clips with more ratings weigh more. The shares are "
-        "evened out first: those of few listeners are noisy."
-    )
 
 
 def _listeners_split(f: ListenerFigures) -> str:
@@ -169,21 +154,11 @@ def _listeners_split(f: ListenerFigures) -> str:
         f"{f.clips} clips of about a minute by {f.groups} artists, of the Emotify set (Aljanaki, Wiering and "
         f"Veltkamp 2016). {f.folds}-fold cross-validation, {f.repeats} times with other folds, seeds from "
         f"{f.seed} on: no artist is ever in both training and test, and scaler, targets and network are fitted to "
-        f"the other folds only. {_nested(f)}Figures are means over the repeats. The shipped "
-        "weights were then trained on all clips."
+        "the other folds only. Figures are means over the repeats. The shipped weights were then trained on all clips."
     )
     if f.taken_from:
         text += f"\n\n**This part is that of `{f.taken_from}`, unchanged, and so are its figures.**"
     return text
-
-
-def _nested(f: ListenerFigures) -> str:
-    if f.flattered is None:
-        return ""
-    return (
-        "Inner folds by artist choose the penalty, outer folds measure. Chosen on the measured folds it would show a "
-        f"mean correlation that is {f.flattered:.3f} higher. "
-    )
 
 
 def _clear(f: ListenerFigures) -> str:

@@ -47,21 +47,15 @@ _FELT: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Listened:
-    """Clips with what is measured of them, and their listeners' moods.
+    """Clips with their measured features and their listeners' moods.
 
     ``features`` [n, 10] in ``AUDIO_FEATURES`` order and units; ``shares`` [n, 4] of the listeners who felt a mood, the
-    mean over its emotions, in ``MOODS`` order; ``ratings`` [n] how many listeners there were; ``groups`` are the
-    artists.
+    mean over its emotions, in ``MOODS`` order; ``groups`` are the artists.
     """
 
     features: Floats
     shares: Floats
-    ratings: Floats
     groups: tuple[str, ...]
-
-    def __getitem__(self, positions: Integers) -> Listened:
-        groups = tuple(self.groups[position] for position in positions)
-        return Listened(self.features[positions], self.shares[positions], self.ratings[positions], groups)
 
     @property
     def top(self) -> Integers:
@@ -103,12 +97,6 @@ def correlations(probabilities: Floats, listened: Listened) -> dict[str, Interva
         rows, listened.groups, lambda drawn: float(np.mean([of_mood(mood, drawn) for mood in range(len(MOODS))]))
     )
     return {**found, "mean": mean.rounded()}
-
-
-def mean_correlation(probabilities: Floats, shares: Floats) -> float:
-    """Mean over the moods of Spearman's rank correlation of ``probabilities`` [n, 4] with ``shares`` [n, 4]."""
-    pairs = [np.stack(pair, axis=1) for pair in zip(probabilities.T, shares.T, strict=True)]
-    return float(np.mean([_rank_correlation(one) for one in pairs]))
 
 
 def feature_correlations(listened: Listened) -> tuple[Felt, ...]:

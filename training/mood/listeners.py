@@ -1,9 +1,9 @@
 """The mood network for measured features, trained on listeners' answers.
 
 Listeners of Emotify (Aljanaki, Wiering and Veltkamp 2016, "Studying emotion induced by music through a crowdsourcing
-game") ticked which of nine emotions they felt. Six of those correspond to the four moods (`EMOTIONS`). A linear rule
-(`training.mood.listener_rule`) learns to predict the distribution of a clip's listeners over the moods from its ten
-features, which are measured by the code that serves.
+game") ticked which of nine emotions they felt. Six of those correspond to the four moods (`EMOTIONS`). A small ensemble
+learns to predict the distribution of a clip's listeners over the moods from its ten features, which are measured by the
+code that serves.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
+from shared.contracts.audio_features import AUDIO_FEATURES
 from shared.contracts.labels import MOODS
 from shared.models.heard_track import TAG_SEGMENTS
 from shared.models.manifest import Scaler, load_manifest
@@ -28,10 +29,9 @@ from training.data.features import measured_features
 from training.data.splits import fold_of_each, train_and_test
 from training.genre.protocol import Workspace
 from training.mood.feature_checks import check_features
-from training.mood.listener_figures import Listened, listener_figures, mean_correlation
-from training.mood.listener_rule import ListenerRule
+from training.mood.listener_figures import Listened, listener_figures
+from training.mood.network import dense_by_member, descend, scaler_of
 from training.reports.figures import ListenerFigures, MoodFigures
-from training.reports.metrics import softmax
 
 Floats = npt.NDArray[np.floating]
 Integers = npt.NDArray[np.intp]
@@ -43,17 +43,20 @@ EMOTIONS: Final = {
     "happy": ("joyful_activation",),
     "sad": ("sadness",),
 }
-#: Added to every share, because of some twenty listeners two more or less are chance. Chosen between 0.02, 0.05 and 0.1
-#: on folds by artist.
-_SMALLEST_SHARE: Final = 0.1
+#: Ignored, because a file may be a preview, an excerpt or a mix.
+_IGNORED: Final = ("duration_ms",)
+_MEMBERS: Final = 8
+_HIDDEN: Final = 32
+_NOISE: Final = 0.1
+_DROPOUT: Final = 0.2
+_STEPS: Final = 200
+_LEARNING_RATE: Final = 5e-3
+_WEIGHT_DECAY: Final = 0.02
+#: Added to every share, because a mood that none of some thirty listeners felt is not impossible.
+_SMALLEST_SHARE: Final = 0.01
 #: Shares are divided by this power of their mean. At 0, sadness is hardly ever predicted, because it is ticked least;
 #: at 1, a weak sadness outweighs a strong joy. Chosen between 0, 0.5 and 1 on repeated folds by artist.
 _EVENING_OUT: Final = 0.5
-#: A clip weighs n / (n + this) with n ratings: the answers of few listeners are noisy.
-_HALF_TRUSTED: Final = 15.0
-#: The penalties that cross-validation chooses from.
-_PENALTIES: Final = (0.001, 0.003, 0.01, 0.03, 0.1)
-_INNER_FOLDS: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +77,9 @@ def fit_audio_mood(
 ) -> AudioMood:
     """Cross-validate by artist on the clips in ``folder``, then train on all of them.
 
-    ``folder`` holds recordings and an index.csv (track_id, group, a share of listeners for each emotion). ``genres``
-    is a folder of clips by genre (`read_clips`), for the feature checks of the figures; without it they are those of
-    the installed mood model, if it has the same tags. Measures with the installed tag model. Raises DataError,
-    SplitError, ModelError, TonestreamError for a clip that cannot be decoded.
+    ``folder`` holds recordings and an index.csv (track_id, group, a share of listeners for each emotion). ``genres`` is
+    a folder of clips by genre (`read_clips`), for the feature checks of the figures. Measures with the installed tag
+    model. Raises DataError, SplitError, ModelError, TonestreamError for a clip that cannot be decoded.
     """
     settings = Settings()
     tagger = TagModel.load(settings.models_dir / settings.tag_model, data.threads)
@@ -85,18 +87,19 @@ def fit_audio_mood(
     figures = cross_validate(listened, folds, repeats, seed, data)
     if genres is not None:
         figures = figures.with_more(features=check_features(genres, tagger, data))
-    elif (installed := _installed_figures()) and installed.tag_model == tagger.manifest.model_id:
-        figures = figures.with_more(features=installed.features)
-    penalty = chosen(listened, seed)
-    rule = fitted(listened, penalty)
+    scaler = scaler_for(listened.features)
+    usual = listened.shares.mean(axis=0)
+    network = train(scaler.standardise(listened.features), targets(listened.shares, usual), seed)
     return AudioMood(
-        rule.network(),
-        rule.scaler,
+        network,
+        scaler,
         figures.temperature,
         figures.with_more(
             tag_model=tagger.manifest.model_id,
             tag_segments=TAG_SEGMENTS,
-            penalty=penalty,
+            hidden=_HIDDEN,
+            members=_MEMBERS,
+            steps=_STEPS,
             seed=seed,
         ),
     )
@@ -110,7 +113,10 @@ def installed_audio_mood() -> AudioMood:
     settings = Settings()
     folder = settings.models_dir / settings.mood_model
     manifest = load_manifest(folder)
-    figures = _installed_figures()
+    try:
+        figures = MoodFigures.model_validate(manifest.figures).audio
+    except ValidationError:  # a model of another kind or version
+        figures = None
     if figures is None:
         raise DataError(f"{folder} knows no mood of measured features that could be kept: listeners are needed")
     network = keras.saving.load_model(folder / manifest.weights, compile=False)
@@ -122,15 +128,6 @@ def installed_audio_mood() -> AudioMood:
     )
 
 
-def _installed_figures() -> ListenerFigures | None:
-    """The figures of the installed mood model for measured features, if it has any. Raises ModelError."""
-    settings = Settings()
-    try:
-        return MoodFigures.model_validate(load_manifest(settings.models_dir / settings.mood_model).figures).audio
-    except ValidationError:  # a model of another kind or version
-        return None
-
-
 def read_listened(folder: Path, tagger: TagModel, data: Workspace) -> Listened:
     """Measure the recordings that the index.csv of ``folder`` names. Raises DataError, TonestreamError."""
     index = folder / "index.csv"
@@ -139,8 +136,6 @@ def read_listened(folder: Path, tagger: TagModel, data: Workspace) -> Listened:
             by_name = {row["track_id"]: row for row in csv.DictReader(opened)}
         files = [file for file in audio_files(folder) if file.stem in by_name]
         rows = [by_name[file.stem] for file in files]
-        # Without counts all clips weigh the same.
-        ratings = [float(row.get("n_ratings") or _HALF_TRUSTED) for row in rows]
         shares = [[np.mean([float(row[name]) for name in EMOTIONS[mood]]) for mood in MOODS] for row in rows]
         groups = tuple(row["group"] for row in rows)
     except (OSError, KeyError, TypeError, ValueError) as error:
@@ -148,7 +143,13 @@ def read_listened(folder: Path, tagger: TagModel, data: Workspace) -> Listened:
     if not files:
         raise DataError(f"{index} names no recording beside it")
     measured = measured_features(files, data.cache, data.threads, tagger, data.progress)
-    return Listened(measured, np.array(shares), np.array(ratings), groups)
+    return Listened(measured, np.array(shares), groups)
+
+
+def scaler_for(features: Floats) -> Scaler:
+    """Mean and deviation of measured ``features`` [n, 10]. Duration is ignored, because a clip is shorter than its
+    song."""
+    return scaler_of(features).model_copy(update={"ignored": _IGNORED})
 
 
 def targets(shares: Floats, usual: Floats) -> Floats:
@@ -161,55 +162,46 @@ def targets(shares: Floats, usual: Floats) -> Floats:
     return rows
 
 
-def fitted(listened: Listened, penalty: float) -> ListenerRule:
-    """The rule fitted to all clips of ``listened``."""
-    importance = listened.ratings / (listened.ratings + _HALF_TRUSTED)
-    soft_labels = targets(listened.shares, listened.shares.mean(axis=0))
-    return ListenerRule.fit(listened.features, soft_labels, importance, penalty)
+def train(features: Floats, soft_labels: Floats, seed: int) -> Any:
+    """A Keras network, standardised features float32 [n, 10] to logits [n, 4], trained on ``soft_labels`` [n, 4].
 
-
-def chosen(listened: Listened, seed: int) -> float:
-    """The penalty that orders held-out clips best, in folds by artist of ``listened`` alone."""
-    fold_of = fold_of_each(_moods(listened), listened.groups, _INNER_FOLDS, seed)
-    return max(_PENALTIES, key=lambda penalty: _agreement(held_out_logits(listened, fold_of, penalty), listened))
-
-
-def held_out_logits(listened: Listened, fold_of: Integers, penalty: float | None, seed: int = 0) -> Floats:
-    """Logits [n, 4] of each clip from a rule without its artist.
-
-    Without a ``penalty`` it is chosen for each fold, on the clips of the other folds.
+    The logits are the mean over the ensemble's members, which differ in initialisation and noise.
     """
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input((len(AUDIO_FEATURES),), name="features")
+    x = keras.layers.RepeatVector(_MEMBERS)(inputs)
+    x = keras.layers.GaussianNoise(_NOISE)(x)
+    x = dense_by_member(_MEMBERS, _HIDDEN, deviation=np.sqrt(2 / len(AUDIO_FEATURES)))(x)
+    x = keras.layers.ReLU()(x)
+    x = keras.layers.Dropout(_DROPOUT)(x)
+    by_member = dense_by_member(_MEMBERS, len(MOODS), deviation=np.sqrt(1 / _HIDDEN))(x)
+    members = keras.Model(inputs, by_member)
+    members.compile(
+        keras.optimizers.AdamW(_LEARNING_RATE, weight_decay=_WEIGHT_DECAY),
+        keras.losses.CategoricalCrossentropy(from_logits=True),
+    )
+    wanted = np.repeat(np.asarray(soft_labels, np.float32)[:, None, :], _MEMBERS, axis=1)
+    descend(members, features, wanted, _STEPS)
+    return keras.Model(inputs, keras.layers.GlobalAveragePooling1D(name="logits")(by_member))
+
+
+def held_out_logits(listened: Listened, fold_of: Integers, seed: int) -> Floats:
+    """Logits [n, 4] of each clip from a network, scaler and targets without its artist."""
     logits = np.zeros_like(listened.shares)
     for train_on, test_on in train_and_test(fold_of):
-        known, tested = listened[train_on], listened[test_on]
-        rule = fitted(known, chosen(known, seed) if penalty is None else penalty)
-        logits[test_on] = rule.logits(tested.features)
+        scaler = scaler_for(listened.features[train_on])
+        known = listened.shares[train_on]
+        network = train(scaler.standardise(listened.features[train_on]), targets(known, known.mean(axis=0)), seed)
+        logits[test_on] = network(scaler.standardise(listened.features[test_on])).numpy()
     return logits
 
 
-def _agreement(logits: Floats, listened: Listened) -> float:
-    return mean_correlation(softmax(logits), listened.shares)
-
-
-def _moods(listened: Listened) -> list[str]:
-    return [MOODS[mood] for mood in listened.top]
-
-
 def cross_validate(listened: Listened, folds: int, repeats: int, seed: int, data: Workspace) -> ListenerFigures:
-    """Figures of rules that are fitted to all folds but one and evaluated on that one, ``repeats`` times.
-
-    Nested: the penalty is chosen on the folds that a rule is fitted to. ``flattered`` is how much higher the mean
-    correlation is if all folds take part in the choice.
-    """
-    moods = _moods(listened)
+    """Figures of networks that are trained on all folds but one and evaluated on that one, ``repeats`` times."""
+    moods = [MOODS[mood] for mood in listened.top]
     assignments = [fold_of_each(moods, listened.groups, folds, seed + number) for number in range(repeats)]
     numbered = data.progress.track(list(enumerate(assignments)), "folds of listeners", repeats)
-    runs = [held_out_logits(listened, fold_of, None, seed + number) for number, fold_of in numbered]
-    nested = float(np.mean([_agreement(run, listened) for run in runs]))
-    known = max(
-        float(np.mean([_agreement(held_out_logits(listened, fold_of, one), listened) for fold_of in assignments]))
-        for one in _PENALTIES
-    )
+    runs = [held_out_logits(listened, fold_of, seed + number) for number, fold_of in numbered]
     found = listener_figures(listened, runs, assignments)
     measured = {name: getattr(found, name) for name in found.model_fields_set}
-    return ListenerFigures(folds=folds, repeats=repeats, flattered=round(known - nested, 3), **measured)
+    return ListenerFigures(folds=folds, repeats=repeats, **measured)

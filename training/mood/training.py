@@ -8,15 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import keras
 import numpy as np
 import numpy.typing as npt
 
 from shared.contracts.audio_features import AUDIO_FEATURES
 from shared.contracts.labels import MOODS
-from shared.models.manifest import ModelManifest, Scaler, load_manifest, write_manifest
+from shared.models.manifest import ModelManifest, write_manifest
 from shared.models.networks import MoodModel
-from shared.settings import Settings
 from training.data.splits import fold_of_each, train_and_test
 from training.export import export_onnx
 from training.genre.protocol import Workspace
@@ -53,17 +51,6 @@ class MoodEvaluation:
 
     figures: MoodFigures
     temperature: float
-
-
-@dataclass(frozen=True, slots=True)
-class SpotifyMood:
-    """The part of a mood model for Spotify's features: standardised features [n, 10] to logits [n, 4] in ``MOODS``
-    order."""
-
-    network: Any
-    scaler: Scaler
-    temperature: float
-    figures: MoodFigures
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,37 +97,43 @@ def try_model(table: MoodTable, plan: MoodPlan, data: Workspace) -> MoodEvaluati
 
 
 def train_model(
-    csv: Path | None, out: Path, audio_data: AudioData, plan: MoodPlan, command: str, data: Workspace
+    csv: Path, out: Path, audio_data: AudioData, plan: MoodPlan, command: str, data: Workspace
 ) -> ModelManifest:
     """Evaluate the model on the rows of ``csv``, train it on all of them, and write the model folder ``out``.
 
-    The part for Spotify's features is trained on the table, the part for measured ones on ``audio_data``; a part
-    without data is copied from the installed model. The folder gets weights, manifest, card and both plots. Raises
-    DataError, SplitError, TonestreamError for a recording that cannot be decoded, ModelError.
+    The part for Spotify's features is trained on the table, the part for measured ones on ``audio_data``. The folder
+    gets weights, manifest, card and both plots. Raises DataError, SplitError, TonestreamError for a recording that
+    cannot be decoded, ModelError.
     """
     started = time.perf_counter()
-    table = None if csv is None else read_mood_table(csv)
-    if table is not None:
-        check_enough(table, plan.folds)
+    table = read_mood_table(csv)
+    check_enough(table, plan.folds)
     versions = prepare(plan.seed, data.threads)
     audio = (
         installed_audio_mood()
         if audio_data.listeners is None
         else fit_audio_mood(audio_data.listeners, data, audio_data.genres, plan.folds, plan.repeats, plan.seed)
     )
-    spotify = installed_spotify_mood() if table is None else fit_spotify_mood(table, plan, data)
-    measured = spotify.figures.with_more(audio=audio.figures, training_s=round(time.perf_counter() - started))
+    trial = try_model(table, plan, data)
+    scaler = scaler_of(table.features)
+    spotify = fit(scaler.standardise(table.features), table.labels, table.source_of, plan.network, plan.seed)
+
+    measured = trial.figures.with_more(
+        audio=audio.figures,
+        trained_on=sorted({row.content for row in table.rows}),
+        training_s=round(time.perf_counter() - started),
+    )
 
     out.mkdir(parents=True, exist_ok=True)
-    network = joined(spotify.network, audio.network)
+    network = joined(spotify, audio.network)
     network.save(out / _WEIGHTS)
     manifest = write_manifest(
         out,
         out.resolve().name,
         kind="mood",
         labels=MOODS,
-        scalers={"spotify": spotify.scaler, "audio": audio.scaler},
-        temperature=spotify.temperature,
+        scalers={"spotify": scaler, "audio": audio.scaler},
+        temperature=trial.temperature,
         temperature_audio=audio.temperature,
         uncertain_below=UNCERTAIN_BELOW,
         weights=_WEIGHTS,
@@ -152,33 +145,6 @@ def train_model(
     write_plots(out, manifest.model_id, measured)
     write_card(out, manifest)
     return manifest
-
-
-def fit_spotify_mood(table: MoodTable, plan: MoodPlan, data: Workspace) -> SpotifyMood:
-    """Cross-validate by artist on the rows of ``table``, then train on all of them. Raises DataError, SplitError."""
-    trial = try_model(table, plan, data)
-    scaler = scaler_of(table.features)
-    network = fit(scaler.standardise(table.features), table.labels, table.source_of, plan.network, plan.seed)
-    figures = trial.figures.with_more(trained_on=sorted({row.content for row in table.rows}))
-    return SpotifyMood(network, scaler, trial.temperature, figures)
-
-
-def installed_spotify_mood() -> SpotifyMood:
-    """The installed mood model's part for Spotify's features, unchanged, with its figures.
-
-    ``figures`` names that model as ``taken_from``. Raises ModelError.
-    """
-    settings = Settings()
-    folder = settings.models_dir / settings.mood_model
-    manifest = load_manifest(folder)
-    figures = MoodFigures.model_validate(manifest.figures)
-    network = keras.saving.load_model(folder / manifest.weights, compile=False)
-    return SpotifyMood(
-        keras.Model(network.input, network.output["spotify"]),
-        manifest.require_scalers()["spotify"],
-        manifest.temperature,
-        figures if figures.taken_from else figures.with_more(taken_from=manifest.model_id),
-    )
 
 
 def cross_validate_model(csv: Path, plan: MoodPlan, data: Workspace) -> MoodFigures:

@@ -336,8 +336,6 @@ class ListenerFigures(ListenerAnswers):
     hidden: int | None = None
     members: int | None = None
     steps: int | None = None
-    penalty: float | None = None
-    flattered: float | None = None
     seed: int | None = None
     taken_from: str | None = None
 
@@ -363,8 +361,7 @@ class MoodAnswers(Figures):
 
 
 class MoodFigures(MoodAnswers):
-    """All figures of a mood model in a manifest or a report. ``repeated`` comes only from a cross-validation.
-    ``taken_from`` names the model that the part for Spotify's features came with."""
+    """All figures of a mood model in a manifest or a report. ``repeated`` comes only from a cross-validation."""
 
     repeated: Repeated | None = None
     folds: int | None = None
@@ -373,7 +370,6 @@ class MoodFigures(MoodAnswers):
     hidden: int | None = None
     steps: int | None = None
     audio: ListenerFigures | None = None
-    taken_from: str | None = None
     trained_on: tuple[str, ...] | None = None
     training_s: int | None = None
     leak: TrackLeak | None = None

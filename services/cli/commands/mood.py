@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 def add_train(kinds: argparse._SubParsersAction[Any]) -> None:
     """Add ``mood`` to the kinds of model that ``tonestream train`` knows."""
-    mood = kinds.add_parser("mood", help="train a mood model on a table of Spotify's features, on recordings, or both")
+    mood = kinds.add_parser("mood", help="train a mood model on a table of Spotify's features")
     mood.add_argument("--out", type=Path, required=True, metavar="DIR", help="model folder to write")
     mood.add_argument(
         "--listeners",
@@ -44,7 +44,7 @@ def add_train(kinds: argparse._SubParsersAction[Any]) -> None:
         metavar="DIR",
         help="clips as genre/track.ext, with or without index.csv, to check the measured features on",
     )
-    _add_options(mood, required=False)
+    _add_options(mood)
     mood.set_defaults(run=_train)
 
 
@@ -57,19 +57,18 @@ def add_evaluate(kinds: argparse._SubParsersAction[Any]) -> None:
     )
     mood.add_argument("--json", action="store_true", help="every figure as one JSON object")
     mood.add_argument("--report", type=Path, metavar="DIR", help="write REPORT.md, figures.json and the plots there")
-    _add_options(mood, required=True)
+    _add_options(mood)
     mood.set_defaults(run=_evaluate)
 
 
-def _add_options(parser: argparse.ArgumentParser, required: bool) -> None:
-    """Options of training and evaluation alike: the table, perhaps ``required``, and the folds."""
-    otherwise = "" if required else " (default: the part for Spotify's features is taken over from the installed model)"
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    """Options of training and evaluation alike: the table and the folds."""
     parser.add_argument(
         "--csv",
         type=Path,
-        required=required,
+        required=True,
         metavar="FILE",
-        help=f"table with the ten features, mood, and perhaps artist and source (who gave the mood){otherwise}",
+        help="table with the ten features, mood, and perhaps artist and source (who gave the mood)",
     )
     parser.add_argument("--folds", type=int, default=10, help="of the cross-validation by artist (default 10)")
     parser.add_argument(
@@ -81,8 +80,6 @@ def _add_options(parser: argparse.ArgumentParser, required: bool) -> None:
 def _train(options: argparse.Namespace, settings: Settings) -> int:
     if options.genres is not None and options.listeners is None:
         raise UsageError("--genres checks the features that --listeners is learnt from: give both")
-    if options.csv is None and options.listeners is None:
-        raise UsageError("nothing to learn from: give --csv, --listeners or both")
     data = workspace(options, settings)
     from training.mood.card import listener_report, mood_report
     from training.mood.training import AudioData, train_model
@@ -141,9 +138,7 @@ def _plan(options: argparse.Namespace) -> MoodPlan:
 
 def _command(options: argparse.Namespace) -> str:
     """The command that reproduces the model."""
-    words = ["tonestream", "train", "mood"]
-    words += ["--csv", options.csv] if options.csv is not None else []
-    words += ["--out", options.out]
+    words = ["tonestream", "train", "mood", "--csv", options.csv, "--out", options.out]
     words += ["--listeners", options.listeners] if options.listeners is not None else []
     words += ["--genres", options.genres] if options.genres is not None else []
     words += ["--folds", options.folds, "--repeats", options.repeats, "--seed", options.seed]

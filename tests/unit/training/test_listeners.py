@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +13,17 @@ import training.reports.metrics as metrics
 from shared.contracts.audio_features import AUDIO_FEATURES
 from shared.contracts.labels import GENRES, MOODS
 from training.data.clips import Clip, DataError
-from training.data.splits import fold_of_each
 from training.genre.protocol import Workspace
 from training.mood.feature_checks import orders, tempo_agreement
 from training.mood.listener_figures import Listened, clear_clips, clear_clips_by_deviation, correlations
-from training.mood.listeners import cross_validate, fit_audio_mood, fitted, held_out_logits, targets
+from training.mood.listeners import cross_validate, fit_audio_mood, scaler_for, targets, train
 
-PENALTY = 0.01
 COLUMNS = ("calmness", "tenderness", "power", "tension", "joyful_activation", "sadness")
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listeners, "_STEPS", 60)
     monkeypatch.setattr(metrics, "_RESAMPLES", 50)
 
 
@@ -37,8 +35,7 @@ def clips(artists: int = 12, each: int = 4) -> Listened:
     features[np.arange(len(mood)), 3 + mood] += 3.0
     shares = np.full((len(mood), 4), 0.1) + random.uniform(0, 0.02, (len(mood), 4))
     shares[np.arange(len(mood)), mood] = 0.7
-    groups = tuple(f"artist {i // each}" for i in range(len(mood)))
-    return Listened(features, shares, np.full(len(mood), 20.0), groups)
+    return Listened(features, shares, tuple(f"artist {i // each}" for i in range(len(mood))))
 
 
 def test_a_mood_is_clear_where_its_part_of_the_shares_leads_the_next() -> None:
@@ -62,64 +59,39 @@ def test_targets_add_up_to_one_and_give_a_rare_mood_more_than_its_share() -> Non
     assert row[3] > usual[3] and row[0] < usual[0]
 
 
-def test_a_rule_learns_the_shares_and_ignores_the_duration() -> None:
+def test_a_network_learns_the_shares_and_ignores_the_duration() -> None:
     listened = clips()
-    rule = fitted(listened, PENALTY)
-    logits = rule.logits(listened.features)
+    scaler = scaler_for(listened.features)
+    network = train(scaler.standardise(listened.features), targets(listened.shares, np.full(4, 0.25)), seed=1)
+    logits = network(scaler.standardise(listened.features)).numpy()
     assert (logits.argmax(axis=1) == listened.shares.argmax(axis=1)).all()
     longer = listened.features + np.eye(10)[AUDIO_FEATURES.index("duration_ms")] * 1e6
-    np.testing.assert_array_equal(rule.logits(longer), logits)
+    np.testing.assert_array_equal(scaler.standardise(longer), scaler.standardise(listened.features))
 
 
-def test_a_clip_with_more_ratings_weighs_more() -> None:
+def test_no_artist_is_trained_on_and_judged(monkeypatch: pytest.MonkeyPatch) -> None:
     listened = clips()
-    features = np.repeat(listened.features[:1], 2, axis=0)
-    torn = Listened(features, np.array([[0.9, 0, 0, 0], [0, 0.9, 0, 0]]), np.array([50.0, 5.0]), ("a", "b"))
-    calm, energetic, *_ = fitted(torn, PENALTY).logits(features)[0]
-    assert calm > energetic
-
-
-def test_the_network_gives_the_logits_of_the_rule() -> None:
-    listened = clips()
-    rule = fitted(listened, PENALTY)
-    found = rule.network()(rule.scaler.standardise(listened.features)).numpy()
-    np.testing.assert_allclose(found, rule.logits(listened.features), atol=1e-4)
-
-
-def test_no_artist_is_fitted_to_and_judged(monkeypatch: pytest.MonkeyPatch) -> None:
-    listened = clips()
-    known: list[set[str]] = []
-    judged: list[set[str]] = []
+    seen: list[int] = []
 
     class Nothing:
-        def logits(self, features: np.ndarray) -> np.ndarray:
-            own = np.isin(listened.features[:, 0], features[:, 0])
-            judged.append({listened.groups[row] for row in np.flatnonzero(own)})
-            return np.zeros((len(features), 4))
+        def __call__(self, features: np.ndarray) -> Nothing:
+            seen.append(len(features))
+            return self
 
-    def noted(part: Listened, penalty: float) -> Nothing:
-        known.append(set(part.groups))
+        def numpy(self) -> np.ndarray:
+            return np.zeros((seen[-1], 4))
+
+    trained: list[int] = []
+
+    def counted(features: np.ndarray, labels: object, seed: int) -> Nothing:
+        trained.append(len(features))
         return Nothing()
 
-    monkeypatch.setattr(listeners, "fitted", noted)
+    monkeypatch.setattr(listeners, "train", counted)
     cross_validate(listened, 3, 1, 1, Workspace(Path(), 1))
-    assert len(known) == len(judged) > 3
-    assert not any(fitted_to & tested for fitted_to, tested in zip(known, judged, strict=True))
-
-
-def test_the_penalty_of_a_fold_is_chosen_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    listened = clips()
-    seen: list[set[str]] = []
-
-    def noted(part: Listened, seed: int) -> float:
-        seen.append(set(part.groups))
-        return PENALTY
-
-    monkeypatch.setattr(listeners, "chosen", noted)
-    fold_of = fold_of_each([MOODS[mood] for mood in listened.top], listened.groups, 3, 1)
-    held_out_logits(listened, fold_of, None)
-    tested = [{listened.groups[row] for row in np.flatnonzero(fold_of == fold)} for fold in range(3)]
-    assert [set(listened.groups) - known for known in seen] == tested
+    assert sum(seen) == len(listened.groups)
+    assert all(count % 4 == 0 for count in seen + trained)
+    assert [a + b for a, b in zip(seen, trained, strict=True)] == [len(listened.groups)] * 3
 
 
 def test_the_figures_of_what_can_be_told_are_good_and_have_intervals() -> None:
@@ -141,7 +113,7 @@ def test_the_figures_of_what_can_be_told_are_good_and_have_intervals() -> None:
 
 def test_a_probability_that_follows_what_was_felt_correlates_fully_and_a_constant_one_not_at_all() -> None:
     listened = clips()
-    listened = replace(listened, shares=np.random.default_rng(3).random((48, 4)))
+    listened = Listened(listened.features, np.random.default_rng(3).random((48, 4)), listened.groups)
     assert correlations(np.stack([listened.shares] * 2), listened)["mean"].as_json() == {
         "value": 1.0,
         "low": 1.0,

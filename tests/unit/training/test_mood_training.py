@@ -350,19 +350,6 @@ def test_without_listeners_the_mood_of_measured_features_is_that_of_the_installe
     assert f"This part is that of `{shipped.manifest.model_id}`" in card
 
 
-def test_without_a_table_the_mood_of_spotifys_features_is_that_of_the_installed_model(
-    tmp_path: Path, data: Workspace
-) -> None:
-    shipped = MoodModel.load(Settings().models_dir / Settings().mood_model)
-    train_model(None, tmp_path / "own", AudioData(write_listeners(tmp_path / "listeners")), PLAN, "the command", data)
-    own = MoodModel.load(tmp_path / "own")
-    features = dict(zip(AUDIO_FEATURES, (180_000.0, 120.0, -12.0, *np.linspace(0.1, 0.9, 7)), strict=True))
-    assert own.predict(features, "spotify") == pytest.approx(shipped.predict(features, "spotify"), abs=1e-5)
-    assert own.predict(features, "audio") != pytest.approx(shipped.predict(features, "audio"), abs=0.02)
-    card = (tmp_path / "own" / "CARD.md").read_text(encoding="utf-8")
-    assert f"This part is that of `{shipped.manifest.model_id}`" in card
-
-
 def test_a_model_that_learnt_from_no_listeners_has_nothing_to_take_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
