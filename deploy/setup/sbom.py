@@ -8,6 +8,7 @@ none.
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import tomllib
@@ -148,8 +149,9 @@ def bill(image: str, version: str) -> str:
     made.register_dependency(described, components)
     output = JsonV1Dot6(made)
     made.serial_number = uuid.uuid5(uuid.NAMESPACE_URL, "\n".join(str(one) for one in (version, *packages(image))))
-    text = str(output.output_as_string(indent=2))
-    return re.sub(r'\n *"timestamp": "[^"]*",?', "", text)
+    document = json.loads(output.output_as_string())
+    del document["metadata"]["timestamp"]
+    return json.dumps(document, indent=2, sort_keys=True)
 
 
 def table() -> str:
