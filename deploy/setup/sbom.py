@@ -149,9 +149,9 @@ def bill(image: str, version: str) -> str:
     made.register_dependency(described, components)
     output = JsonV1Dot6(made)
     made.serial_number = uuid.uuid5(uuid.NAMESPACE_URL, "\n".join(str(one) for one in (version, *packages(image))))
-    written: dict[str, Any] = json.loads(output.output_as_string())
-    del written["metadata"]["timestamp"]
-    return json.dumps(written, indent=2) + "\n"
+    document = json.loads(output.output_as_string())
+    del document["metadata"]["timestamp"]
+    return json.dumps(document, indent=2, sort_keys=True)
 
 
 def table() -> str:

@@ -48,7 +48,7 @@ def test_a_licence_is_refused_where_it_leaves_no_choice(sbom: ModuleType, licenc
 
 def test_a_package_without_a_licence_stops_the_bill(sbom: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sbom, "own_licence", lambda name: None)
-    with pytest.raises(sbom.UnknownLicenceError, match=r"^[a-z0-9-]+ states no licence"):
+    with pytest.raises(sbom.UnknownLicenceError, match=r"states no licence"):
         sbom.packages("core")
 
 
