@@ -107,7 +107,7 @@ def test_the_installed_command_knows_its_version_and_classifies(installed: Path)
     assert said["tonestream"] == VERSION and said["models"]["genre"].startswith("musicnn-lstm")
     sample = str(ROOT / "samples" / "golden-valley.mp3")
     (line,) = run(installed, "tonestream", "classify", "--json", sample).splitlines()
-    assert json.loads(line)["status"] == "complete"
+    assert json.loads(line)["status"] == "ok"
 
 
 def test_the_installed_gateway_has_its_page(installed: Path) -> None:
