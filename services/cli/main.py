@@ -35,6 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = run(None)
     except KeyboardInterrupt:  # before the command began, or after it had ended
         pass
+    except Exception as error:
+        # pydantic reports Ctrl-C as a fault of the schema that it builds at that moment.
+        if KeyboardInterrupt.__name__ not in str(error):
+            raise
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     if status > _BY_SIGNAL:

@@ -180,7 +180,7 @@ class Settler:
         record.
         """
         now = time.monotonic()
-        if self._service.answers_invalid_input or now > self._newer_since.setdefault(error.reason, now) + (
+        if self._service.answers_invalid_input or now >= self._newer_since.setdefault(error.reason, now) + (
             self._policy.newer_wait_s
         ):
             return None

@@ -93,7 +93,9 @@ def test_poison_stops_nothing_is_kept_and_can_be_replayed(
     (tmp_path / "blobs" / "audio").mkdir()
     (tmp_path / "blobs" / "audio" / "garbage.wav").write_bytes(b"\x00\xff" * 5000)
     bad = all_poison()
-    with Pipeline(tmp_path, bootstrap_servers, redis_url, names.prefix, dead_letter_limit="0") as pipeline:
+    with Pipeline(
+        tmp_path, bootstrap_servers, redis_url, names.prefix, dead_letter_limit="0", model_wait_s="2"
+    ) as pipeline:
         pipeline.publish({"request_id": f"good-{n}", "audio_url": "blob:music/song.mp3", "force": True} for n in (0, 1))
         half = len(bad) // 2
         publish(pipeline, bad[:half])

@@ -183,11 +183,11 @@ def _replay(options: argparse.Namespace, settings: Settings) -> int:
     if options.service and not options.all:
         raise UsageError("--service goes with --all")
     topics = Topics(settings.topic_prefix)
-    replays, requests = open_replays(settings), open_requests(settings)
     replayed = refused = 0
     with ExitStack() as stack:
         bus = _bus(settings, stack)
         reader = _reader(bus, topics, stack)
+        replays, requests = open_replays(settings), open_requests(settings)
         publisher = stack.enter_context(bus.publisher())
         batches: Iterable[list[DeadLetter]]
         if options.all:
