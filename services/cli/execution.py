@@ -62,8 +62,16 @@ def execute(options: argparse.Namespace) -> int:
 
 
 def _start_traces(options: argparse.Namespace) -> None:
-    """Where the environment asks for them, and under the name of what this process is."""
+    """Where the environment asks for them, and under the name of what this process is.
+
+    A worker that cannot do so does not start. A person's command goes on without: the variables may be for others.
+    """
     command = options.tonestream_command
     on_kafka = command not in ("classify", "watch", "serve") or getattr(options, "kafka", False)
     names = {"worker": getattr(options, "service", command), "serve": "gateway"}
-    traces.start(names.get(command, command), "kafka" if on_kafka else "memory")
+    try:
+        traces.start(names.get(command, command), "kafka" if on_kafka else "memory")
+    except SettingsError as error:
+        if command == "worker":
+            raise
+        output.complain(f"no traces: {error}")

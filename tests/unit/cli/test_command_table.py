@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from services.cli.commands.table import COMMANDS, parser_for, whole_parser
+from services.cli.main import main
 
 _HEAVY = ("numpy", "pydantic", "kafka", "redis", "services.cli.execution")
 
@@ -55,3 +56,12 @@ def test_matrix_products_have_one_thread_unless_the_user_says_otherwise(given: d
     environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"} | given
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.splitlines()[-1] == wanted
+
+
+@pytest.mark.parametrize(("command", "status"), [(["worker", "aggregator"], 2), (["settings"], 0)])
+def test_traces_that_cannot_be_made_stop_a_worker_and_no_persons_command(
+    command: list[str], status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "nonsense")
+    assert main(command) == status
+    assert "no exporter 'nonsense' here" in capsys.readouterr().err
