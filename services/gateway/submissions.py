@@ -94,7 +94,6 @@ class Submissions:
             if known is None or (known.published is Published.ENTERED and not known.stage.finished)
         ]
         try:
-            self._connect()
             self._publish_or_keep(new)
         except BusError as error:
             self._withdraw(new)
@@ -157,6 +156,10 @@ class Submissions:
                     del self._left[: len(some)]
 
     def _publish_or_keep(self, wanted: Sequence[TrackRequest]) -> None:
+        """Raises BusError if nothing was sent, UnconfirmedError if it may have been."""
+        if not wanted:
+            return
+        self._connect()  # whatever fails here, nothing was sent
         try:
             self._publish(wanted)
         except BusUnavailableError as error:
@@ -164,8 +167,6 @@ class Submissions:
             raise UnconfirmedError(error) from error
 
     def _publish(self, wanted: Sequence[TrackRequest], timeout_s: float = _PUBLISH_S) -> None:
-        if not wanted:
-            return
         publisher = self._connect()
         records = [outgoing(self._topics, one) for one in wanted]
         with traces.sending(records) as traced:

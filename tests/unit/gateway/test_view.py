@@ -6,6 +6,7 @@ import sqlite3
 import stat
 import time
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -15,7 +16,7 @@ from services.gateway.view.database import Database, Job, ViewError, ViewUnavail
 from services.gateway.view.records import Absorber, fingerprint
 from services.gateway.view.requests import Asked, Published
 from services.gateway.view.search import SORTS, Wanted
-from shared.bus.base import Record
+from shared.bus.base import BusUnavailableError, Record
 from shared.bus.memory import MemoryBus
 from shared.contracts.codec import encode_message
 from shared.contracts.messages import TrackRequest
@@ -169,6 +170,23 @@ def test_a_request_that_was_entered_and_never_published_is_published_at_the_next
         assert bench.asked() == [request]
         assert bench.post({"audio_url": request.audio_url, "embedding": False}, **{"Idempotency-Key": "r"}).is_success
         assert bench.nothing_asked()
+
+
+def test_a_request_that_is_answered_is_repeated_without_the_bus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away() -> NoReturn:
+        raise BusUnavailableError("Kafka is away")
+
+    bus = MemoryBus()
+    wanted = {"audio_url": "https://example.org/a.mp3"}
+    with GatewayBench(tmp_path, bus, mode="kafka") as bench:
+        bench.post(wanted, **{"Idempotency-Key": "r"})
+        bench.answered(answer("r"))
+    with GatewayBench(tmp_path, bus, mode="kafka") as bench:
+        monkeypatch.setattr(bench.bus, "publisher", away)
+        repeated = bench.post(wanted, **{"Idempotency-Key": "r"})
+        assert (repeated.status_code, repeated.json().get("stage")) == (202, "ok"), repeated.json()
 
 
 def test_a_failed_job_leaves_nothing_and_a_closed_view_says_so(tmp_path: Path) -> None:
