@@ -57,6 +57,9 @@ def _create(options: argparse.Namespace, settings: Settings) -> int:
     try:
         created = bus.create_topics(wanted)
         existing = bus.existing([spec.name for spec in wanted])
+        # A client may be allowed to create topics, and not to describe them.
+        unseen = [spec.name for spec in wanted if spec.name not in {*existing, *created}]
+        wanted = [spec for spec in wanted if spec.name in existing]
         small = {spec.name: spec.partitions for spec in wanted if existing[spec.name].partitions < spec.partitions}
         if options.partitions is not None:
             bus.grow_topics(small)
@@ -68,6 +71,8 @@ def _create(options: argparse.Namespace, settings: Settings) -> int:
     if options.partitions is not None:
         for name, partitions in small.items():
             print(f"{name} has {partitions} partitions now")
+        for name in unseen:
+            complain(f"{name} may not be described by this client; how many partitions it has is not known")
         for spec in wanted:
             if existing[spec.name].partitions > spec.partitions:
                 complain(f"{spec.name} has {existing[spec.name].partitions} partitions, and Kafka takes none away")
