@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final, Literal
 
@@ -24,6 +25,7 @@ from shared.blobs.store import UPLOADS, BlobStore
 from shared.bus.base import Bus
 from shared.contracts.errors import ErrorCode
 from shared.contracts.topics import Topics
+from shared.runtime import metrics
 from shared.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -80,6 +82,7 @@ class Gateway:
     def start(self) -> None:
         """Begin to follow the topics. What an earlier process accepted and did not publish is published; where the bus
         forgets, so is everything that it left unfinished."""
+        metrics.begin(metrics.GATEWAY, version("tonestream"))
         self.webhooks.start()
         self.follower.start(_ATTACH_S)
         self.submissions.resume(everything=self.mode == "embedded")

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from importlib.metadata import version
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -49,7 +48,6 @@ def _template(scope: Scope) -> str:
 
 def take_stock(gateway: Gateway) -> None:
     """Set the gauges of the gateway. What cannot be read at the moment keeps its last value."""
-    metrics.begin(metrics.GATEWAY, version("tonestream"))
     metrics.READY.set(gateway.not_ready_because() is None)
     metrics.FOLLOWERS.set(gateway.feed.followers)
     with contextlib.suppress(ViewUnavailableError, OSError):
