@@ -18,6 +18,7 @@ from typing import IO, Final, TypeVar
 
 import numpy as np
 
+from services.gateway.view.requests import UNDER_WAY
 from services.library import where
 from services.library.data_folder import data_folder
 from services.library.row import COLUMNS, Row
@@ -43,7 +44,7 @@ _GIVEN_BACK_AT_ONCE: Final = 256
 
 #: What is kept for good. ``published``: see ``Published`` in requests.py. ``positions``: where the reader of each
 #: partition goes on.
-_KEPT: Final = """
+_KEPT: Final = f"""
 CREATE TABLE requests (
     request_id TEXT PRIMARY KEY,
     track_key TEXT NOT NULL,
@@ -57,7 +58,7 @@ CREATE TABLE requests (
     follows TEXT
 );
 CREATE INDEX requests_by_track ON requests(track_key) WHERE sha256 IS NOT NULL;
-CREATE INDEX requests_unfinished ON requests(submitted_at) WHERE stage IN ('queued', 'fetching', 'listening');
+CREATE INDEX requests_unfinished ON requests(submitted_at) WHERE {UNDER_WAY};
 CREATE TABLE answers (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     request_id TEXT NOT NULL UNIQUE,
@@ -70,13 +71,13 @@ CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 
 #: What is kept for good, and was not in the files of earlier versions. ``removed`` has the marks of removed tracks,
 #: ``unneeded_audio`` what is to be deleted from the blob store; see removal.py.
-_KEPT_SINCE: Final = """
+_KEPT_SINCE: Final = f"""
 CREATE TABLE IF NOT EXISTS removed (request_id TEXT PRIMARY KEY, removed_at REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS unneeded_audio (sha256 TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS removed_by_time ON removed(removed_at);
 CREATE INDEX IF NOT EXISTS requests_by_audio ON requests(sha256) WHERE sha256 IS NOT NULL;
 CREATE INDEX IF NOT EXISTS requests_without_audio ON requests(track_key) WHERE sha256 IS NULL;
-CREATE INDEX IF NOT EXISTS requests_awaited ON requests(track_key) WHERE stage IN ('queued', 'fetching', 'listening');
+CREATE INDEX IF NOT EXISTS requests_awaited ON requests(track_key) WHERE {UNDER_WAY};
 CREATE INDEX IF NOT EXISTS requests_by_leader ON requests(follows) WHERE follows IS NOT NULL;
 """
 

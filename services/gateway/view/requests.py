@@ -49,6 +49,10 @@ _RANK: Final = {
 }
 
 
+#: The condition, in SQL, for requests without an answer. Partial indexes of the view have it, word for word.
+UNDER_WAY: Final = f"stage IN ({', '.join(repr(stage.value) for stage in TrackStage if not stage.finished)})"
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A request to be entered. ``fingerprint`` tells whether a second request under the same ID asks for the same."""
@@ -148,16 +152,14 @@ def withdraw(connection: sqlite3.Connection, request_ids: Sequence[str]) -> None
 
 def unfinished(connection: sqlite3.Connection) -> list[Known]:
     """The requests without an answer, the oldest first."""
-    found = connection.execute(
-        "SELECT * FROM requests WHERE stage IN ('queued', 'fetching', 'listening') ORDER BY submitted_at"
-    )
+    found = connection.execute(f"SELECT * FROM requests WHERE {UNDER_WAY} ORDER BY submitted_at")
     return [Known.of(values) for values in found]
 
 
 def awaited(connection: sqlite3.Connection, track_key: str) -> bool:
     """Whether a request for that track is under way."""
     found = connection.execute(
-        "SELECT 1 FROM requests WHERE track_key = ? AND stage IN ('queued', 'fetching', 'listening') LIMIT 1",
+        f"SELECT 1 FROM requests WHERE track_key = ? AND {UNDER_WAY} LIMIT 1",
         (track_key,),
     )
     return found.fetchone() is not None
@@ -175,7 +177,7 @@ def uploads_needed(connection: sqlite3.Connection) -> set[str]:
     """The blobs that requests under way want to have heard, and those after whose defect somebody may try again."""
     found = connection.execute(
         "SELECT json_extract(spec, '$.audio_url') FROM requests LEFT JOIN tracks ON tracks.id = request_id"
-        " WHERE track_key LIKE 'blob:%' AND (stage IN ('queued', 'fetching', 'listening') OR tracks.error = 'internal')"
+        f" WHERE track_key LIKE 'blob:%' AND ({UNDER_WAY} OR tracks.error = 'internal')"
     )
     return {str(reference) for (reference,) in found}
 
@@ -187,9 +189,7 @@ def queue_again(connection: sqlite3.Connection) -> None:
 
 def waiting_uploads(connection: sqlite3.Connection) -> int:
     """How many uploads wait for their answer."""
-    found = connection.execute(
-        "SELECT count(*) FROM requests WHERE stage IN ('queued', 'fetching', 'listening') AND track_key LIKE 'blob:%'"
-    )
+    found = connection.execute(f"SELECT count(*) FROM requests WHERE {UNDER_WAY} AND track_key LIKE 'blob:%'")
     return int(found.fetchone()[0])
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from services.gateway.view.database import NUMBERS, NUMBERS_INDEX, unpacked
+from services.gateway.view.requests import UNDER_WAY
 from services.library import where as language
 from services.library.row import COLUMNS, Row, Stored
 from services.library.where import Condition
@@ -220,9 +221,7 @@ def counts(connection: sqlite3.Connection, now: float) -> Counts:
         moods=by("mood"),
         statuses=by("status"),
         errors=by("error"),
-        unfinished=connection.execute(
-            "SELECT count(*) FROM requests WHERE stage IN ('queued', 'fetching', 'listening')"
-        ).fetchone()[0],
+        unfinished=connection.execute(f"SELECT count(*) FROM requests WHERE {UNDER_WAY}").fetchone()[0],
         last_minute=connection.execute("SELECT count(*) FROM tracks WHERE finished_at > ?", (now - 60.0,)).fetchone()[
             0
         ],
