@@ -149,6 +149,11 @@ def _histogram(name: str, unit: Unit, buckets: tuple[float, ...], meaning: str, 
     return Histogram(*_declared(name, "histogram", unit, meaning, labels), buckets=buckets)
 
 
+_FETCHED_FROM: Final = Label("source", frozenset({"http", "blob", "file"}))
+_STATUS: Final = Label("status", _values(Status))
+_CACHED: Final = Label("cached", frozenset({"true", "false"}))
+_GENRE: Final = Label("genre", frozenset(GENRES))
+
 # The process
 
 BUILD: Final = _gauge(
@@ -263,21 +268,21 @@ FETCHES: Final = _counter(
     "events",
     "Attempts to fetch audio. `not_modified`: the server said so, and nothing was fetched; `broken_off`: the worker"
     " stopped, or lost something that it needs.",
-    Label("source", frozenset({"http", "blob", "file"})),
+    _FETCHED_FROM,
     Label("outcome", _values(FetchOutcome)),
 )
 FETCHED_BYTES: Final = _counter(
     "tonestream_fetched_bytes_total",
     "bytes",
     "Bytes of whole files that were fetched.",
-    Label("source", frozenset({"http", "blob", "file"})),
+    _FETCHED_FROM,
 )
 FETCH_SECONDS: Final = _histogram(
     "tonestream_fetch_seconds",
     "seconds",
     _WORK_S,
     "Time for one attempt to fetch, however it ended.",
-    Label("source", frozenset({"http", "blob", "file"})),
+    _FETCHED_FROM,
 )
 DECODE_SECONDS: Final = _histogram(
     "tonestream_decode_seconds",
@@ -345,8 +350,8 @@ RESULTS: Final = _counter(
     "tonestream_results_total",
     "requests",
     "Published results.",
-    Label("status", _values(Status)),
-    Label("cached", frozenset({"true", "false"})),
+    _STATUS,
+    _CACHED,
 )
 RESULT_ERRORS: Final = _counter(
     "tonestream_result_errors_total",
@@ -359,22 +364,22 @@ REQUEST_SECONDS: Final = _histogram(
     "seconds",
     (0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900, 3600),
     "Time from the request to its result.",
-    Label("status", _values(Status)),
-    Label("cached", frozenset({"true", "false"})),
+    _STATUS,
+    _CACHED,
 )
 GENRE_CONFIDENCE: Final = _histogram(
     "tonestream_genre_confidence_ratio",
     "ratio",
     _SHARES,
     "Confidence of new answers, by genre. A change says that the music or the model changed.",
-    Label("genre", frozenset(GENRES)),
+    _GENRE,
 )
 GENRE_FIT: Final = _histogram(
     "tonestream_genre_fit_ratio",
     "ratio",
     _SHARES,
     "Probability that the track of a new answer is of one of the genres at all, by genre.",
-    Label("genre", frozenset(GENRES)),
+    _GENRE,
 )
 MOOD_CONFIDENCE: Final = _histogram(
     "tonestream_mood_confidence_ratio",

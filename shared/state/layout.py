@@ -22,16 +22,15 @@ log = logging.getLogger(__name__)
 
 VERSION: Final = "2"
 
+_LOCK_S: Final = 600.0
+_CLOSED_PREFIX: Final = "closed "
+_SINGLE_PARTS: Final = frozenset({"track", "mood", "failure", "overdue"})
+
 
 class NewerStateError(DependencyError):
     """Redis holds the state of a newer version of Tonestream, whose keys this one would misread."""
 
     EXIT_STATUS: Final = 66
-
-
-_LOCK_S: Final = 600.0
-_CLOSED_PREFIX: Final = "closed "
-_SINGLE_PARTS: Final = frozenset({"track", "mood", "failure", "overdue"})
 
 
 def bring_up_to_date(client: redis.Redis, keys: Keys) -> int:
