@@ -27,20 +27,9 @@ from shared.contracts.topics import MAX_MESSAGE_BYTES, Channel, Topics
 from shared.contracts.tracks import MAX_URL_LENGTH
 from shared.runtime.envelope import outgoing, salvaged_request_id, salvaged_source
 from shared.runtime.retries import Retry, RetryNote
+from tests.support.poison import features
 
 SPOTIFY_ID = "4uLU6hMCjMI75M1A2tKUQC"
-
-
-def features(matrix: np.ndarray | None = None) -> SegmentFeatures:
-    return SegmentFeatures(
-        request_id="r1",
-        track_key="url:abc",
-        index=3,
-        start_s=9.0,
-        end_s=12.0,
-        feature_spec="spec",
-        matrix=np.arange(130 * 13, dtype=np.float32).reshape(130, 13) if matrix is None else matrix,
-    )
 
 
 @pytest.mark.parametrize(
@@ -124,7 +113,7 @@ def test_a_message_of_a_newer_version_is_told_from_nonsense() -> None:
 
 
 def test_features_travel_as_seven_kilobytes_and_come_back_bit_for_bit() -> None:
-    sent = features(np.random.default_rng(1).standard_normal((130, 13)).astype(np.float32))
+    sent = features("r1", matrix=np.random.default_rng(1).standard_normal((130, 13)).astype(np.float32))
     encoded = encode_message(sent)
     assert len(encoded) < 7100
     received = decode_message(Channel.FEATURES, encoded)
@@ -134,7 +123,7 @@ def test_features_travel_as_seven_kilobytes_and_come_back_bit_for_bit() -> None:
 
 
 def test_features_that_are_not_finite_are_refused() -> None:
-    encoded = bytearray(encode_message(features()))
+    encoded = bytearray(encode_message(features("r1")))
     encoded[-4:] = np.array([np.nan], "<f4").tobytes()
     with pytest.raises(MalformedMessageError, match="not finite"):
         decode_message(Channel.FEATURES, bytes(encoded))
@@ -143,7 +132,7 @@ def test_features_that_are_not_finite_are_refused() -> None:
 @pytest.mark.parametrize("cut", [3, 6, 60, 500, 6000])
 def test_truncated_features_are_malformed(cut: int) -> None:
     with pytest.raises(MalformedMessageError):
-        decode_message(Channel.FEATURES, encode_message(features())[:cut])
+        decode_message(Channel.FEATURES, encode_message(features("r1"))[:cut])
 
 
 def test_all_other_messages_are_json_a_person_can_read() -> None:
@@ -226,7 +215,7 @@ def test_a_message_larger_than_its_topic_takes_is_not_even_sent() -> None:
     track = IngestedTrack(request_id="r", track_key="k", source="s", error=error)
     assert len(encode_message(track)) < MAX_MESSAGE_BYTES[Channel.TRACKS]
     with pytest.raises(MalformedMessageError, match="takes at most"):
-        encode_message(features(np.zeros((10_000, 100), np.float32)))
+        encode_message(features("r1", matrix=np.zeros((10_000, 100), np.float32)))
 
 
 def test_the_documents_in_the_repository_say_what_the_code_says() -> None:

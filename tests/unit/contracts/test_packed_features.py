@@ -22,6 +22,7 @@ from shared.contracts.topics import Channel
 from shared.models.networks import GenreModel
 from shared.runtime.envelope import outgoing
 from shared.settings import Settings
+from tests.support import poison
 from tests.support.loop_bench import running
 from tests.support.mill import TOPICS, Mill
 from tests.support.samples import SAMPLES
@@ -33,17 +34,8 @@ MODELS: Final = Settings().models_dir
 
 
 def features(matrix: npt.NDArray[np.float32], model: str | None = "m") -> SegmentFeatures:
-    return SegmentFeatures(
-        request_id="r1",
-        track_key="url:abc",
-        index=3,
-        start_s=9.0,
-        end_s=12.0,
-        feature_spec="spec",
-        model=model,
-        matrix=matrix,
-        timings_ms={"feature-extraction": 1.5},
-    )
+    more = {"track_key": "url:abc", "index": 3, "timings_ms": {"feature-extraction": 1.5}}
+    return poison.features("r1", matrix=matrix, model=model, **more)
 
 
 def some(frames: int = 130, coefficients: int = 64) -> npt.NDArray[np.float32]:
