@@ -33,10 +33,10 @@ from kafka.errors import KafkaError
 
 from tests.support.processes import (
     NotAvailableError,
+    ProcessServer,
     Server,
     container_pid,
     docker_image,
-    end,
     free_port,
     run,
     wait_for_port,
@@ -185,7 +185,7 @@ class DockerBroker(KafkaBroker):
         _wait_for_answer(self.bootstrap_servers)
 
 
-class JavaBroker(KafkaBroker):
+class JavaBroker(ProcessServer, KafkaBroker):
     """Kafka's own jars in a Java virtual machine of this computer.
 
     ``listeners`` are more addresses by the name of their security protocol (``SASL_SSL``), on free ports: see
@@ -193,6 +193,7 @@ class JavaBroker(KafkaBroker):
     """
 
     way = "java"
+    stop_patience_s = 40.0
 
     def __init__(
         self,
@@ -209,7 +210,6 @@ class JavaBroker(KafkaBroker):
         self.bootstrap_servers = f"127.0.0.1:{self._port}"
         self._folder = Path(tempfile.mkdtemp(prefix="tonestream-kafka-"))
         self._log = self._folder / "broker.log"
-        self._process: subprocess.Popen[bytes] | None = None
         # The short start matters more here than the speed of a virtual machine that has warmed up.
         heap = ["-Xmx512m", "-Xms256m"] if node is None else ["-Xmx320m", "-Xms128m"]
         self._java = [java, *heap, "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", f"{jars}/*"]
@@ -269,19 +269,6 @@ class JavaBroker(KafkaBroker):
         """Until it answers. Raises NotAvailableError."""
         wait_for_port(self._port, self._process, self._log, START_TIMEOUT_S)
         _wait_for_answer(self.bootstrap_servers)
-
-    @property
-    def pid(self) -> int | None:
-        return None if self._process is None else self._process.pid
-
-    def stop(self) -> None:
-        if self._process is not None:
-            end(self._process, patience_s=40)
-
-    def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
 
     def log_file(self, topic: str, partition: int) -> Path:
         """The first segment of a partition's log. To be written only while the broker is stopped."""

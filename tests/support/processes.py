@@ -45,6 +45,27 @@ class Server(ABC):
         self.start()
 
 
+class ProcessServer(Server):
+    """One that is a process of this machine, which ``start`` puts into ``_process``."""
+
+    #: How long a controlled shutdown may take, seconds.
+    stop_patience_s = 10.0
+    _process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        return None if self._process is None else self._process.pid
+
+    def stop(self) -> None:
+        if self._process is not None:
+            end(self._process, self.stop_patience_s)
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+
 class NotAvailableError(Exception):
     """A server cannot be had this way; the message says why."""
 

@@ -18,10 +18,10 @@ import redis
 
 from tests.support.processes import (
     NotAvailableError,
+    ProcessServer,
     Server,
     container_pid,
     docker_image,
-    end,
     free_port,
     run,
     wait_for_port,
@@ -56,7 +56,7 @@ class GivenRedis(RedisServer):
         """Not ours to end."""
 
 
-class LocalRedis(RedisServer):
+class LocalRedis(ProcessServer, RedisServer):
     """The ``redis-server`` of this computer."""
 
     way = "redis-server"
@@ -69,7 +69,6 @@ class LocalRedis(RedisServer):
         self.url = f"redis://127.0.0.1:{self._port}/0"
         self._folder = Path(tempfile.mkdtemp(prefix="tonestream-redis-"))
         self._log = self._folder / "redis.log"
-        self._process: subprocess.Popen[bytes] | None = None
         try:
             self.start()
         except NotAvailableError:
@@ -90,19 +89,6 @@ class LocalRedis(RedisServer):
         """Send one command, e.g. ``CONFIG SET``, as whoever needs no password."""
         with redis.Redis.from_url(self.url) as client:
             client.execute_command(*command)
-
-    @property
-    def pid(self) -> int | None:
-        return None if self._process is None else self._process.pid
-
-    def stop(self) -> None:
-        if self._process is not None:
-            end(self._process)
-
-    def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
 
     def close(self) -> None:
         self.kill()

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 from urllib.parse import urlsplit
 
-from tests.support.processes import NotAvailableError, Server, end, free_port, wait_for_port
+from tests.support.processes import NotAvailableError, ProcessServer, Server, free_port, wait_for_port
 
 START_TIMEOUT_S = 60.0
 _HOP = frozenset({"connection", "transfer-encoding", "content-length", "keep-alive"})
@@ -81,7 +81,7 @@ class GivenS3(S3Server):
         """Not ours to end."""
 
 
-class MotoS3(S3Server):
+class MotoS3(ProcessServer, S3Server):
     """Moto's server. It keeps its objects in memory, so a restart forgets them."""
 
     way = "moto"
@@ -96,7 +96,6 @@ class MotoS3(S3Server):
         self.url = f"http://127.0.0.1:{self._port}"
         self._folder = tempfile.TemporaryDirectory(prefix="tonestream-s3-")
         self._log = Path(self._folder.name) / "moto.log"
-        self._process: subprocess.Popen[bytes] | None = None
         self.start()
 
     def start(self) -> None:
@@ -108,19 +107,6 @@ class MotoS3(S3Server):
                 start_new_session=True,
             )
         wait_for_port(self._port, self._process, self._log, START_TIMEOUT_S)
-
-    @property
-    def pid(self) -> int | None:
-        return None if self._process is None else self._process.pid
-
-    def stop(self) -> None:
-        if self._process is not None:
-            end(self._process)
-
-    def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
 
     def close(self) -> None:
         self.kill()
