@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from tests.support.kafka_broker import KafkaBroker, start_kafka
+from tests.support.kafka_broker import KafkaBroker, KafkaCluster, start_kafka
 from tests.support.names import Names
 from tests.support.processes import NotAvailableError
 from tests.support.redis_cluster import RedisCluster
@@ -31,7 +31,7 @@ from tests.support.secure_redis import SecureRedis
 #: The folders of the tests that share servers, the longest first.
 _ON_SERVERS = ("integration", "chaos", "contract", "recipes")
 
-Server = TypeVar("Server", KafkaBroker, RedisServer, RedisCluster, S3Server)
+Server = TypeVar("Server", KafkaBroker, KafkaCluster, RedisServer, RedisCluster, S3Server)
 
 #: Servers by name, as they were started or as they failed to.
 _STARTED = pytest.StashKey[dict[str, str]]()
@@ -107,6 +107,18 @@ def redis_server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
 def redis_cluster(request: pytest.FixtureRequest) -> Iterator[RedisCluster]:
     """A real Redis Cluster of three nodes."""
     yield from _server(request.config, "redis cluster", RedisCluster)
+
+
+@pytest.fixture(scope="module")
+def kafka_cluster(request: pytest.FixtureRequest) -> Iterator[KafkaCluster]:
+    """Three real brokers, for one module: they take memory. Tests that stop one bring it back before they end."""
+    yield from _server(request.config, "kafka cluster", KafkaCluster)
+
+
+@pytest.fixture(scope="module")
+def replicated_redis(request: pytest.FixtureRequest) -> Iterator[RedisCluster]:
+    """A real Redis Cluster whose masters have a replica each, for one module."""
+    yield from _server(request.config, "redis cluster with replicas", lambda: RedisCluster(replicas=1))
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
@@ -17,25 +16,12 @@ from shared.bus.topics import topic_specs
 from shared.contracts.topics import Channel, Topics
 from tests.support.kafka_broker import KafkaCluster
 from tests.support.names import Names
-from tests.support.processes import NotAvailableError
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
 
 PATIENCE_S = 120.0
 #: How often a record is published, seconds.
 EVERY_S = 0.02
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[KafkaCluster]:
-    try:
-        made = KafkaCluster()
-    except NotAvailableError as error:
-        pytest.skip(str(error))
-    try:
-        yield made
-    finally:
-        made.close()
 
 
 class Copying:
@@ -103,22 +89,22 @@ def values(bus: KafkaBus, topic: str) -> Counter[int]:
 
 
 def test_nothing_is_lost_or_doubled_when_a_broker_and_the_controller_die(
-    cluster: KafkaCluster, names: Names, capsys: pytest.CaptureFixture[str]
+    kafka_cluster: KafkaCluster, names: Names, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bus = KafkaBus(KafkaConfig(cluster.bootstrap_servers, replication_factor=None, transaction_timeout_s=5.0))
+    bus = KafkaBus(KafkaConfig(kafka_cluster.bootstrap_servers, replication_factor=None, transaction_timeout_s=5.0))
     copying = Copying(bus, names)
     slowest: dict[str, float] = {}
     for what in ("a broker killed", "the controller killed"):
-        cluster.wait_until_in_sync(PATIENCE_S)
+        kafka_cluster.wait_until_in_sync(PATIENCE_S)
         time.sleep(1.0)
-        leads = cluster.controller()
-        number = leads if "controller" in what else next(one for one in cluster.nodes if one != leads)
+        leads = kafka_cluster.controller()
+        number = leads if "controller" in what else next(one for one in kafka_cluster.nodes if one != leads)
         began = time.monotonic()
-        cluster.nodes[number].kill()
+        kafka_cluster.nodes[number].kill()
         _wait_for_copies(copying, began)
         slowest[what] = copying.slowest_since(began)
-        cluster.nodes[number].start()
-    cluster.wait_until_in_sync(PATIENCE_S)
+        kafka_cluster.nodes[number].start()
+    kafka_cluster.wait_until_in_sync(PATIENCE_S)
     copying.finish()
     published, copied = values(bus, copying.source), values(bus, copying.sink)
     bus.close()
@@ -140,13 +126,13 @@ def _wait_for_copies(copying: Copying, began: float) -> None:
 
 
 def test_topics_are_made_for_three_brokers_and_grow_while_they_are_read(
-    cluster: KafkaCluster, names: Names, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    kafka_cluster: KafkaCluster, names: Names, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("TONESTREAM_KAFKA_BOOTSTRAP_SERVERS", cluster.bootstrap_servers)
+    monkeypatch.setenv("TONESTREAM_KAFKA_BOOTSTRAP_SERVERS", kafka_cluster.bootstrap_servers)
     monkeypatch.setenv("TONESTREAM_TOPIC_PREFIX", names.prefix)
     assert main(["topics", "create", "--partitions", "2"]) == 0
     assert capsys.readouterr().err == "", "nothing is amiss"
-    bus = KafkaBus(KafkaConfig(cluster.bootstrap_servers, metadata_max_age_s=2.0))
+    bus = KafkaBus(KafkaConfig(kafka_cluster.bootstrap_servers, metadata_max_age_s=2.0))
     wanted = topic_specs(Topics(names.prefix), 2)
     found = bus.existing([spec.name for spec in wanted])
     assert all(found[spec.name] == spec for spec in wanted)
@@ -174,9 +160,9 @@ def test_topics_are_made_for_three_brokers_and_grow_while_they_are_read(
 
 
 def test_topics_that_do_not_outlive_a_broker_are_named(
-    cluster: KafkaCluster, names: Names, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    kafka_cluster: KafkaCluster, names: Names, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("TONESTREAM_KAFKA_BOOTSTRAP_SERVERS", cluster.bootstrap_servers)
+    monkeypatch.setenv("TONESTREAM_KAFKA_BOOTSTRAP_SERVERS", kafka_cluster.bootstrap_servers)
     monkeypatch.setenv("TONESTREAM_TOPIC_PREFIX", names.prefix)
     monkeypatch.setenv("TONESTREAM_KAFKA_REPLICATION_FACTOR", "1")
     assert main(["topics", "create", "--partitions", "1"]) == 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 
 import pytest
 import redis
@@ -12,7 +11,6 @@ from shared.contracts.errors import DependencyError
 from shared.state.connection import connect, redis_faults
 from shared.state.keys import Keys
 from shared.state.replicas import ReplicaBarrier
-from tests.support.processes import NotAvailableError
 from tests.support.redis_cluster import RedisCluster
 from tests.support.redis_server import RedisServer
 
@@ -20,18 +18,6 @@ pytestmark = pytest.mark.redis
 
 PATIENCE_S = 60.0
 KEYS = Keys("failover")
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[RedisCluster]:
-    try:
-        made = RedisCluster(replicas=1)
-    except NotAvailableError as error:
-        pytest.skip(str(error))
-    try:
-        yield made
-    finally:
-        made.close()
 
 
 def patiently(barrier: ReplicaBarrier) -> float:
@@ -47,9 +33,9 @@ def patiently(barrier: ReplicaBarrier) -> float:
 
 
 def test_what_was_waited_for_survives_the_death_of_its_master_each_time(
-    cluster: RedisCluster, capsys: pytest.CaptureFixture[str]
+    replicated_redis: RedisCluster, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    client = connect(cluster.url, timeout_s=3.0)
+    client = connect(replicated_redis.url, timeout_s=3.0)
     barrier = ReplicaBarrier(client, KEYS, 1)
     patiently(barrier)  # the replicas have just come
     recoveries = []
@@ -57,13 +43,13 @@ def test_what_was_waited_for_survives_the_death_of_its_master_each_time(
         for number in range(200):
             client.hset(KEYS.request(f"{turn}-{number}"), "accepted_by", str(number))
         barrier.wait()
-        master = cluster.master_of(KEYS.replicated())
-        cluster.kill_node(master)
+        master = replicated_redis.master_of(KEYS.replicated())
+        replicated_redis.kill_node(master)
         recoveries.append(patiently_written(client, turn))
-        assert cluster.master_of(KEYS.replicated()) != master
+        assert replicated_redis.master_of(KEYS.replicated()) != master
         kept = [client.hget(KEYS.request(f"{turn}-{number}"), "accepted_by") for number in range(200)]
         assert kept == [str(number) for number in range(200)]
-        cluster.start_node(master)
+        replicated_redis.start_node(master)
         patiently(barrier)  # it is a replica now, and has everything
     with capsys.disabled():
         print(f"\nRedis: {len(recoveries)} masters killed, written again after at most {max(recoveries):.1f} s")
