@@ -27,7 +27,10 @@ MODULES: Final = (
     (
         "github.com/prometheus-operator/prometheus-operator",
         "v0.85.0",
-        ("example/prometheus-operator-crd/monitoring.coreos.com_podmonitors.yaml",),
+        (
+            "example/prometheus-operator-crd/monitoring.coreos.com_podmonitors.yaml",
+            "example/prometheus-operator-crd/monitoring.coreos.com_prometheusrules.yaml",
+        ),
     ),
     ("sigs.k8s.io/gateway-api", "v1.4.0", ("config/crd/standard/gateway.networking.k8s.io_httproutes.yaml",)),
 )

@@ -31,10 +31,12 @@ from tests.support.manifests import (
     may_reach,
     policies_of,
     rendered,
+    selects,
     with_components,
     workloads,
 )
 from tests.support.processes import NotAvailableError
+from tests.support.queries import RULES
 from tests.support.samples import ROOT
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
@@ -239,9 +241,6 @@ def test_probes_ask_where_the_image_answers(overlay: list[Manifest]) -> None:
         for probe, path in (("startupProbe", "/livez"), ("livenessProbe", "/livez"), ("readinessProbe", "/readyz")):
             asked = workload.container[probe]["httpGet"]
             assert (asked["path"], asked["port"]) == (path, offered["name"])
-            # The gateway refuses names that are not its own, such as its address.
-            named = [{"name": "Host", "value": "localhost"}] if workload.name == "gateway" else None
-            assert asked.get("httpHeaders") == named
 
 
 def test_a_pod_has_as_long_to_end_as_a_container_of_the_compose_file(overlay: list[Manifest]) -> None:
@@ -380,10 +379,46 @@ def test_there_is_one_gateway_and_its_view_is_on_a_volume(overlay: list[Manifest
     assert service["spec"]["selector"].items() <= gateway.labels.items()
 
 
+def test_prometheus_finds_every_service_and_names_it_as_dashboards_and_alerts_do(production: list[Manifest]) -> None:
+    monitors = [one["spec"] for one in production if one["kind"] == "PodMonitor"]
+    stage = "__meta_kubernetes_pod_label_app_kubernetes_io_name"
+    labels = [{"targetLabel": "job", "replacement": "tonestream"}, {"sourceLabels": [stage], "targetLabel": "stage"}]
+    (rule,) = [
+        one["spec"]
+        for one in production
+        if one["kind"] == "NetworkPolicy" and "monitoring" in json.dumps(one["spec"].get("ingress"))
+    ]
+    for workload in ours(production):
+        if workload.name == "topics":
+            continue
+        (endpoint,) = [
+            one
+            for monitor in monitors
+            if selects(monitor["selector"], workload.labels)
+            for one in monitor["podMetricsEndpoints"]
+        ]
+        (offered,) = workload.container["ports"]
+        assert (endpoint["path"], endpoint["port"]) == ("/metrics", offered["name"])
+        assert endpoint["relabelings"] == labels
+        # With API keys the gateway gives its metrics to whoever has one.
+        assert ("authorization" in endpoint) == (workload.name == "gateway")
+        assert selects(rule["podSelector"], workload.labels)
+        assert rule["ingress"][0]["ports"] == [{"protocol": "TCP", "port": offered["containerPort"]}]
+
+
+def test_the_alerts_of_the_cluster_are_those_of_the_compose_file(production: list[Manifest]) -> None:
+    (found,) = [one["spec"]["groups"] for one in production if one["kind"] == "PrometheusRule"]
+    groups = [group for file in RULES for group in yaml.safe_load(file.read_text(encoding="utf-8"))["groups"]]
+    assert found == groups, "deploy/setup/rules.py writes them anew"
+
+
 def test_no_secret_stands_in_the_manifests_and_the_page_says_how_to_make_each(overlay: list[Manifest]) -> None:
     assert not [one for one in overlay if one["kind"] == "Secret"]
     page = PAGE.read_text(encoding="utf-8")
-    for name in re.findall(r'"secret(?:N|_n)ame": "([^"]+)"|"secret": \{[^}]*"name": "([^"]+)"', json.dumps(overlay)):
+    for name in re.findall(
+        r'"secret(?:N|_n)ame": "([^"]+)"|"secret": \{[^}]*"name": "([^"]+)"|"credentials": \{[^}]*"name": "([^"]+)"',
+        json.dumps(overlay),
+    ):
         assert f"`{''.join(name)}`" in page, name
 
 
