@@ -23,6 +23,7 @@ from shared.runtime.envelope import (
     REQUEST_ID_HEADER,
 )
 from shared.runtime.retries import HEADERS
+from shared.runtime.traces import CONTEXT_HEADERS
 
 _RETRY_MESSAGE: Final = "RetriedTrackRequest"
 _REFERENCE: Final = "#/components/schemas/{model}"
@@ -131,9 +132,10 @@ def _operations(node: Node, named: Topics) -> Iterator[dict[str, Any]]:
 
 
 def _message(model: type[BaseModel], channel: Channel) -> dict[str, Any]:
-    headers = {} if channel in FROM_OUTSIDE else _OWN_HEADERS
+    own = {} if channel in FROM_OUTSIDE else _OWN_HEADERS
+    headers = own | CONTEXT_HEADERS
     if model is TrackResult:
-        headers = headers | {f"{HEADER_PREFIX}{name}": meaning for name, meaning in ATTRIBUTES.items()}
+        headers |= {f"{HEADER_PREFIX}{name}": meaning for name, meaning in ATTRIBUTES.items()}
     found: dict[str, Any] = {
         "summary": (model.__doc__ or "").strip().splitlines()[0],
         "contentType": BINARY_CONTENT_TYPE if channel is Channel.FEATURES else JSON_CONTENT_TYPE,
@@ -141,9 +143,8 @@ def _message(model: type[BaseModel], channel: Channel) -> dict[str, Any]:
         "bindings": _KEY_BINDING,
         "correlationId": _IN_THE_HEADER if channel is Channel.FEATURES else _IN_THE_BODY,
         "x-max-bytes": MAX_MESSAGE_BYTES[channel],
+        "headers": _headers(headers, required=own),
     }
-    if headers:
-        found["headers"] = _headers(headers, required=_OWN_HEADERS)
     if examples := EXAMPLES.get(model):
         found["examples"] = [
             {"name": name, "payload": message.model_dump(mode="json", by_alias=True, exclude_none=True)}
@@ -178,7 +179,7 @@ def _retry_message() -> dict[str, Any]:
     return {
         "summary": "ingestion -> ingestion: a TrackRequest that is to be tried again.",
         "contentType": JSON_CONTENT_TYPE,
-        "headers": _headers(HEADERS, required=HEADERS),
+        "headers": _headers({**HEADERS, **CONTEXT_HEADERS}, required=HEADERS),
         "payload": {"$ref": _REFERENCE.format(model=TrackRequest.__name__)},
         "bindings": _KEY_BINDING,
         "correlationId": _IN_THE_BODY,

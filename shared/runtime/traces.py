@@ -51,7 +51,11 @@ VARIABLES: Final[dict[str, str]] = {
 }
 
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-_CONTEXT_HEADERS: Final = ("traceparent", "tracestate")
+#: Headers with the context, and their meaning.
+CONTEXT_HEADERS: Final = {
+    "traceparent": "the trace that the record belongs to, where traces are made (W3C Trace Context)",
+    "tracestate": "what tracing systems add to it",
+}
 #: What a header of a client may have; the standard asks for 512 characters of state.
 _LONGEST_HEADER: Final = 512
 #: How long the last spans may take to leave when the process ends, seconds.
@@ -277,7 +281,7 @@ class _Tracing:
                 "messaging.kafka.offset": record.offset,
                 "messaging.message.body.size": len(record.value),
             }
-            parent = self._extracted({name: record.header(name) for name in _CONTEXT_HEADERS})
+            parent = self._extracted({name: record.header(name) for name in CONTEXT_HEADERS})
             span = self._tracer.start_span(f"process {record.topic}", parent, SpanKind.CONSUMER, attributes, links)
             in_hand[record.coordinates] = _InHand(span, self._headers(span))
             if batch is not None:
@@ -300,7 +304,7 @@ class _Tracing:
     def asked(self, fields: Mapping[str, str]) -> Iterator[None]:
         from opentelemetry import context
 
-        brought = {name: fields[name].encode("utf-8", "replace") for name in _CONTEXT_HEADERS if name in fields}
+        brought = {name: fields[name].encode("utf-8", "replace") for name in CONTEXT_HEADERS if name in fields}
         token = context.attach(self._extracted(brought))
         try:
             yield

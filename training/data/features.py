@@ -178,7 +178,7 @@ def _cached(cache: Path, computation: str, path: Path, compute: Callable[[Path],
 @remembered
 def _code_hash() -> str:
     """Hash of the code that computes the features, because results of another version are useless."""
-    sources = sorted(Path(shared.audio.__path__[0]).glob("*.py"))
+    sources = sorted(Path(shared.audio.__path__[0]).rglob("*.py"))
     return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
 
 
