@@ -43,7 +43,7 @@ _ID: Final = "my-1"
 _URL: Final = "https://example.org/song.mp3"
 _KEY: Final = TrackRequest(request_id=_ID, audio_url=_URL).track_key
 _GENRE_MODEL: Final = "musicnn-lstm-e38c684bbce2"
-_MOOD_MODEL: Final = "mood-ten-9febe85f0de0"
+_MOOD_MODEL: Final = "mood-ten-8931e4527624"
 _SPEC: Final = "logmel96-16000hz-3s-v2"
 
 
