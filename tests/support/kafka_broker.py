@@ -402,16 +402,22 @@ def _jars(version: str) -> Path:
 
 
 def _wait_for_answer(bootstrap_servers: str) -> tuple[int, ...]:
-    """The broker's version once it answers requests: it listens before it can."""
-    try:
-        with KafkaAdminClient(
-            bootstrap_servers=bootstrap_servers, bootstrap_timeout_ms=int(START_TIMEOUT_S * 1000), client_id="waiting"
-        ) as admin:
-            admin.list_topics()
-            version: tuple[int, ...] = admin._manager.broker_version
-            return version
-    except KafkaError as error:
-        raise NotAvailableError(f"{bootstrap_servers} does not answer: {error}") from None
+    """The broker's version once it answers requests. It listens before it can, and may name nodes that do not yet."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while True:
+        try:
+            with KafkaAdminClient(
+                bootstrap_servers=bootstrap_servers,
+                bootstrap_timeout_ms=int(START_TIMEOUT_S * 1000),
+                client_id="waiting",
+            ) as admin:
+                admin.list_topics()
+                version: tuple[int, ...] = admin._manager.broker_version
+                return version
+        except KafkaError as error:
+            if time.monotonic() > deadline:
+                raise NotAvailableError(f"{bootstrap_servers} does not answer: {error}") from None
+            time.sleep(0.2)
 
 
 def _logs(container: str) -> str:
