@@ -29,7 +29,7 @@ web: $(VENV)/.run ## the page and the HTTP API on this machine; says where to lo
 
 test: $(VENV)/.test test-services ## every test: unit, contract and integration, on real Kafka and Redis
 	@# Hundreds of processes import the same modules: they keep the bytecode, also where the environment forbids it.
-	PYTHONDONTWRITEBYTECODE= $(VENV)/bin/python -m pytest --numprocesses 2 $(if $(CI),--cov --cov-report=term)
+	PYTHONDONTWRITEBYTECODE= $(VENV)/bin/python -m pytest --numprocesses 3 $(if $(CI),--cov --cov-report=term)
 
 recipes: $(VENV)/.test test-services ## set up what recipes/ needs (Node, Go, beets, MCP), and run each of them
 	@deploy/setup/recipes.sh $(VENV)

@@ -1,8 +1,8 @@
 """Real servers for the tests that need them, and a report that leaves no doubt about which tests ran.
 
-``make test`` runs two processes. A folder of tests that share servers goes to one of them, so that each process starts
-a server once at most. The longest folders are given out first, and the other tests then fill up both processes, file by
-file.
+``make test`` runs three processes, because tests on servers mostly wait. A folder of tests that share servers goes to
+one of them, so that each process starts a server once at most. The longest go first, and the other tests then fill up
+all processes, file by file.
 
 A server that cannot be had skips the tests marked with it, one by one and with the reason. Where ``CI`` is set they
 fail: nobody reads a skip there.
@@ -28,8 +28,18 @@ from tests.support.s3_server import S3Server, start_s3
 from tests.support.secure_kafka import SecureBroker
 from tests.support.secure_redis import SecureRedis
 
-#: The folders of the tests that share servers, the longest first.
+#: The folders of the tests that share servers.
 _ON_SERVERS = ("integration", "chaos", "contract", "recipes")
+#: Files in them that share none: they need none, or start some of their own, or only a Redis, which takes no time.
+_APART = frozenset(
+    f"tests/integration/test_{name}.py"
+    for name in (
+        "bench", "embedded", "hostile_inputs", "kafka_cluster", "package", "redis_failover", "resume", "s3_blobs",
+        "serve", "servers_as_they_are", "telemetry", "volume", "webhooks",
+    )
+)  # fmt: skip
+#: What takes longest, the longest first.
+_FIRST = ("integration", "chaos", "tests/integration/test_bench.py", "contract", "recipes")
 
 Server = TypeVar("Server", KafkaBroker, KafkaCluster, RedisServer, RedisCluster, S3Server)
 
@@ -46,13 +56,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.split("::")[0]
             folder = Path(file).parts[1]
-            return folder if folder in _ON_SERVERS else file
+            return folder if folder in _ON_SERVERS and file not in _APART else file
 
         def _assign_work_unit(self, node: Any) -> None:
             # xdist sorts by the number of tests, but there are few of the longest ones.
-            for folder in reversed(_ON_SERVERS):
-                if folder in self.workqueue:
-                    self.workqueue.move_to_end(folder, last=False)
+            for scope in reversed(_FIRST):
+                if scope in self.workqueue:
+                    self.workqueue.move_to_end(scope, last=False)
             super()._assign_work_unit(node)
 
     return _Scheduling(config, log)
