@@ -146,14 +146,20 @@ class Submissions:
                     self._resuming = None
                     return
             try:
-                self._publish(some, timeout_s=_PAUSE_S)
-                self._confirm(some)
+                wanted = self._not_removed(some)
+                self._publish(wanted, timeout_s=_PAUSE_S)
+                self._confirm(wanted)
             except (BusError, ViewUnavailableError) as error:
                 log.debug("the bus takes nothing at the moment: %s", error)
                 self._closing.wait(_PAUSE_S)
             else:
                 with self._left_lock:
                     del self._left[: len(some)]
+
+    def _not_removed(self, waiting: Sequence[TrackRequest]) -> list[TrackRequest]:
+        """Those that nobody has removed while they waited: their files are gone."""
+        with self._database.reading() as connection:
+            return [one for one in waiting if not removal.is_removed(connection, one.request_id)]
 
     def _publish_or_keep(self, wanted: Sequence[TrackRequest]) -> None:
         """Raises BusError if nothing was sent, UnconfirmedError if it may have been."""

@@ -68,6 +68,25 @@ def test_an_upload_that_the_broker_took_without_saying_so_is_kept_and_has_one_an
     assert len(left(bench)) <= 1
 
 
+def test_what_is_removed_while_it_waits_for_the_broker_is_not_sent_again(
+    bench: GatewayBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submissions, publish = bench.gateway.submissions, Submissions._publish
+
+    def silent(self: Submissions, wanted: Sequence[TrackRequest], timeout_s: float = 8.0) -> None:
+        raise BusUnavailableError("no answer in time")
+
+    monkeypatch.setattr(Submissions, "_publish", silent)
+    for key in ("removed", "kept"):
+        refused = bench.client.post("/v1/tracks", content=BODY, headers={**WAV, "Idempotency-Key": key})
+        assert problem_of(refused) == (503, "unavailable")
+    assert bench.client.delete("/v1/tracks/removed").status_code == 204
+    monkeypatch.setattr(Submissions, "_publish", publish)
+    bench.until(lambda: submissions._resuming is None)
+    (request,) = bench.asked()
+    assert request.request_id == "kept" and stored(bench, request) == BODY
+
+
 def test_a_form_with_one_file_is_answered_like_a_track(bench: GatewayBench) -> None:
     taken = bench.client.post("/v1/tracks", files={"file": ("söng.mp3", BODY)}, data={"model": "mfcc-lstm"})
     assert taken.status_code == 202 and taken.headers["location"] == taken.json()["location"]
