@@ -28,6 +28,7 @@ _TOGETHER: Final = "services and broker"
 _PAUSE_S: Final = (0.2, 0.6)
 #: One worker fills one core: two of them could not be faster on two cores if one took both.
 _ONE_THREAD: Final = {"TONESTREAM_WORKER_THREADS": "1"}
+#: A worker that stands still for longer than its session has to join its group again.
 _LONGEST_PAUSE_S: Final = "300"
 _FLAT: Final = 1.1
 _THOUSAND: Final = 1000
@@ -145,7 +146,7 @@ def _two_workers(section: Section, cluster: Cluster, material: Material, scale: 
     files = balanced_links(material.brief, material.folder / f"links-{scale.brief_s}s", scale.shared)
     others = [name for name in SERVICE_NAMES if name != service]
     wall_s: dict[int, float] = {}
-    # All of them may be under way at once, and whoever stands still meanwhile stays a member of its group.
+    # All tracks may be under way at once, and workers that stand still stay members of their groups.
     patient = {"TONESTREAM_MAX_UNFINISHED": str(scale.shared), "TONESTREAM_KAFKA_SESSION_TIMEOUT_S": _LONGEST_PAUSE_S}
     for name in SERVICE_NAMES:
         cluster.end(name)

@@ -212,11 +212,11 @@ def test_each_request_has_exactly_one_result_and_the_right_one_whatever_fails(
             folder, kafka_broker.bootstrap_servers, state.url if clustered else f"redis://127.0.0.1:{proxy.port}/0",
             names.prefix, redis_wait_replicas=str(int(clustered)),
             fetch_allow="127.0.0.1", blob_url=blobs.url, batch_records="8", max_unfinished="60",
-            kafka_session_timeout_s=f"{SESSION_S:g}", kafka_transaction_timeout_s="5", **PATIENCE,
+            kafka_session_timeout_s=f"{SESSION_S:g}", kafka_transaction_timeout_s="5",
+            # The old version answers with the models of this one, so that each request has one right result.
+            models_dir=str(Settings().models_dir), **PATIENCE,
         )  # fmt: skip
         pipeline.environment.update(blobs.variables)
-        # Both versions answer with the same models, so that each request has one right result.
-        pipeline.environment["TONESTREAM_MODELS_DIR"] = str(Settings().models_dir)
         pipeline.create_topics()
         pipeline.environment[VARIABLE] = ",".join(f"{point}={PLAN.fault_chance}" for point in FAULT_POINTS)
         requests = [

@@ -408,14 +408,14 @@ def _wait_for_answer(bootstrap_servers: str) -> tuple[int, ...]:
         try:
             with KafkaAdminClient(
                 bootstrap_servers=bootstrap_servers,
-                bootstrap_timeout_ms=int(START_TIMEOUT_S * 1000),
+                bootstrap_timeout_ms=int(max(1.0, deadline - time.monotonic()) * 1000),
                 client_id="waiting",
             ) as admin:
                 admin.list_topics()
                 version: tuple[int, ...] = admin._manager.broker_version
                 return version
         except KafkaError as error:
-            if time.monotonic() > deadline:
+            if not error.retriable or time.monotonic() > deadline:
                 raise NotAvailableError(f"{bootstrap_servers} does not answer: {error}") from None
             time.sleep(0.2)
 

@@ -108,8 +108,8 @@ def workloads(manifests: list[Manifest]) -> dict[str, Workload]:
 def selects(selector: Manifest, labels: dict[str, str]) -> bool:
     """Whether the label selector chooses a pod with these labels."""
     for rule in selector.get("matchExpressions", ()):
-        assert rule["operator"] in {"Exists", "In"}
-        if rule["key"] not in labels or (rule["operator"] == "In" and labels[rule["key"]] not in rule["values"]):
+        assert rule["operator"] == "Exists"
+        if rule["key"] not in labels:
             return False
     return all(labels.get(name) == value for name, value in selector.get("matchLabels", {}).items())
 

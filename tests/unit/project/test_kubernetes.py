@@ -241,6 +241,8 @@ def test_probes_ask_where_the_image_answers(overlay: list[Manifest]) -> None:
         for probe, path in (("startupProbe", "/livez"), ("livenessProbe", "/livez"), ("readinessProbe", "/readyz")):
             asked = workload.container[probe]["httpGet"]
             assert (asked["path"], asked["port"]) == (path, offered["name"])
+            # By the address of the pod, which the gateway answers to by any of its settings.
+            assert "httpHeaders" not in asked and "host" not in asked
 
 
 def test_a_pod_has_as_long_to_end_as_a_container_of_the_compose_file(overlay: list[Manifest]) -> None:
