@@ -109,8 +109,10 @@ def test_poison_stops_nothing_is_kept_and_can_be_replayed(
         assert set(counted.values()) == {1}, counted.most_common(3)
         status = {result["request_id"]: (result["status"], [e["code"] for e in result["errors"]]) for result in results}
         assert {status[f"good-{n}"][0] for n in range(4)} == {"ok"}
-        assert status["half"] == ("failed", ["invalid_request"]) or status["half"][1] == ["internal"]
-        assert status["newer"] == ("failed", ["invalid_request"]) or status["newer"][1] == ["internal"]
+        for name in ("half", "newer"):
+            # Every topic holds a record with this ID: whichever part of it comes first answers for its half.
+            assert status[name][0] == "failed"
+            assert status[name][1] and set(status[name][1]) <= {"invalid_request", "internal"}, status[name]
         assert status["garbage"] == ("failed", ["corrupt_audio", "corrupt_audio"])
         assert status["gone"][0] == "failed"
         assert not {name for name in status if name.startswith("stray")}
