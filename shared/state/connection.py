@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import ssl
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 from urllib.parse import parse_qs, urlsplit
 
 import redis
@@ -19,6 +20,8 @@ from shared.bus.base import FencedError
 from shared.contracts.errors import DependencyError
 from shared.settings import SettingsError
 from shared.system.tls_files import check_tls_files
+
+_Error = TypeVar("_Error", bound=BaseException)
 
 MEMORY_SCHEME = "memory://"
 #: Before ``redis://`` and ``rediss://``: the server is one node of a Redis Cluster, which names the others.
@@ -117,14 +120,26 @@ def require_trust(client: redis.Redis) -> str | None:
             raise DependencyError(
                 f"the TLS connection to Redis fails: {cause}; check TONESTREAM_REDIS_URL and _REDIS_SSL_CAFILE"
             ) from error
-        return f"it gives no answer (does only one side speak TLS?): {error}"
+        return f"it gives no answer{_hint(error)}: {error}"
+
+
+def _hint(error: BaseException) -> str:
+    """What may be wrong, where the error does not say it: something listens there, and says nothing of use."""
+    plain = _cause(error, OSError)
+    return "" if isinstance(plain, socket.gaierror | ConnectionRefusedError) else " (does only one side speak TLS?)"
 
 
 def _tls_fault(error: BaseException) -> ssl.SSLError | None:
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, ssl.SSLError):
-        cause = cause.__cause__ or cause.__context__
+    cause = _cause(error, ssl.SSLError)
     return None if isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError) else cause
+
+
+def _cause(error: BaseException, kind: type[_Error]) -> _Error | None:
+    """The first error of ``kind`` among ``error`` and what led to it."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, kind):
+        cause = cause.__cause__ or cause.__context__
+    return cause
 
 
 def _tls_refusal(client: redis.Redis) -> ssl.SSLError | None:
