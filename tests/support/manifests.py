@@ -54,7 +54,7 @@ def with_components(target: Path, *components: str) -> list[Manifest]:
 
 @dataclass(frozen=True)
 class Workload:
-    """A Deployment, StatefulSet or Job, with the settings that its container gets."""
+    """A Deployment or StatefulSet, with the settings that its containers get."""
 
     manifest: Manifest
     environment: dict[str, str]
@@ -76,8 +76,12 @@ class Workload:
     @property
     def container(self) -> Manifest:
         (found,) = self.pod["containers"]
-        assert "initContainers" not in self.pod
         return dict(found)
+
+    @property
+    def containers(self) -> list[Manifest]:
+        """All of them: what runs before ``container``, and that."""
+        return [*self.pod.get("initContainers", ()), self.container]
 
     def secret_files(self) -> dict[str, str]:
         """Secrets by the name of their file in ``/run/secrets``; a whole Secret under its own name with a slash."""
@@ -95,7 +99,7 @@ def workloads(manifests: list[Manifest]) -> dict[str, Workload]:
     maps = {one["metadata"]["name"]: one["data"] for one in manifests if one["kind"] == "ConfigMap"}
     found = {}
     for one in manifests:
-        if one["kind"] in {"Deployment", "StatefulSet", "Job"}:
+        if one["kind"] in {"Deployment", "StatefulSet"}:
             (container,) = one["spec"]["template"]["spec"]["containers"]
             environment: dict[str, str] = {}
             for source in container.get("envFrom", ()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from typing import Final
 
 from services.cli import redacted_logs
@@ -11,11 +12,14 @@ from services.cli.status import OK
 from shared.bus.base import Bus, BusError, BusSecurityError, BusUnavailableError, Reader
 from shared.bus.topics import shortcomings, topic_specs
 from shared.contracts.topics import PARTITIONS, Topics
+from shared.runtime.redaction import Redactor
 from shared.settings import Settings
 
 _HELP: Final = "`tonestream topics create` creates the topics"
 #: More than workers of one service are of use, and each costs every broker files.
 _MOST_PARTITIONS: Final = 1000
+#: Between two attempts to reach a broker, seconds.
+_PAUSE_S: Final = 1.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"partitions of each topic, the most workers of one service; by default {PARTITIONS} of a new one."
         " Existing topics with fewer grow, while the services run",
+    )
+    create.add_argument(
+        "--wait", action="store_true", help="where no broker answers, wait for one, however long it takes"
     )
     create.set_defaults(run=_create)
 
@@ -49,9 +56,23 @@ def require_topic(bus: Bus, topic: str) -> None:
 
 
 def _create(options: argparse.Namespace, settings: Settings) -> int:
+    redacted_logs.configure(settings, "text", client_noise=False)
+    complained = False
+    while True:
+        try:
+            return _create_at_once(options, settings)
+        except BusUnavailableError as error:
+            if not options.wait:
+                raise
+            if not complained:
+                complain(Redactor(settings.secrets())(f"waiting for Kafka: {error}"))
+            complained = True
+            time.sleep(_PAUSE_S)
+
+
+def _create_at_once(options: argparse.Namespace, settings: Settings) -> int:
     from shared.bus.connect import kafka_bus
 
-    redacted_logs.configure(settings, "text", client_noise=False)
     wanted = topic_specs(Topics(settings.topic_prefix), options.partitions or PARTITIONS)
     bus = kafka_bus(settings, client_id="tonestream-topics")
     try:

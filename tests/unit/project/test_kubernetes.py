@@ -46,7 +46,7 @@ VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 #: The oldest and the newest Kubernetes that the schemas know and this is meant for.
 KUBERNETES = ("1.31", "1.37")
 #: A pod of each: what runs our code.
-OURS = (*SERVICE_NAMES, "gateway", "topics")
+OURS = (*SERVICE_NAMES, "gateway")
 #: They do nothing but handle records. The others have work without records, too.
 TO_ZERO = {"feature-extraction", "genre-worker", "mood-worker"}
 
@@ -195,11 +195,10 @@ def test_every_variable_is_a_setting_and_all_together_are_valid(
 
 def test_the_images_are_those_of_the_dockerfile_and_have_the_version_of_the_project(overlay: list[Manifest]) -> None:
     for workload in ours(overlay):
-        name, _, tag = workload.container["image"].rpartition(":")
-        service = "aggregator" if workload.name == "topics" else workload.name
-        assert name.endswith(f"tonestream/{service}") and tag == VERSION
-        assert f" AS needs-{service}\n" in DOCKERFILE
-    assert f"topics-{VERSION.replace('.', '-')}" in {one["metadata"]["name"] for one in overlay if one["kind"] == "Job"}
+        for container in workload.containers:
+            name, _, tag = container["image"].rpartition(":")
+            assert name.endswith(f"tonestream/{workload.name}") and tag == VERSION
+        assert f" AS needs-{workload.name}\n" in DOCKERFILE
 
 
 def without_variable(value: object) -> str:
@@ -231,11 +230,22 @@ def test_commands_are_those_of_the_compose_file_and_workers_start_as_their_image
         assert workload.container.get("command") == COMPOSE["services"][workload.name].get("command")
 
 
+def test_the_aggregator_creates_the_topics_before_it_starts_and_whatever_changes_can_be_applied(
+    overlay: list[Manifest],
+) -> None:
+    first = {workload.name: workload.pod.get("initContainers", []) for workload in ours(overlay)}
+    (topics,) = first.pop("aggregator")
+    assert topics["command"] == [*COMPOSE["services"]["topics"]["command"], "--wait"]
+    worker = workloads(overlay)["aggregator"].container
+    assert topics["envFrom"] == worker["envFrom"]
+    assert all(one in worker["volumeMounts"] for one in topics["volumeMounts"])
+    assert not any(first.values())
+    assert "Job" not in {one["kind"] for one in overlay}, "its pod cannot be changed, and its settings have a new name"
+
+
 def test_probes_ask_where_the_image_answers(overlay: list[Manifest]) -> None:
     (port,) = re.findall(r"TONESTREAM_HEALTH_PORT=(\d+)", DOCKERFILE)
     for workload in ours(overlay):
-        if workload.name == "topics":
-            continue
         (offered,) = workload.container["ports"]
         assert str(offered["containerPort"]) == port == workload.environment.get("TONESTREAM_GATEWAY_PORT", port)
         for probe, path in (("startupProbe", "/livez"), ("livenessProbe", "/livez"), ("readinessProbe", "/readyz")):
@@ -284,6 +294,9 @@ def test_there_are_no_more_workers_than_partitions_and_none_only_where_nothing_i
         if one["kind"] == "ScaledObject":
             spec = one["spec"]
             assert spec["maxReplicaCount"] <= PARTITIONS
+            # KEDA warns of them where there is always a worker: then only the autoscaler asks.
+            assert {"pollingInterval", "cooldownPeriod"} <= set(spec) or spec["minReplicaCount"] > 0
+            assert not {"pollingInterval", "cooldownPeriod"} & set(spec) or spec["minReplicaCount"] == 0
             assert (spec["minReplicaCount"] == 0) == (spec["scaleTargetRef"]["name"] in TO_ZERO)
             most = max(most, spec["maxReplicaCount"])
     # Otherwise the limit of ingestion would hide the backlog.
@@ -300,7 +313,7 @@ def test_kafka_of_three_keeps_what_it_acknowledged(production: list[Manifest]) -
         assert config[f"{name}.replication.factor"] == 3
     assert config["min.insync.replicas"] == config["transaction.state.log.min.isr"] == 2
     assert config["auto.create.topics.enable"] is config["unclean.leader.election.enable"] is False
-    assert workloads(production)["topics"].environment["TONESTREAM_KAFKA_REPLICATION_FACTOR"] == "3"
+    assert workloads(production)["aggregator"].environment["TONESTREAM_KAFKA_REPLICATION_FACTOR"] == "3"
     cleanup = "transaction.abort.timed.out.transaction.cleanup.interval.ms"
     compose = COMPOSE["services"]["kafka"]["environment"]
     assert config[cleanup] == compose[f"KAFKA_{cleanup.replace('.', '_').upper()}"]
@@ -329,15 +342,15 @@ def test_users_of_kafka_may_do_what_their_program_does(production: list[Manifest
 
 def test_no_pod_has_or_gains_rights(overlay: list[Manifest]) -> None:
     for workload in workloads(overlay).values():
-        pod, container = workload.pod, workload.container
+        pod = workload.pod
         assert pod["automountServiceAccountToken"] is False
         # Of a Service named tonestream-gateway, TONESTREAM_GATEWAY_PORT would hold the address.
         assert pod["enableServiceLinks"] is False
         assert pod["securityContext"]["runAsNonRoot"] is True and pod["securityContext"]["runAsUser"] > 0
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        own = container["securityContext"]
-        assert own["allowPrivilegeEscalation"] is False and own["capabilities"] == {"drop": ["ALL"]}
-        assert own.get("readOnlyRootFilesystem") is (None if workload.name == "kafka" else True)
+        for own in (container["securityContext"] for container in workload.containers):
+            assert own["allowPrivilegeEscalation"] is False and own["capabilities"] == {"drop": ["ALL"]}
+            assert own.get("readOnlyRootFilesystem") is (None if workload.name == "kafka" else True)
         for open_door in ("hostNetwork", "hostPID", "hostIPC", "hostUsers", "shareProcessNamespace"):
             assert open_door not in pod
         assert not any("hostPath" in volume for volume in pod.get("volumes", ()))
@@ -347,9 +360,9 @@ def test_no_pod_has_or_gains_rights(overlay: list[Manifest]) -> None:
 
 def test_every_container_says_what_it_needs_and_has_a_limit_of_memory(overlay: list[Manifest]) -> None:
     for workload in workloads(overlay).values():
-        resources = workload.container["resources"]
-        assert {"cpu", "memory"} <= set(resources["requests"])
-        assert set(resources["limits"]) == {"memory"}, "a limit of CPU would slow down a worker whose node is idle"
+        for resources in (container["resources"] for container in workload.containers):
+            assert {"cpu", "memory"} <= set(resources["requests"])
+            assert set(resources["limits"]) == {"memory"}, "a limit of CPU would slow down a worker whose node is idle"
         if workload.name in SERVICE_NAMES:
             assert workload.environment["TONESTREAM_WORKER_THREADS"] == "1", "or one for each core of the node"
 
@@ -391,8 +404,6 @@ def test_prometheus_finds_every_service_and_names_it_as_dashboards_and_alerts_do
         if one["kind"] == "NetworkPolicy" and "monitoring" in json.dumps(one["spec"].get("ingress"))
     ]
     for workload in ours(production):
-        if workload.name == "topics":
-            continue
         (endpoint,) = [
             one
             for monitor in monitors
@@ -483,7 +494,7 @@ def test_services_reach_their_servers_and_nothing_else(overlay: list[Manifest]) 
     for workload in ours(overlay):
         if "kafka" in found:
             assert may_reach(overlay, workload.labels, found["kafka"].labels, 19092)
-        assert may_reach(overlay, workload.labels, found["redis"].labels, 6379) == (workload.name != "topics")
+        assert may_reach(overlay, workload.labels, found["redis"].labels, 6379)
         for other in ours(overlay):
             assert not may_reach(overlay, workload.labels, other.labels, 8080)
 
