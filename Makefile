@@ -16,7 +16,7 @@ COMPOSE ?= deploy/setup/compose.sh
 export INPUT RUN
 
 .DEFAULT_GOAL := help
-.PHONY: help run web test recipes chaos fuzz bench capacity lint lock audit sbom test-services up cli down logs scale train docs recording clean
+.PHONY: help run web test recipes chaos kubernetes fuzz bench capacity lint lock audit sbom test-services up cli down logs scale train docs recording clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -37,6 +37,10 @@ recipes: $(VENV)/.test test-services ## set up what recipes/ needs (Node, Go, be
 
 chaos: $(VENV)/.test test-services ## the long storm: everything fails, and each request has exactly one right result
 	TONESTREAM_CHAOS=long $(VENV)/bin/python -m pytest tests/chaos -s
+
+kubernetes: $(VENV)/.test ## the manifests on a real cluster (CONTEXT: one of kubectl's), which has images, KEDA and no Tonestream
+	@test -n "$(CONTEXT)" || { echo "make kubernetes CONTEXT=kind-kind"; exit 2; }
+	TONESTREAM_TEST_KUBERNETES="$(CONTEXT)" $(VENV)/bin/python -m pytest tests/kubernetes -s
 
 fuzz: $(VENV)/.test ## messages and audio files made at random, tens of thousands of them
 	TONESTREAM_FUZZ=long $(VENV)/bin/python -m pytest tests/unit/contracts/test_fuzz_messages.py tests/unit/ingestion/test_fuzz_entry.py \
