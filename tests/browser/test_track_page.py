@@ -59,6 +59,30 @@ def test_a_segment_is_heard_and_explained_when_it_is_chosen(visit: Visit, heard_
     expect(page.locator(".moment")).to_contain_text("energy")
 
 
+def test_sound_that_goes_on_after_an_error_is_still_followed_and_sound_that_does_not_is_given_up(
+    visit: Visit, heard_track: str
+) -> None:
+    """Firefox reports an error where there is no loudspeaker, and plays on."""
+    visit.open_track(heard_track)
+    page = visit.page
+    audio = page.locator(".lanes audio")
+    page.locator(".segment").nth(1).click()
+    page.wait_for_selector(".play.playing", state="attached")
+    audio.evaluate("audio => audio.dispatchEvent(new Event('error'))")
+    page.wait_for_selector(".play:not(.playing)", state="attached")
+    assert 5.9 <= audio.evaluate("audio => audio.currentTime") < 7.0
+    page.locator(".segment").nth(2).click()
+    page.wait_for_selector(".play.playing", state="attached")
+    audio.evaluate(
+        """audio => {
+            Object.defineProperty(audio, "currentTime", { get: () => 6.5, set: () => {} });
+            audio.dispatchEvent(new Event("error"));
+        }"""
+    )
+    expect(page.locator(".play")).to_be_disabled()
+    assert audio.evaluate("audio => audio.paused")
+
+
 def test_a_track_without_sound_still_shows_why(visit: Visit) -> None:
     visit.open("#/track/made-up-1")
     page = visit.page

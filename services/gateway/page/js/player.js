@@ -7,6 +7,8 @@ import { resolved } from "./theme.js";
 const POINTS = 1200;
 const HEIGHT = 84;
 const STEP_S = 3;
+// How long after an error the time may stand still before the sound counts as gone.
+const STILL_MS = 1000;
 
 /** Events: `time` (the position is another), `state` (playing or not, with sound or without). */
 export class Player extends EventTarget {
@@ -66,10 +68,7 @@ export class Player extends EventTarget {
     this.#wave.on("interaction", () => { this.#until = Infinity; });
     for (const event of ["play", "pause", "ended"]) audio.addEventListener(event, () => this.#state());
     for (const event of ["timeupdate", "seeking", "seeked"]) audio.addEventListener(event, () => this.#follow());
-    audio.addEventListener("error", () => {
-      this.#audio = null;
-      this.#state();
-    });
+    audio.addEventListener("error", () => this.#failed(audio));
     this.#state();
   }
 
@@ -124,6 +123,19 @@ export class Player extends EventTarget {
     } catch {
       // Another click may have stopped it before it began.
     }
+  }
+
+  /** Firefox reports an error, too, where there is no loudspeaker, and plays on. */
+  #failed(audio) {
+    const lost = () => {
+      if (this.#audio !== audio) return;
+      audio.pause();
+      this.#audio = null;
+      this.#state();
+    };
+    if (audio.paused) return lost();
+    const before = audio.currentTime;
+    setTimeout(() => audio.currentTime === before && lost(), STILL_MS);
   }
 
   #colours() {
