@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 
 from playwright.sync_api import Page, expect
 
@@ -65,6 +66,23 @@ def test_a_heading_sorts_and_sorts_back(visit: Visit, served: Served) -> None:
         expect(heading).to_have_attribute("aria-sort", direction)
         first = served.client.get("/v1/results", params={"sort": sort, "limit": 1}).json()["results"][0]
         expect(page.locator(".rows .row[data-place='0']")).to_have_attribute("data-id", first["id"])
+
+
+def test_words_that_are_typed_stay_and_go_with_the_list(visit: Visit) -> None:
+    page = visit.page
+    words = page.get_by_label("Search titles, artists, files and tags")
+    everything = total(page)
+    visit.open("#/?q=velvet")
+    expect(words).to_have_value("velvet")
+    words.press("End")
+    words.press_sequentially(" letters ", delay=120)
+    expect(page).to_have_url(re.compile("q=velvet.letters$"))
+    page.wait_for_timeout(500)  # whoever types has 250 ms for the next letter
+    expect(words).to_have_value("velvet letters ")
+    visit.open("#/")
+    expect(words).to_be_focused()
+    expect(words).to_have_value("")
+    expect(page.locator(".total")).to_have_text(f"{everything} tracks")
 
 
 def test_a_selection_is_exported(visit: Visit) -> None:

@@ -15,13 +15,15 @@ export class Filters extends EventTarget {
   #chips = new Map();
   #fields = {};
   #clear;
+  /** Whether something was typed that the query does not have yet. */
+  #typing = false;
   #fault = h("p", { class: "fault", id: "where-fault", role: "alert" });
 
   constructor(place) {
     super();
     const typed = throttled(() => this.#typed(), TYPED_MS);
     const field = (name, properties) => {
-      this.#fields[name] = h("input", { name, autocomplete: "off", spellcheck: "false", on: { input: typed }, ...properties });
+      this.#fields[name] = h("input", { name, autocomplete: "off", spellcheck: "false", on: { input: () => { this.#typing = true; typed(); } }, ...properties });
       return this.#fields[name];
     };
     const group = (label, name, labels) =>
@@ -68,7 +70,10 @@ export class Filters extends EventTarget {
     this.#query = query;
     const [from = "", to = ""] = query.bpm.split("-");
     for (const [name, value] of Object.entries({ q: query.q, min_confidence: query.min_confidence, where: query.where, from, to })) {
-      if (this.#fields[name] !== document.activeElement) this.#fields[name].value = value;
+      const field = this.#fields[name];
+      // Whoever is typing keeps what is there; a space at the end is no other query.
+      const typedHere = field === document.activeElement && (this.#typing || field.value.trim() === value);
+      if (!typedHere) field.value = value;
     }
     this.#fields.expression.classList.toggle("used", Boolean(query.where));
     this.#draw();
@@ -112,6 +117,7 @@ export class Filters extends EventTarget {
   }
 
   #typed() {
+    this.#typing = false;
     const value = (name) => this.#fields[name].value.trim();
     const bpm = value("from") || value("to") ? `${value("from")}-${value("to")}` : "";
     const next = { ...this.#query, q: value("q"), min_confidence: value("min_confidence"), where: value("where"), bpm };
