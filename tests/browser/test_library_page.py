@@ -79,6 +79,8 @@ def test_words_that_are_typed_stay_and_go_with_the_list(visit: Visit) -> None:
     expect(page).to_have_url(re.compile("q=velvet.letters$"))
     page.wait_for_timeout(500)  # whoever types has 250 ms for the next letter
     expect(words).to_have_value("velvet letters ")
+    words.press_sequentially("now")
+    expect(page).to_have_url(re.compile("q=velvet.letters.now$"))
     visit.open("#/")
     expect(words).to_be_focused()
     expect(words).to_have_value("")
